@@ -1,0 +1,161 @@
+package api
+
+import (
+	"net/netip"
+	"reflect"
+	"time"
+)
+
+// Defaults of Envoy's cluster.proto and circuit_breaker.proto.
+const (
+	DefaultConnectTimeout         = 5 * time.Second
+	DefaultMaxConnections         = 1024
+	DefaultMaxPendingRequests     = 1024
+	DefaultMaxRequests            = 1024
+	DefaultMaxRetries             = 3
+	DefaultPanicThreshold         = 50  // percent
+	DefaultOverprovisioningFactor = 140 // percent
+	DefaultChoiceCount            = 2
+	// DefaultInitialFetchTimeout is config_source.proto's.
+	DefaultInitialFetchTimeout = 15 * time.Second
+)
+
+// LBPolicy says how a host is picked.
+type LBPolicy uint8
+
+// The policies that are built.
+const (
+	RoundRobin LBPolicy = iota
+	LeastRequest
+	Random
+)
+
+func (p LBPolicy) String() string {
+	switch p {
+	case RoundRobin:
+		return "ROUND_ROBIN"
+	case LeastRequest:
+		return "LEAST_REQUEST"
+	case Random:
+		return "RANDOM"
+	}
+	return "UNKNOWN"
+}
+
+// Discovery says where a cluster's endpoints come from.
+type Discovery uint8
+
+// The discovery types that are built.
+const (
+	Static Discovery = iota
+	EDS
+)
+
+func (d Discovery) String() string {
+	switch d {
+	case Static:
+		return "STATIC"
+	case EDS:
+		return "EDS"
+	}
+	return "UNKNOWN"
+}
+
+// Cluster is what Envoy calls a cluster, with its endpoints joined in.
+type Cluster struct {
+	Name string
+	// AltStatName replaces the name in `cluster.<name>.` if it is not empty.
+	AltStatName string
+	Discovery   Discovery
+	// ServiceName is what EDS is asked for; empty means Name.
+	ServiceName string
+	// InitialFetchTimeout is eds_config.initial_fetch_timeout: how long the
+	// cluster waits for its first assignment before it goes on without any
+	// endpoint; 0 is for ever.
+	InitialFetchTimeout time.Duration
+	ConnectTimeout      time.Duration
+	LBPolicy            LBPolicy
+	// ChoiceCount is the number of hosts that LEAST_REQUEST draws, at least 2.
+	ChoiceCount uint32
+	// PanicThreshold is common_lb_config.healthy_panic_threshold in percent:
+	// under it health is ignored. 0 turns panic off.
+	PanicThreshold float64
+	// PerConnectionBufferLimit is the upstream side's, in bytes.
+	PerConnectionBufferLimit uint32
+	// CircuitBreakers are those of the DEFAULT priority.
+	CircuitBreakers CircuitBreakers
+	// Assignment is never nil in a published snapshot.
+	Assignment *Assignment
+	// Static says that the cluster came from the bootstrap, not from CDS.
+	Static bool
+}
+
+// StatName is the segment that stands for the cluster in `cluster.<…>.`.
+func (c *Cluster) StatName() string {
+	if c.AltStatName != "" {
+		return c.AltStatName
+	}
+	return c.Name
+}
+
+// EDSName is the name that EDS is asked for.
+func (c *Cluster) EDSName() string {
+	if c.ServiceName != "" {
+		return c.ServiceName
+	}
+	return c.Name
+}
+
+// Equal compares by content.
+func (c *Cluster) Equal(o *Cluster) bool { return c == o || reflect.DeepEqual(c, o) }
+
+// CircuitBreakers are the thresholds of one priority. For TCP a pending request
+// is a connection that is still connecting.
+type CircuitBreakers struct {
+	MaxConnections     uint32
+	MaxPendingRequests uint32
+	MaxRequests        uint32
+	MaxRetries         uint32
+}
+
+// Assignment is a ClusterLoadAssignment.
+type Assignment struct {
+	// OverprovisioningFactor in percent, 140 unless set.
+	OverprovisioningFactor uint32
+	Localities             []Locality
+}
+
+// Equal compares by content.
+func (a *Assignment) Equal(o *Assignment) bool { return a == o || reflect.DeepEqual(a, o) }
+
+// Locality is a LocalityLbEndpoints.
+type Locality struct {
+	Region, Zone, SubZone string
+	// Priority 0 is the highest.
+	Priority uint32
+	// Weight is load_balancing_weight, 0 if unset.
+	Weight    uint32
+	Endpoints []Endpoint
+}
+
+// Health is an endpoint's health_status as EDS gave it.
+type Health uint8
+
+// HealthStatus of health_check.proto.
+const (
+	HealthUnknown Health = iota
+	HealthHealthy
+	HealthUnhealthy
+	HealthDraining
+	HealthTimeout
+	HealthDegraded
+)
+
+// Endpoint is a host of a cluster.
+type Endpoint struct {
+	Addr     netip.AddrPort
+	Hostname string
+	// Weight is at least 1.
+	Weight uint32
+	Health Health
+}

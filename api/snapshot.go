@@ -1,0 +1,30 @@
+package api
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Snapshot is the whole desired state. It is immutable once published: every
+// value reachable from it is read-only, and may be shared with older snapshots
+// (an unchanged resource keeps its pointer).
+type Snapshot struct {
+	// Generation grows by one with every published snapshot, from 1.
+	Generation uint64
+	// Listeners are sorted by name; names are unique.
+	Listeners []*Listener
+	// Clusters by name. A cluster that is still warming is not in here; its
+	// last good version is, if there was one.
+	Clusters map[string]*Cluster
+}
+
+// Listener returns the listener called name, or nil.
+func (s *Snapshot) Listener(name string) *Listener {
+	i, ok := slices.BinarySearchFunc(s.Listeners, name, func(l *Listener, n string) int {
+		return cmp.Compare(l.Name, n)
+	})
+	if !ok {
+		return nil
+	}
+	return s.Listeners[i]
+}

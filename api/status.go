@@ -1,0 +1,92 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Applied says what became of a snapshot.
+type Applied struct {
+	Generation uint64
+	// Refused holds, per listener name, why it could not be put in force; the
+	// version that was in force before still is. Nil if all went well.
+	Refused map[string]error
+}
+
+// ListenerStatus is a listener as it stands in the plane.
+type ListenerStatus struct {
+	Name string
+	// Bound are the addresses really bound, with the port that was given for
+	// port 0, in the order of Listener.Addresses.
+	Bound []netip.AddrPort
+	// Generation of the snapshot that last changed it.
+	Generation uint64
+}
+
+// ClusterStatus is a cluster as it stands in the plane.
+type ClusterStatus struct {
+	Cluster *Cluster
+	Hosts   []HostStatus
+}
+
+// HostStatus are the figures of one host, as /clusters shows them.
+type HostStatus struct {
+	Endpoint              Endpoint
+	Region, Zone, SubZone string
+	Priority              uint32
+	CxTotal, CxActive     uint64
+	CxConnectFail         uint64
+	RqTotal, RqActive     uint64
+	RqError, RqSuccess    uint64
+	RqTimeout             uint64
+	// RqPendingActive are the connections that are still connecting.
+	RqPendingActive uint64
+}
+
+// Path says how the bytes of a direction travel.
+type Path uint8
+
+// The paths that are built.
+const (
+	PathRelay  Path = iota // through user space
+	PathSplice             // in the kernel
+)
+
+func (p Path) String() string {
+	if p == PathSplice {
+		return "splice"
+	}
+	return "relay"
+}
+
+// Connection is one pair, as /connections shows it.
+type Connection struct {
+	ID       uint64
+	Listener string
+	Chain    string
+	Cluster  string
+	// Generation of the snapshot that the pair was born under.
+	Generation uint64
+	Age        time.Duration
+	State      string // connecting, open, half-closed, …
+	Worker     int
+	// The four addresses: client -> proxy (Downstream), proxy -> endpoint (Upstream).
+	DownstreamRemote, DownstreamLocal netip.AddrPort
+	UpstreamLocal, UpstreamRemote     netip.AddrPort
+	// Request is downstream -> upstream, Response the other way.
+	Request, Response DirectionStatus
+}
+
+// DirectionStatus is one direction of a pair.
+type DirectionStatus struct {
+	Path   Path
+	Reason string
+	// Bytes that the kernel counted as received from the source.
+	Bytes uint64
+	// Of these: moved by user space, and by the kernel.
+	Relayed, Spliced uint64
+	// Changes of path so far.
+	Changes uint64
+	// Ended says that the FIN was handed on.
+	Ended bool
+}

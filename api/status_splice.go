@@ -1,0 +1,19 @@
+package api
+
+// SpliceStatus says whether the kernel path is in use, and if not, why.
+type SpliceStatus struct {
+	// Mode is the operator's: auto, always or off.
+	Mode string
+	// Available is false when every pair relays; Reason then says why.
+	Available bool
+	Reason    string
+	// SelfTest are the steps of the test at start, in order.
+	SelfTest []SelfTestStep
+}
+
+// SelfTestStep is one step of the test at start.
+type SelfTestStep struct {
+	Name string
+	// Result is ok, failed or skipped; Detail says why.
+	Result, Detail string
+}
