@@ -1,0 +1,209 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// slotRest is how long a slot rests before it is used again: a verdict that was
+// running when its socket was closed may still write to it.
+const slotRest = 250 * time.Millisecond
+
+// Slot is one direction of a pair in the kernel: the words that user space and
+// the verdict share. Methods that write are for the worker that owns the pair.
+type Slot struct {
+	// read-only after Splice.NewSlot
+	splice *Splice
+	dir    *spliceDirection
+	index  uint32
+	source uint64 // cookie
+	fd     uint64
+}
+
+// NewSlot takes a free slot for the direction from the socket source to the
+// one whose cookie is target. The verdict of that direction starts in pass
+// mode; limit is the destination's backlog in bytes of memory.
+// Returns ErrNoSlot if all are taken.
+func (s *Splice) NewSlot(worker int, source int, target uint64, limit uint32) (*Slot, error) {
+	cookie, err := Cookie(source)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	index, ok := s.free.take(time.Now())
+	s.mu.Unlock()
+	if !ok {
+		return nil, ErrNoSlot
+	}
+	dir := s.direction(index)
+	generation := atomic.LoadUint32(&dir.Generation) + 1
+	*dir = spliceDirection{Target: target, Limit: limit, Worker: uint32(worker), Generation: generation}
+	slot := &Slot{splice: s, dir: dir, index: index, source: cookie, fd: uint64(source)}
+	if err := s.objects.Slots.Put(cookie, index); err != nil {
+		s.release(index)
+		return nil, fmt.Errorf("put slot: %w", err)
+	}
+	return slot, nil
+}
+
+// Free gives the slot back. The source must be closed, or never have been
+// intercepted.
+func (s *Slot) Free() error {
+	err := s.splice.objects.Slots.Delete(s.source)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = nil
+	}
+	s.splice.release(s.index)
+	return err
+}
+
+func (s *Splice) release(index uint32) {
+	s.mu.Lock()
+	s.free.put(index, time.Now())
+	s.mu.Unlock()
+}
+
+// Cookie is the kernel's name for a socket, unique until the next boot.
+func Cookie(fd int) (uint64, error) {
+	c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("read socket cookie: %w", err)
+	}
+	return c, nil
+}
+
+// Adopt makes a socket a target, for as long as it is open. It fails with
+// ErrHalfClosed unless the socket is in ESTABLISHED.
+func (s *Splice) Adopt(fd int) error {
+	cookie, err := Cookie(fd)
+	if err != nil {
+		return err
+	}
+	return insertError("adopt socket", s.objects.Targets.Update(cookie, uint64(fd), ebpf.UpdateNoExist))
+}
+
+// Intercept puts the verdict between the source and its reader. The kernel does
+// not look at what is queued already: the caller kicks the socket after.
+func (s *Slot) Intercept() error {
+	return insertError("intercept socket", s.splice.objects.Intercepted.Update(s.source, s.fd, ebpf.UpdateNoExist))
+}
+
+// Restore takes the verdict away; the socket stays a target, so that nothing
+// passed and no backlog is lost. A verdict may still be running on another CPU
+// until the caller has taken the socket's lock once.
+func (s *Slot) Restore() error {
+	if err := s.splice.objects.Intercepted.Delete(s.source); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("restore socket: %w", err)
+	}
+	return nil
+}
+
+func insertError(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("%s: %w", what, ErrHalfClosed)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// Index and Generation name the slot in a wake-up.
+func (s *Slot) Index() uint32      { return s.index }
+func (s *Slot) Generation() uint32 { return s.dir.Generation }
+
+// Rebase makes the next verdict learn its sequence numbers anew. Only while the
+// source is not intercepted.
+func (s *Slot) Rebase() { atomic.StoreUint32((*uint32)(&s.dir.Basis), uint32(spliceBasisBASIS_NONE)) }
+
+// SetSplice lets the verdict redirect, or makes it pass everything. Without the
+// socket's lock taken after, a running verdict may still go by the old value.
+func (s *Slot) SetSplice(on bool) {
+	mode := spliceModeMODE_PASS
+	if on {
+		mode = spliceModeMODE_SPLICE
+	}
+	atomic.StoreUint32((*uint32)(&s.dir.Mode), uint32(mode))
+}
+
+// Spliced tells the mode that SetSplice set.
+func (s *Slot) Spliced() bool {
+	return atomic.LoadUint32((*uint32)(&s.dir.Mode)) == uint32(spliceModeMODE_SPLICE)
+}
+
+// AddWritten tells the verdict that the destination has accepted n passed bytes.
+func (s *Slot) AddWritten(n int) { atomic.AddUint64(&s.dir.Written, uint64(n)) }
+
+// Written are the passed bytes that the destination has accepted.
+func (s *Slot) Written() uint64 { return atomic.LoadUint64(&s.dir.Written) }
+
+// Passed are the bytes that the verdict gave to user space.
+func (s *Slot) Passed() uint64 { return atomic.LoadUint64(&s.dir.Passed) }
+
+// Redirected are the bytes that the verdict gave to the destination.
+func (s *Slot) Redirected() uint64 { return atomic.LoadUint64(&s.dir.Redirected) }
+
+// Segments are the redirected skbs.
+func (s *Slot) Segments() uint64 { return atomic.LoadUint64(&s.dir.Segments) }
+
+// Overflows are the skbs passed because the destination's backlog was full.
+func (s *Slot) Overflows() uint64 { return atomic.LoadUint64(&s.dir.Overflows) }
+
+// Broken says that the verdict missed bytes: the pair must be reset.
+func (s *Slot) Broken() bool { return atomic.LoadUint32(&s.dir.Broken) != 0 }
+
+// Last is when the last segment came, in nanoseconds of CLOCK_MONOTONIC, exact
+// to a tick; 0 if none came.
+func (s *Slot) Last() int64 { return int64(atomic.LoadUint64(&s.dir.Last)) }
+
+// MaxBacklog is the highest payload seen in the destination's backlog, in bytes.
+func (s *Slot) MaxBacklog() uint32 { return atomic.LoadUint32(&s.dir.MaxBacklog) }
+
+// slotQueue hands slots out first in, first out, so that a stale word is as old
+// as can be.
+type slotQueue struct {
+	fresh, limit uint32 // never used yet: fresh..limit
+	rested       []restedSlot
+	head         int
+}
+
+type restedSlot struct {
+	index uint32
+	since time.Time
+}
+
+func (q *slotQueue) init(n uint32) { q.limit = n }
+
+func (q *slotQueue) take(now time.Time) (uint32, bool) {
+	if q.head < len(q.rested) && now.Sub(q.rested[q.head].since) >= slotRest {
+		index := q.rested[q.head].index
+		if q.head++; q.head == len(q.rested) {
+			q.rested, q.head = q.rested[:0], 0
+		} else if q.head > 1024 && q.head > len(q.rested)/2 {
+			q.rested = append(q.rested[:0], q.rested[q.head:]...)
+			q.head = 0
+		}
+		return index, true
+	}
+	if q.fresh < q.limit {
+		q.fresh++
+		return q.fresh - 1, true
+	}
+	return 0, false
+}
+
+func (q *slotQueue) put(index uint32, now time.Time) {
+	q.rested = append(q.rested, restedSlot{index, now})
+}
+
+// InUse is the number of slots that are taken.
+func (s *Splice) InUse() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int(s.free.fresh) - (len(s.free.rested) - s.free.head)
+}
