@@ -1,0 +1,2 @@
+// Package filter is the home of the network filters, one package each.
+package filter

@@ -1,0 +1,251 @@
+package dataplane
+
+import (
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
+	"github.com/sluice-proxy/sluice/dataplane/listen"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/match"
+	"golang.org/x/sys/unix"
+)
+
+// bound is an address that is listened on; its owner may change, the sockets
+// stay.
+type bound struct {
+	sockets *listen.Sockets
+	owner   atomic.Pointer[listener]
+}
+
+// socketPlace names the sockets of an address. Port 0 is another port for every
+// listener that asks for it.
+type socketPlace struct {
+	addr     api.BindAddress
+	listener string // only for port 0
+}
+
+func place(c *api.Listener, addr api.BindAddress) socketPlace {
+	p := socketPlace{addr: addr}
+	if addr.Addr.Port() == 0 {
+		p.listener = c.Name
+	}
+	return p
+}
+
+// listener is one version of a listener in force. Read-only after newListener.
+type listener struct {
+	config     *api.Listener
+	generation uint64
+	index      *match.Index
+	filters    map[*api.FilterChain]*tcpproxy.Filter // none for an empty chain
+	stats      *listenerStats
+	// holders are the plane and the connections: the figures live as long as
+	// one of them.
+	holders *stats.Holders
+}
+
+type listenerStats struct {
+	scope                            *stats.Scope
+	total, destroy, noMatch, missing *stats.Counter
+	active                           *stats.Gauge
+	length                           *stats.Histogram
+	workers                          []workerStats
+}
+
+type workerStats struct {
+	scope  *stats.Scope
+	total  *stats.Counter
+	active *stats.Gauge
+}
+
+func (p *Plane) newListener(c *api.Listener) *listener {
+	l := &listener{config: c, generation: p.generation, filters: map[*api.FilterChain]*tcpproxy.Filter{}}
+	l.index = match.New(c.FilterChains, c.DefaultFilterChain)
+	for _, chain := range append(c.FilterChains[:len(c.FilterChains):len(c.FilterChains)], c.DefaultFilterChain) {
+		if chain != nil && len(chain.Filters) > 0 {
+			l.filters[chain] = tcpproxy.New(chain.Filters[len(chain.Filters)-1].TCPProxy, p.stats, p.cluster)
+		}
+	}
+	l.stats = p.newListenerStats(c.StatName())
+	l.holders = stats.NewHolders(l.release)
+	return l
+}
+
+func (p *Plane) newListenerStats(name string) *listenerStats {
+	tag := stats.Tag{Name: "envoy.listener_address", Value: name}
+	sc := p.stats.Scope("listener", tag)
+	for _, always := range []string{"downstream_cx_transport_socket_connect_timeout", "downstream_cx_overflow", "downstream_cx_overload_reject", "downstream_global_cx_overflow",
+		"downstream_pre_cx_timeout", "extension_config_missing", "downstream_listener_filter_remote_close", "downstream_listener_filter_error"} {
+		sc.Counter(always) // named as Envoy names them, and never moved yet
+	}
+	sc.Gauge("downstream_pre_cx_active")
+	s := &listenerStats{
+		scope:   sc,
+		total:   sc.Counter("downstream_cx_total"),
+		destroy: sc.Counter("downstream_cx_destroy"),
+		noMatch: sc.Counter("no_filter_chain_match"),
+		missing: sc.Counter("network_extension_config_missing"),
+		active:  sc.Gauge("downstream_cx_active"),
+		length:  sc.Histogram("downstream_cx_length_ms"),
+	}
+	for i := range p.cores {
+		w := p.stats.Scope("listener", tag, stats.Infix{Prefix: "worker_", Tag: stats.Tag{Name: "envoy.worker_id", Value: strconv.Itoa(i)}})
+		s.workers = append(s.workers, workerStats{scope: w, total: w.Counter("downstream_cx_total"), active: w.Gauge("downstream_cx_active")})
+	}
+	return s
+}
+
+func (l *listener) release() {
+	for _, f := range l.filters {
+		f.Release()
+	}
+	l.stats.scope.Release()
+	for _, w := range l.stats.workers {
+		w.scope.Release()
+	}
+}
+
+// accepted takes a connection, on the worker's thread.
+func (p *Plane) accepted(b *bound, worker, fd int) {
+	l := b.owner.Load()
+	chain := l.index.Find(b.sockets.Bound.Port())
+	if chain == nil {
+		l.stats.noMatch.Inc()
+		closeQuietly(fd)
+		return
+	}
+	s, w := l.stats, &l.stats.workers[worker]
+	s.total.Inc()
+	w.total.Inc()
+	filter := l.filters[chain]
+	if filter == nil {
+		// An empty list of filters closes the connection.
+		s.missing.Inc()
+		s.destroy.Inc()
+		closeQuietly(fd)
+		return
+	}
+	s.active.Inc()
+	w.active.Inc()
+	born, held := time.Now(), l.holders.Hold()
+	filter.Accept(p.cores[worker], tcpproxy.Downstream{
+		FD: fd, ID: p.nextID.Add(1), Listener: l.config.Name, Chain: chain.Name,
+		Generation: l.generation, Limit: l.config.PerConnectionBufferLimit,
+		Closed: func() {
+			s.destroy.Inc()
+			s.active.Dec()
+			w.active.Dec()
+			s.length.Record(float64(time.Since(born)) / float64(time.Millisecond))
+			if held {
+				l.holders.Drop()
+			}
+		},
+	})
+}
+
+// closeQuietly ends a connection as close(2) does without SO_LINGER: by FIN, or
+// by RST if bytes wait unread.
+func closeQuietly(fd int) {
+	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+	unix.Close(fd)
+}
+
+// listenersInLocked puts new and changed listeners in force and says which could
+// not be, and why; of those the old version stays.
+func (p *Plane) listenersInLocked(s *api.Snapshot) map[string]error {
+	var refused map[string]error
+	for _, c := range s.Listeners {
+		have := p.listeners[c.Name]
+		if have != nil && have.config.Equal(c) {
+			continue
+		}
+		if err := p.listenerInLocked(s, c, have); err != nil {
+			if refused == nil {
+				refused = map[string]error{}
+			}
+			refused[c.Name] = err
+		}
+	}
+	return refused
+}
+
+func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listener) error {
+	if have != nil && have.config.ReusePort != c.ReusePort {
+		return fmt.Errorf("Listener %s: reuse port cannot be changed during an update", c.Name)
+	}
+	fresh := map[api.BindAddress]*bound{}
+	undo := func() {
+		for _, b := range fresh {
+			b.sockets.Discard()
+		}
+	}
+	for _, addr := range c.Addresses {
+		if b := p.sockets[place(c, addr)]; b != nil {
+			if owner := b.owner.Load(); owner != have && s.Listener(owner.config.Name) != nil {
+				undo()
+				return fmt.Errorf("cannot bind %v: listener %q has it", addr.Addr, owner.config.Name)
+			}
+			continue
+		}
+		b := &bound{}
+		var err error
+		b.sockets, err = listen.Open(addr, listen.Options{Backlog: c.Backlog, ReusePort: c.ReusePort}, p.workers(), func(worker, fd int) { p.accepted(b, worker, fd) })
+		if err != nil {
+			undo()
+			return err
+		}
+		fresh[addr] = b
+	}
+	l := p.newListener(c)
+	for addr, b := range fresh {
+		b.owner.Store(l)
+		p.sockets[place(c, addr)] = b
+		if err := b.sockets.Start(); err != nil {
+			p.log.Error("start listening", "listener", c.Name, "address", addr.Addr, "error", err)
+		}
+	}
+	for _, addr := range c.Addresses {
+		p.sockets[place(c, addr)].owner.Store(l)
+	}
+	p.listeners[c.Name] = l
+	if have != nil {
+		p.dropSocketsLocked(have)
+		have.holders.Drop()
+	}
+	return nil
+}
+
+// listenersOutLocked removes the listeners that the snapshot does not have.
+func (p *Plane) listenersOutLocked(s *api.Snapshot, refused map[string]error) {
+	for name, l := range p.listeners {
+		if s.Listener(name) == nil && refused[name] == nil {
+			delete(p.listeners, name)
+			p.dropSocketsLocked(l)
+			l.holders.Drop()
+		}
+	}
+}
+
+// dropSocketsLocked closes the addresses that a version of a listener still
+// owns; those that another took over have another owner.
+func (p *Plane) dropSocketsLocked(l *listener) {
+	for _, addr := range l.config.Addresses {
+		if b := p.sockets[place(l.config, addr)]; b != nil && b.owner.Load() == l {
+			b.sockets.Close()
+			delete(p.sockets, place(l.config, addr))
+		}
+	}
+}
+
+func (p *Plane) workers() []*loop.Worker {
+	out := make([]*loop.Worker, len(p.cores))
+	for i, c := range p.cores {
+		out[i] = c.Worker
+	}
+	return out
+}

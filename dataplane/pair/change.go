@@ -1,0 +1,221 @@
+package pair
+
+import (
+	"errors"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Reasons why a direction is on its path, as /connections shows them.
+const (
+	reasonOff        = "operator: splice off"
+	reasonNew        = "few messages so far"
+	reasonBulk       = "bulk"
+	reasonHalfClosed = "half-closed"
+	reasonInsert     = "kernel refused the socket"
+	reasonNoSlot     = "splice maps are full"
+	reasonAlways     = "operator: splice always"
+	reasonChatty     = "conversation"
+)
+
+// promote gives the direction to the verdict. It needs a relay that holds no
+// byte; the order of the steps matters at each line. On any refusal the
+// direction stays on the relay and says why.
+func (d *direction) promote() bool {
+	p := d.p
+	if p.set.splice == nil || d.done || d.src.fin || d.dst.fin || len(d.pending) > 0 || d.path == api.PathSplice {
+		if d.src.fin || d.dst.fin {
+			d.reason = reasonHalfClosed
+		}
+		return false
+	}
+	if err := p.adopt(); err != nil {
+		d.refused(err)
+		return false
+	}
+	if d.slot == nil {
+		if err := d.takeSlot(); err != nil {
+			d.refused(err)
+			return false
+		}
+	}
+	enqueued, ok := p.set.enqueuedExact(d.dst.fd)
+	if !ok {
+		d.reason = reasonInsert
+		return false
+	}
+	d.base = enqueued - d.slot.Redirected() - d.slot.Written()
+	d.slot.Rebase()
+	d.owned, d.leaving, d.stalled = false, false, 0
+	d.slot.SetSplice(true)
+	if err := d.slot.Intercept(); err != nil {
+		d.slot.SetSplice(false)
+		d.refused(err)
+		return false
+	}
+	d.moved(api.PathSplice, p.set.promotedReason())
+	p.set.Promotions.Add(1)
+	p.set.track(p)
+	d.reading = false
+	if d.kick() {
+		d.pumpSplice()
+	}
+	return true
+}
+
+// adopt makes both sockets targets, once, for the rest of their lives.
+func (p *Pair) adopt() error {
+	if p.adopted {
+		return nil
+	}
+	for i := range p.ends {
+		if err := p.set.splice.Adopt(p.ends[i].fd); err != nil {
+			return err
+		}
+	}
+	p.adopted = true
+	return nil
+}
+
+func (d *direction) takeSlot() error {
+	s := d.p.set
+	target, err := bpf.Cookie(d.dst.fd)
+	if err != nil {
+		return err
+	}
+	slot, err := s.splice.NewSlot(s.worker.ID, d.src.fd, target, d.p.cfg.Limit)
+	if err != nil {
+		return err
+	}
+	d.slot = slot
+	s.bySlot[slot.Index()] = d
+	return nil
+}
+
+// bury gives the slot back, after the sockets were closed.
+func (d *direction) bury() {
+	if d.slot == nil {
+		return
+	}
+	delete(d.p.set.bySlot, d.slot.Index())
+	if err := d.slot.Free(); err != nil {
+		d.p.set.log.Error("free slot", "error", err)
+	}
+}
+
+func (d *direction) refused(err error) {
+	s := d.p.set
+	s.Refusals.Add(1)
+	switch {
+	case errors.Is(err, bpf.ErrHalfClosed):
+		d.reason = reasonHalfClosed
+	case errors.Is(err, bpf.ErrNoSlot):
+		d.reason = reasonNoSlot
+	default:
+		d.reason = reasonInsert
+		s.log.Warn("splice refused", "error", err)
+	}
+	// Not asked again for this pair: what refused it does not change often,
+	// and the relay serves it well.
+	d.barred = true
+}
+
+func (d *direction) moved(to api.Path, reason string) {
+	d.path, d.reason = to, reason
+	d.changes++
+	d.changed = d.p.set.worker.Now()
+	d.reads, d.readBytes = 0, 0
+	d.seen = scanned{}
+}
+
+// demote asks for the way back to the relay; it is gone when the backlog has
+// drained and what was passed has been written.
+func (d *direction) demote(reason string) {
+	if d.path != api.PathSplice || d.leaving || d.src.fin || d.done {
+		return
+	}
+	d.leaving = true
+	d.reason = reason
+	d.slot.SetSplice(false)
+	d.p.backoff = 0
+	d.pumpSplice()
+}
+
+// restore is the last step of leaving: the verdict is taken away while nothing
+// can be redirected (pass mode), nothing passed is unread, and the destination
+// is ours. False means try again, or not at all if leaving was given up, or
+// that the pair was reset.
+func (d *direction) restore() bool {
+	p, s := d.p, d.p.set
+	// FIN came, or we sent one: the way back would never be possible, and the
+	// stream is at its end anyway.
+	if tcpInfo(d.src.fd, &s.info) != 0 || s.info.State != tcpEstablished {
+		d.stay()
+		return false
+	}
+	// The gate: below this mark tcp_data_ready does not call the verdict, so
+	// that it is not running when it goes. A quarter of the buffer does not
+	// make the kernel grow the buffer.
+	size, _ := getsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	setsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, max(1, size/4))
+	if d.slot.Passed() != d.slot.Written() {
+		setsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
+		return false
+	}
+	if err := d.slot.Restore(); err != nil {
+		p.fault(d, err.Error())
+		return false
+	}
+	tcpInfo(d.src.fd, &s.info) // takes the lock: a running verdict has ended
+	if d.slot.Passed() != d.slot.Written() {
+		// One slipped in. The target map still holds its bytes: put the
+		// verdict back and read them.
+		s.Races.Add(1)
+		if err := d.slot.Intercept(); err != nil {
+			p.fault(d, err.Error())
+			return false
+		}
+		d.kick()
+		return false
+	}
+	d.moved(api.PathRelay, d.reason)
+	d.leaving, d.owned, d.awaiting = false, false, false
+	d.reading = true
+	s.Demotions.Add(1)
+	setsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
+	if missing, ok := d.balance(false); !ok || missing != 0 {
+		p.fault(d, "ledger does not balance after the splice was left")
+		return false
+	}
+	return true
+}
+
+// stay gives up leaving.
+func (d *direction) stay() {
+	d.leaving, d.owned = false, false
+	d.reason = reasonHalfClosed
+	d.slot.SetSplice(true)
+}
+
+// Unsplice asks both directions back to the relay, whatever the rule says.
+// Status tells when they are there. On the worker.
+func (p *Pair) Unsplice() {
+	for i := range p.direction {
+		if !p.closed {
+			p.direction[i].demote("asked for")
+		}
+	}
+	p.watch()
+}
+
+// Resplice gives both directions to the verdict, if they can be. On the worker.
+func (p *Pair) Resplice() {
+	for i := range p.direction {
+		if !p.closed {
+			p.direction[i].promote()
+		}
+	}
+	p.watch()
+}

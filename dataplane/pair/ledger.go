@@ -1,0 +1,84 @@
+package pair
+
+import "golang.org/x/sys/unix"
+
+// enqueued is the number of bytes that the socket's TCP has taken in to send,
+// counted from an arbitrary start. The order of the two reads makes it lag
+// behind at worst, so a comparison with it errs on the side of waiting.
+func (s *Set) enqueued(fd int) (uint64, bool) {
+	if tcpInfo(fd, &s.info) != 0 {
+		return 0, false
+	}
+	q, err := outq(fd)
+	s.queued = q
+	return s.info.Bytes_acked + uint64(q), err == 0
+}
+
+// enqueuedExact is enqueued for a baseline, where a lagging figure would make
+// drained true too early: read again until no acknowledgement came between.
+func (s *Set) enqueuedExact(fd int) (uint64, bool) {
+	for range 1000 {
+		sum, ok := s.enqueued(fd)
+		acked := s.info.Bytes_acked
+		if !ok || tcpInfo(fd, &s.info) != 0 {
+			return 0, false
+		}
+		if s.info.Bytes_acked == acked {
+			return sum, true
+		}
+	}
+	return 0, false
+}
+
+// drained tells whether the destination's TCP has taken in every byte that was
+// redirected or written to it: then its backlog in the kernel is empty, and
+// what is written now comes after.
+func (d *direction) drained() bool {
+	sum, ok := d.p.set.enqueued(d.dst.fd)
+	return ok && sum-d.base == d.slot.Redirected()+d.slot.Written()
+}
+
+// handed is the number of bytes from the source that are accounted for: moved
+// by the relay, redirected by the verdict, or passed by it to user space.
+func (d *direction) handed() uint64 {
+	n := d.plain
+	if d.slot != nil {
+		n += d.slot.Redirected() + d.slot.Passed()
+	}
+	return n
+}
+
+// balance compares what the source's TCP received with what is accounted for
+// and what still waits in its receive queue. 0 is as it must be; more says that
+// so many bytes are missing, less that so many came twice. ok is false when
+// bytes kept coming in while it looked.
+func (d *direction) balance(finRead bool) (missing int64, ok bool) {
+	s, fd := d.p.set, d.src.fd
+	for range 50 {
+		if tcpInfo(fd, &s.info) != 0 {
+			return 0, false
+		}
+		received, state := s.info.Bytes_received, s.info.State
+		handed := d.handed()
+		var queued int
+		if !finRead {
+			n, err := unread(fd)
+			if err != 0 && err != unix.EAGAIN {
+				return 0, false
+			}
+			queued = n
+		}
+		// A FIN counts one in bytes_received (tcp_rcv_nxt_update).
+		fin := uint64(0)
+		if finRead || state >= tcpTimeWait {
+			fin = 1
+		}
+		if tcpInfo(fd, &s.info) != 0 {
+			return 0, false
+		}
+		if s.info.Bytes_received == received {
+			return int64(received) - int64(handed) - int64(queued) - int64(fin), true
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,385 @@
+package pair
+
+import (
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"golang.org/x/sys/unix"
+)
+
+// resetGrace is how long the bytes that came before an RST get to be delivered
+// before the RST is handed on.
+const resetGrace = time.Second
+
+// Outcome says how a pair ended.
+type Outcome uint8
+
+// The ways a pair ends.
+const (
+	// Complete: both sides sent FIN and every byte was handed on.
+	Complete Outcome = iota
+	// DownstreamReset, UpstreamReset: that side's connection broke; the other
+	// one was reset.
+	DownstreamReset
+	UpstreamReset
+	// IdleTimeout: no byte for the idle timeout.
+	IdleTimeout
+	// Fault: the ledger, or the verdict, found bytes missing; both were reset.
+	Fault
+	// Killed: the proxy ended it.
+	Killed
+)
+
+func (o Outcome) String() string {
+	return [...]string{"complete", "downstream_reset", "upstream_reset", "idle_timeout", "fault", "killed"}[o]
+}
+
+// Config is what a pair is born with. Both sockets are connected, plain TCP and
+// non-blocking, have TCP_NODELAY and SO_LINGER{1,0}, belong to the pair from
+// now on, and are registered nowhere.
+type Config struct {
+	Downstream, Upstream int
+	// Limit bounds what is taken from one side and not yet accepted by the
+	// other, per direction: bytes in user space, memory in the kernel.
+	Limit uint32
+	// IdleTimeout 0 means never.
+	IdleTimeout time.Duration
+	// Ended is called once, on the worker, when both sockets are closed.
+	Ended func(*Pair, Outcome)
+}
+
+// Pair is a downstream and an upstream socket that belong together.
+type Pair struct {
+	set *Set
+	cfg Config
+
+	ends      [2]end       // downstream, upstream
+	direction [2]direction // request, response: direction[i] has source ends[i]
+
+	active    int64 // when user space last saw a byte
+	poll      loop.Timer
+	backoff   time.Duration
+	idle      loop.Timer
+	deadline  int64 // of a pair whose one end has failed
+	adopted   bool
+	closed    bool
+	firstEnd  int8 // side whose stream was handed on to its end first, -1 before
+	broken    Outcome
+	scanIndex int // in the set's list of spliced pairs, -1 when not
+}
+
+// end is one of the two sockets.
+type end struct {
+	p       *Pair
+	fd      int
+	side    int
+	mask    uint32
+	watched bool
+	// fin: no more bytes will come. failed: because the connection broke.
+	fin, failed bool
+}
+
+// direction carries bytes from one end to the other.
+type direction struct {
+	p        *Pair
+	src, dst *end
+
+	path    api.Path
+	reason  string
+	changes uint64
+	changed int64 // when the path last changed
+	// plain are the bytes that the relay read; reads and readBytes count since
+	// the last change, for the rule.
+	plain            uint64
+	reads, readBytes uint64
+	// pending was read and not accepted by the destination yet.
+	pending []byte
+	held    []byte // pending's buffer, of the pool
+	// reading asks for EPOLLIN on the source; awaiting for EPOLLOUT on the
+	// destination although nothing is pending.
+	reading, awaiting bool
+	// done: the end of the stream was handed on, or cannot be any more.
+	done bool
+
+	splice
+}
+
+// Start makes a pair go. It never fails: what is wrong with a socket shows as
+// its end.
+func (s *Set) Start(cfg Config) *Pair {
+	p := &Pair{set: s, cfg: cfg, active: s.worker.Now(), scanIndex: -1, firstEnd: -1}
+	fds := [2]int{cfg.Downstream, cfg.Upstream}
+	for i := range p.ends {
+		p.ends[i] = end{p: p, fd: fds[i], side: i}
+		p.direction[i] = direction{p: p, src: &p.ends[i], dst: &p.ends[1-i], reading: true, changed: p.active, reason: s.startReason()}
+	}
+	p.poll.F = p.polled
+	if cfg.IdleTimeout > 0 {
+		p.idle.F = p.idled
+		s.worker.After(&p.idle, cfg.IdleTimeout)
+	}
+	s.pairs[p] = struct{}{}
+	for i := range p.ends {
+		e := &p.ends[i]
+		e.mask = p.interest(e)
+		if err := s.worker.Add(e.fd, e.mask, e); err != nil {
+			s.log.Error("watch socket", "error", err)
+			p.close(Killed, true)
+			return p
+		}
+		e.watched = true
+	}
+	if s.mode == Always {
+		for i := range p.direction {
+			if !p.closed {
+				p.direction[i].promote()
+			}
+		}
+		p.watch()
+	}
+	return p
+}
+
+// Ready is called by the worker with the events of one socket.
+func (e *end) Ready(events uint32) {
+	p := e.p
+	in, out := &p.direction[e.side], &p.direction[1-e.side]
+	if events&unix.EPOLLERR != 0 {
+		// Reading the error takes it from the socket: from here on recv tells
+		// what is left in the queue and then 0, which is no clean end.
+		if err, _ := getsockopt(e.fd, unix.SOL_SOCKET, unix.SO_ERROR); err != 0 {
+			p.fail(e)
+			p.watch()
+			return
+		}
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 {
+		e.fin = true
+	}
+	if events&unix.EPOLLOUT != 0 && !p.closed {
+		out.awaiting = false
+		p.backoff = 0
+		out.pump()
+	}
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 && !p.closed && !in.done {
+		in.pump()
+	}
+	if p.closed {
+		return
+	}
+	if events&unix.EPOLLHUP != 0 && e.watched {
+		// Both ways are shut: EPOLLHUP cannot be masked and would spin. What is
+		// left to do is driven by the other socket and by the poll timer.
+		p.set.worker.Del(e.fd)
+		e.watched = false
+		if !in.done {
+			p.pollSoon()
+		}
+	}
+	p.watch()
+}
+
+// pump moves what can be moved now.
+func (d *direction) pump() {
+	switch {
+	case d.done || d.p.closed:
+	case d.path == api.PathSplice:
+		d.pumpSplice()
+	default:
+		d.pumpRelay()
+	}
+}
+
+// interest is the epoll mask that an end needs now (level-triggered).
+func (p *Pair) interest(e *end) uint32 {
+	in, out := &p.direction[e.side], &p.direction[1-e.side]
+	var m uint32
+	if !in.done {
+		if !e.fin {
+			m |= unix.EPOLLRDHUP
+		}
+		if in.reading && len(in.pending) == 0 {
+			m |= unix.EPOLLIN
+		}
+	}
+	if !out.done && (len(out.pending) > 0 || out.awaiting) {
+		m |= unix.EPOLLOUT
+	}
+	return m
+}
+
+// watch brings the epoll masks in line with what the pair waits for.
+func (p *Pair) watch() {
+	if p.closed {
+		return
+	}
+	for i := range p.ends {
+		e := &p.ends[i]
+		if m := p.interest(e); m != e.mask && e.watched {
+			e.mask = m
+			if err := p.set.worker.Mod(e.fd, m); err != nil {
+				p.set.log.Error("watch socket", "error", err)
+				p.close(Killed, true)
+				return
+			}
+		}
+	}
+}
+
+// fail is called when a connection broke (RST, time-out). What was received
+// before still goes to the other side, which then is reset.
+func (p *Pair) fail(e *end) {
+	if p.closed || e.failed {
+		return
+	}
+	other := &p.ends[1-e.side]
+	first := !other.failed
+	e.failed, e.fin = true, true
+	if first {
+		p.broken = DownstreamReset
+		if e.side == 1 {
+			p.broken = UpstreamReset
+		}
+		p.deadline = p.set.worker.Now() + int64(resetGrace)
+	}
+	if e.watched {
+		p.set.worker.Del(e.fd)
+		e.watched = false
+	}
+	out := &p.direction[1-e.side]
+	out.drop()
+	in := &p.direction[e.side]
+	if in.done || !first {
+		p.close(p.broken, true)
+		return
+	}
+	in.pump()
+	if !p.closed {
+		p.pollSoon()
+	}
+}
+
+// drop gives a direction up: its destination cannot take any more.
+func (d *direction) drop() {
+	d.done = true
+	d.release()
+}
+
+// finish is called when every byte of the source was handed to the
+// destination's TCP.
+func (d *direction) finish() {
+	p := d.p
+	if d.src.failed {
+		// An RST discards what the other side's TCP has not sent yet: let it
+		// go out first, but do not wait for a reader that does not read.
+		if q, err := outq(d.dst.fd); err == 0 && q > 0 && p.set.worker.Now() < p.deadline {
+			p.pollSoon()
+			return
+		}
+		p.close(p.broken, true)
+		return
+	}
+	if d.slot != nil && !d.balanced(true) {
+		return
+	}
+	d.done = true
+	d.reading = false
+	if p.firstEnd < 0 {
+		p.firstEnd = int8(d.src.side)
+	}
+	if err := shutdownWrite(d.dst.fd); err != 0 && err != unix.ENOTCONN {
+		p.fail(d.dst)
+		return
+	}
+	if p.direction[0].done && p.direction[1].done {
+		p.close(Complete, false)
+	}
+}
+
+func (p *Pair) polled() {
+	if p.deadline != 0 && p.set.worker.Now() >= p.deadline {
+		p.close(p.broken, true)
+		return
+	}
+	for i := range p.direction {
+		d := &p.direction[i]
+		if d.path == api.PathSplice || d.src.fin {
+			d.pump()
+		}
+	}
+	p.watch()
+}
+
+// pollSoon has the pair pumped again without an event: after 200 us, then at
+// growing intervals: what is owed has other ways to be noticed, and this one is
+// there for when they fail.
+func (p *Pair) pollSoon() {
+	if p.poll.Armed() {
+		return
+	}
+	switch {
+	case p.backoff == 0:
+		p.backoff = 200 * time.Microsecond
+	case p.backoff < longestPoll:
+		p.backoff = min(2*p.backoff, longestPoll)
+	}
+	p.set.worker.After(&p.poll, p.backoff)
+}
+
+func (p *Pair) idled() {
+	if at := p.Activity() + int64(p.cfg.IdleTimeout); at > p.set.worker.Now() {
+		p.set.worker.At(&p.idle, at)
+		return
+	}
+	p.close(IdleTimeout, p.owes())
+}
+
+// owes tells whether bytes were taken from one side that the other side's TCP
+// does not have.
+func (p *Pair) owes() bool {
+	for i := range p.direction {
+		d := &p.direction[i]
+		if d.done {
+			continue
+		}
+		if len(d.pending) > 0 || d.slot != nil && (d.slot.Passed() != d.slot.Written() || d.path == api.PathSplice && !d.drained()) {
+			return true
+		}
+	}
+	return false
+}
+
+// Kill ends the pair at once, by RST.
+func (p *Pair) Kill() { p.close(Killed, true) }
+
+// close ends the pair. By reset, both sides see an RST (SO_LINGER{1,0} has been
+// set from the start, so that a killed process does the same).
+func (p *Pair) close(o Outcome, reset bool) {
+	if p.closed {
+		return
+	}
+	p.closed = true
+	w := p.set.worker
+	w.Stop(&p.poll)
+	w.Stop(&p.idle)
+	for i := range p.ends {
+		e := &p.ends[i]
+		if e.watched {
+			w.Forget(e.fd)
+		}
+		if !reset {
+			lingerOff(e.fd)
+		}
+		unix.Close(e.fd)
+	}
+	for i := range p.direction {
+		d := &p.direction[i]
+		d.release()
+		d.bury()
+	}
+	p.set.forget(p, o)
+	if p.cfg.Ended != nil {
+		p.cfg.Ended(p, o)
+	}
+}

@@ -1,0 +1,471 @@
+package pair
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/bpf"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is a worker with a set, and pairs between real loopback connections.
+type rig struct {
+	t      testing.TB
+	w      *loop.Worker
+	set    *Set
+	splice *bpf.Splice
+	family string
+}
+
+func newRig(t testing.TB, mode Mode, family string) *rig {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
+	w, err := loop.New(0, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, w: w, family: family}
+	if mode != Off {
+		r.splice = loadSplice(t)
+	}
+	if r.set, err = NewSet(w, r.splice, mode, "", log); err != nil {
+		t.Fatal(err)
+	}
+	go w.Run()
+	t.Cleanup(func() {
+		w.Do(r.set.KillAll)
+		w.Close()
+		if r.splice != nil {
+			a, b, c := r.splice.Sizes()
+			if a+b+c != 0 || r.splice.InUse() != 0 {
+				t.Errorf("maps still hold intercepted %d targets %d slots %d, %d slots in use", a, b, c, r.splice.InUse())
+			}
+			if n := r.set.Faults.Load() + r.set.Stuck.Load(); n != 0 && !t.Failed() {
+				t.Errorf("%d faults", n)
+			}
+			r.splice.Close()
+		}
+	})
+	return r
+}
+
+func loadSplice(t testing.TB) *bpf.Splice {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs")
+	}
+	s, err := bpf.Load(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Helper()
+	w.t.Log(string(bytes.TrimSpace(b)))
+	return len(b), nil
+}
+
+// connection makes a connected loopback pair: the test's end, and the proxy's.
+func (r *rig) connection() (*net.TCPConn, int) {
+	r.t.Helper()
+	addr := "127.0.0.1:0"
+	if r.family == "tcp6" {
+		addr = "[::1]:0"
+	}
+	lc := net.ListenConfig{}
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(r.t.Context(), r.family, addr)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial(r.family, ln.Addr().String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	s, err := ln.Accept()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	f, err := s.(*net.TCPConn).File()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	f.Close()
+	s.Close()
+	unix.SetNonblock(fd, true)
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	return c.(*net.TCPConn), fd
+}
+
+type testPair struct {
+	*Pair
+	client, server *net.TCPConn
+	ended          chan Outcome
+}
+
+func (r *rig) pair(change func(*Config)) *testPair {
+	r.t.Helper()
+	client, down := r.connection()
+	server, up := r.connection()
+	tp := &testPair{client: client, server: server, ended: make(chan Outcome, 1)}
+	cfg := Config{Downstream: down, Upstream: up, Limit: 1 << 20, Ended: func(_ *Pair, o Outcome) { tp.ended <- o }}
+	if change != nil {
+		change(&cfg)
+	}
+	r.w.Do(func() { tp.Pair = r.set.Start(cfg) })
+	r.t.Cleanup(func() { client.Close(); server.Close() })
+	return tp
+}
+
+func (r *rig) status(p *testPair) (c api.Connection) {
+	r.w.Do(func() {
+		if !p.closed {
+			p.Status(&c)
+		}
+	})
+	return c
+}
+
+func (p *testPair) end(t testing.TB) Outcome {
+	t.Helper()
+	select {
+	case o := <-p.ended:
+		return o
+	case <-time.After(10 * time.Second):
+		t.Fatal("the pair did not end")
+		return 0
+	}
+}
+
+// forEach runs a test on every path and family.
+func forEach(t *testing.T, f func(t *testing.T, r *rig)) {
+	for _, family := range []string{"tcp4", "tcp6"} {
+		for _, mode := range []Mode{Off, Auto, Always} {
+			t.Run(fmt.Sprintf("%s/%v", family, mode), func(t *testing.T) { f(t, newRig(t, mode, family)) })
+		}
+	}
+}
+
+func pingPong(t testing.TB, a, b net.Conn, n, size int) {
+	t.Helper()
+	msg, buf := make([]byte, size), make([]byte, size)
+	for i := range n {
+		for j := range msg {
+			msg[j] = byte(i + j)
+		}
+		for _, way := range [][2]net.Conn{{a, b}, {b, a}} {
+			if _, err := way[0].Write(msg); err != nil {
+				t.Fatal(err)
+			}
+			way[1].SetReadDeadline(time.Now().Add(5 * time.Second))
+			if _, err := io.ReadFull(way[1], buf); err != nil {
+				t.Fatalf("message %d: %v", i, err)
+			}
+			if !bytes.Equal(msg, buf) {
+				t.Fatalf("message %d: got other bytes", i)
+			}
+		}
+	}
+}
+
+func TestConversationIsPromotedAndExact(t *testing.T) {
+	forEach(t, func(t *testing.T, r *rig) {
+		p := r.pair(nil)
+		pingPong(t, p.client, p.server, 200, 100)
+		c := r.status(p)
+		want := api.PathRelay
+		if r.splice != nil {
+			want = api.PathSplice
+		}
+		if c.Request.Path != want || c.Response.Path != want {
+			t.Errorf("paths %v (%s), %v (%s), want %v", c.Request.Path, c.Request.Reason, c.Response.Path, c.Response.Reason, want)
+		}
+		if c.Request.Bytes != 20000 || c.Response.Bytes != 20000 {
+			t.Errorf("%d and %d bytes, want 20000 each", c.Request.Bytes, c.Response.Bytes)
+		}
+		if r.set.mode == Always && (c.Request.Relayed != 0 || c.Response.Relayed != 0) {
+			t.Errorf("user space saw %d and %d bytes", c.Request.Relayed, c.Response.Relayed)
+		}
+		p.client.CloseWrite()
+		if n, err := p.server.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("server read %d, %v, want EOF", n, err)
+		}
+		pingHalf(t, p.server, p.client)
+		p.server.Close()
+		if n, err := p.client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("client read %d, %v, want EOF", n, err)
+		}
+		if o := p.end(t); o != Complete {
+			t.Errorf("ended %v", o)
+		}
+	})
+}
+
+// pingHalf sends one way only, after the other way has ended.
+func pingHalf(t testing.TB, from, to net.Conn) {
+	t.Helper()
+	go from.Write([]byte("answer after the end"))
+	buf := make([]byte, 20)
+	to.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := io.ReadFull(to, buf); err != nil || string(buf) != "answer after the end" {
+		t.Errorf("after half-close: %q, %v", buf, err)
+	}
+}
+
+func TestResetIsHandedOn(t *testing.T) {
+	forEach(t, func(t *testing.T, r *rig) {
+		for _, side := range []string{"client", "server"} {
+			for _, last := range []int{0, 1000} {
+				t.Run(fmt.Sprintf("%s after %d bytes", side, last), func(t *testing.T) {
+					p := r.pair(nil)
+					pingPong(t, p.client, p.server, 50, 10)
+					from, to, want := p.client, p.server, DownstreamReset
+					if side == "server" {
+						from, to, want = p.server, p.client, UpstreamReset
+					}
+					from.Write(make([]byte, last))
+					from.SetLinger(0)
+					from.Close()
+					to.SetReadDeadline(time.Now().Add(5 * time.Second))
+					n, err := io.Copy(io.Discard, to)
+					if !errors.Is(err, syscall.ECONNRESET) {
+						t.Errorf("other side read %v, want a reset", err)
+					}
+					if int(n) != last {
+						t.Errorf("other side got %d bytes before the reset, want %d", n, last)
+					}
+					if o := p.end(t); o != want {
+						t.Errorf("ended %v, want %v", o, want)
+					}
+				})
+			}
+		}
+	})
+}
+
+func TestStalledReaderThenFINLosesNothing(t *testing.T) {
+	forEach(t, func(t *testing.T, r *rig) {
+		p := r.pair(func(c *Config) { c.Limit = 256 << 10 })
+		pingPong(t, p.client, p.server, 30, 10)
+		const total = 24 << 20
+		go func() {
+			writeStamped(p.client, total, 7)
+			p.client.CloseWrite()
+		}()
+		time.Sleep(300 * time.Millisecond) // the stall itself
+		if n := readStamped(t, p.server, 7); n != total {
+			t.Errorf("got %d bytes, want %d", n, total)
+		}
+		p.server.Close()
+		if o := p.end(t); o != Complete {
+			t.Errorf("ended %v", o)
+		}
+		if r.set.mode != Always {
+			return
+		}
+		counted, err := r.splice.Counters()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"exit.redirected", "exit.full", "exit.behind", "event.woken"} {
+			if counted[name] == 0 {
+				t.Errorf("%s is 0: the guard was not at work", name)
+			}
+		}
+		for _, name := range []string{"exit.unknown", "exit.no_slot", "exit.broken", "exit.no_seq", "exit.no_target", "exit.refused", "event.wake_lost"} {
+			if counted[name] != 0 {
+				t.Errorf("%s is %d", name, counted[name])
+			}
+		}
+	})
+}
+
+func TestFullDuplexWithHalfClose(t *testing.T) {
+	forEach(t, func(t *testing.T, r *rig) {
+		var wg sync.WaitGroup
+		for i := range 8 {
+			p := r.pair(func(c *Config) { c.Limit = 64 << 10 << (i % 4) })
+			for k, way := range [][2]*net.TCPConn{{p.client, p.server}, {p.server, p.client}} {
+				total := 1 + rand.IntN(8<<20)
+				seed := byte(2*i + k)
+				wg.Go(func() { writeStamped(way[0], total, seed); way[0].CloseWrite() })
+				wg.Go(func() {
+					if n := readStamped(t, way[1], seed); n != total {
+						t.Errorf("got %d bytes, want %d", n, total)
+					}
+				})
+			}
+			wg.Go(func() {
+				if o := p.end(t); o != Complete {
+					t.Errorf("ended %v", o)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func stamp(off int, seed byte) byte { return byte(off*131+off>>8*31+off>>16*17) + seed }
+
+func writeStamped(c net.Conn, total int, seed byte) {
+	buf := make([]byte, 256<<10)
+	for off := 0; off < total; {
+		n := min(1+rand.IntN(len(buf)), total-off)
+		if rand.IntN(2) == 0 {
+			n = min(1+rand.IntN(2000), total-off)
+		}
+		for i := range n {
+			buf[i] = stamp(off+i, seed)
+		}
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+		off += n
+	}
+}
+
+func readStamped(t testing.TB, c net.Conn, seed byte) int {
+	buf := make([]byte, 64<<10)
+	off := 0
+	for {
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		n, err := c.Read(buf)
+		for i := range n {
+			if buf[i] != stamp(off+i, seed) {
+				t.Errorf("byte %d is wrong", off+i)
+				return off
+			}
+		}
+		off += n
+		if err != nil {
+			if err != io.EOF {
+				t.Errorf("after %d bytes: %v", off, err)
+			}
+			return off
+		}
+	}
+}
+
+// writeChatty sends messages of up to 8 KiB with pauses between some.
+func writeChatty(c net.Conn, total int, seed byte) {
+	buf := make([]byte, 8<<10)
+	for off := 0; off < total; {
+		n := min(1+rand.IntN(len(buf)), total-off)
+		for i := range n {
+			buf[i] = stamp(off+i, seed)
+		}
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+		off += n
+		if rand.IntN(4) == 0 {
+			time.Sleep(time.Duration(rand.IntN(500)) * time.Microsecond)
+		}
+	}
+}
+
+func TestChangesOfPathUnderTraffic(t *testing.T) {
+	for _, family := range []string{"tcp4", "tcp6"} {
+		// The way back to the relay needs moments in which nothing is on its way.
+		t.Run(family, func(t *testing.T) {
+			r := newRig(t, Always, family)
+			var wg sync.WaitGroup
+			stop := make(chan struct{})
+			var pairs []*testPair
+			for i := range 6 {
+				p := r.pair(func(c *Config) { c.Limit = 64 << 10 << (i % 4) })
+				pairs = append(pairs, p)
+				for k, way := range [][2]*net.TCPConn{{p.client, p.server}, {p.server, p.client}} {
+					total := 4 << 20
+					seed := byte(2*i + k)
+					wg.Go(func() { writeChatty(way[0], total, seed); way[0].CloseWrite() })
+					wg.Go(func() {
+						if n := readStamped(t, way[1], seed); n != total {
+							t.Errorf("got %d bytes, want %d", n, total)
+						}
+					})
+				}
+			}
+			go func() {
+				wg.Wait()
+				close(stop)
+			}()
+			for running := true; running; {
+				select {
+				case <-stop:
+					running = false
+				default:
+					p := pairs[rand.IntN(len(pairs))]
+					r.w.Do(func() {
+						d := &p.direction[rand.IntN(2)]
+						if p.closed {
+							return
+						}
+						if d.path == api.PathSplice {
+							d.demote("test")
+						} else {
+							d.promote()
+						}
+						p.watch()
+					})
+				}
+			}
+			t.Logf("%d demotions, %d promotions, %d races, %d episodes, %d rescues", r.set.Demotions.Load(), r.set.Promotions.Load(), r.set.Races.Load(), r.set.Episodes.Load(), r.set.Rescues.Load())
+			if r.set.Demotions.Load() == 0 {
+				t.Error("no direction came back to the relay")
+			}
+			for _, p := range pairs {
+				if o := p.end(t); o != Complete {
+					t.Errorf("ended %v", o)
+				}
+			}
+		})
+	}
+}
+
+func TestIdleTimeout(t *testing.T) {
+	forEach(t, func(t *testing.T, r *rig) {
+		const idle = 200 * time.Millisecond
+		p := r.pair(func(c *Config) { c.IdleTimeout = idle })
+		for range 30 { // activity keeps it, on either path
+			pingPong(t, p.client, p.server, 1, 10)
+			time.Sleep(10 * time.Millisecond)
+		}
+		quiet := time.Now()
+		p.client.SetReadDeadline(quiet.Add(5 * time.Second))
+		if n, err := p.client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("client read %d, %v, want EOF", n, err)
+		}
+		if d := time.Since(quiet); d < idle-20*time.Millisecond {
+			t.Errorf("ended after %v", d)
+		}
+		if o := p.end(t); o != IdleTimeout {
+			t.Errorf("ended %v", o)
+		}
+	})
+}

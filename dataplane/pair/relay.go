@@ -1,0 +1,96 @@
+package pair
+
+import "golang.org/x/sys/unix"
+
+// relayRounds is how often one direction may read before others get their turn.
+const relayRounds = 4
+
+// pumpRelay reads from the source and writes to the destination until the
+// source is empty or the destination is full.
+func (d *direction) pumpRelay() {
+	p := d.p
+	if len(d.pending) > 0 && !d.give(nil) {
+		return
+	}
+	buf := p.set.worker.Buffer()[:p.set.readSize(p.cfg.Limit)]
+	for range relayRounds {
+		n, err := recv(d.src.fd, buf, 0)
+		switch {
+		case err == unix.EAGAIN:
+			if d.src.failed {
+				d.finish()
+				return
+			}
+			d.maybePromote()
+			return
+		case err != 0 && !d.src.failed:
+			p.fail(d.src)
+			return
+		case n == 0:
+			d.src.fin = true
+			d.finish()
+			return
+		}
+		p.active = p.set.worker.Now()
+		d.plain += uint64(n)
+		d.reads++
+		d.readBytes += uint64(n)
+		if !d.give(buf[:n]) {
+			return
+		}
+		if n < len(buf) && !d.src.fin {
+			// A short read has emptied the queue: asking again would only say so.
+			d.maybePromote()
+			return
+		}
+	}
+	// Fairness: the rest comes with the next event, or, if the source is not
+	// watched any more, with the next poll.
+	if !d.src.watched {
+		p.backoff = 0
+		p.pollSoon()
+	}
+}
+
+// give writes what is pending and then b. What the destination does not take is
+// kept, and false returned: nothing more may be read until it is gone. False
+// also says that the destination broke.
+func (d *direction) give(b []byte) bool {
+	for len(d.pending) > 0 {
+		n, err := send(d.dst.fd, d.pending)
+		if err == unix.EAGAIN {
+			return false
+		}
+		if err != 0 {
+			d.p.fail(d.dst)
+			return false
+		}
+		d.accepted(n)
+		if d.pending = d.pending[n:]; len(d.pending) == 0 {
+			d.release()
+		}
+	}
+	for len(b) > 0 {
+		n, err := send(d.dst.fd, b)
+		if err == unix.EAGAIN {
+			d.held = d.p.set.buffers.get(len(b))
+			d.pending = d.held[:copy(d.held, b)]
+			return false
+		}
+		if err != 0 {
+			d.p.fail(d.dst)
+			return false
+		}
+		d.accepted(n)
+		b = b[n:]
+	}
+	return true
+}
+
+// release gives the pending buffer back, with what is in it.
+func (d *direction) release() {
+	if d.held != nil {
+		d.p.set.buffers.put(d.held)
+	}
+	d.held, d.pending = nil, nil
+}

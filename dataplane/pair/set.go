@@ -1,0 +1,242 @@
+package pair
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/bpf"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"golang.org/x/sys/unix"
+)
+
+// scanPeriod is how often spliced pairs are looked at, through shared memory and
+// without a system call each.
+const scanPeriod = time.Second
+
+// alwaysScanPeriod is the same where the rule has no say, and the scan is only
+// there to find what no wake-up told.
+const alwaysScanPeriod = 5 * time.Second
+
+// quietScans is how many scans a direction may be quiet before its source is
+// asked whether bytes came that the verdict never saw.
+const quietScans = 8
+
+// Set is the pairs of one worker and what they share.
+type Set struct {
+	// read-only after NewSet
+	worker      *loop.Worker
+	splice      *bpf.Splice // nil when every pair relays
+	mode        Mode
+	unavailable string // why splice is nil
+	log         *slog.Logger
+
+	// of the worker's thread
+	pairs   map[*Pair]struct{}
+	bySlot  map[uint32]*direction
+	spliced []*Pair // those with a slot
+	scan    loop.Timer
+	buffers buffers
+	info    unix.TCPInfo
+	queued  int // of the last enqueued
+
+	Counters
+}
+
+// Counters are what happened to the pairs of a set; safe to read anywhere.
+type Counters struct {
+	Promotions, Demotions, Refusals atomic.Uint64
+	// Episodes of overflow: the verdict passed bytes, user space wrote them.
+	Episodes atomic.Uint64
+	// Rescues are polls that went on for a rescue period; Stuck the pairs that
+	// were reset because nothing helped; Races the un-splices taken back;
+	// Faults the pairs that were reset because bytes did not add up.
+	Rescues, Stuck, Races, Faults atomic.Uint64
+}
+
+// Totals are the counters of several sets, added up.
+type Totals struct{ named map[string]uint64 }
+
+// Add adds a set's counters.
+func (t *Totals) Add(c *Counters) {
+	if t.named == nil {
+		t.named = map[string]uint64{}
+	}
+	for name, n := range map[string]*atomic.Uint64{
+		"promotions": &c.Promotions, "demotions": &c.Demotions, "refusals": &c.Refusals, "episodes": &c.Episodes,
+		"rescues": &c.Rescues, "stuck": &c.Stuck, "races": &c.Races, "faults": &c.Faults,
+	} {
+		t.named[name] += n.Load()
+	}
+}
+
+// Named are the sums by name.
+func (t *Totals) Named() map[string]uint64 { return t.named }
+
+// scanned is what the scan saw last in a direction.
+type scanned struct {
+	bytes, segments uint64
+	quiet           int
+}
+
+// NewSet makes the set of a worker. splice may be nil: then pairs relay, for the
+// reason in unavailable. Call it before the worker runs, or on it.
+func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, log *slog.Logger) (*Set, error) {
+	if mode == Off {
+		splice = nil
+	}
+	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, pairs: map[*Pair]struct{}{}, bySlot: map[uint32]*direction{}}
+	s.scan.F = s.scanSpliced
+	if splice != nil {
+		if err := w.Add(splice.Ring(w.ID).FD(), unix.EPOLLIN, wakeups{s}); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *Set) scanPeriod() time.Duration {
+	if s.mode == Always {
+		return alwaysScanPeriod
+	}
+	return scanPeriod
+}
+
+func (s *Set) startReason() string {
+	switch {
+	case s.mode == Off:
+		return reasonOff
+	case s.splice == nil:
+		return s.unavailable
+	}
+	return reasonNew
+}
+
+func (s *Set) promotedReason() string {
+	if s.mode == Always {
+		return reasonAlways
+	}
+	return reasonChatty
+}
+
+// readSize bounds one read, so that a small buffer limit is kept.
+func (s *Set) readSize(limit uint32) int {
+	return min(loop.BufferSize, max(16<<10, int(limit)))
+}
+
+func (d *direction) maybePromote() {
+	s := d.p.set
+	if s.splice != nil && !d.barred && !d.src.fin && !d.done && s.mode.wantsSplice(d.reads, d.readBytes, d.changes, s.worker.Now()-d.changed) {
+		d.promote()
+	}
+}
+
+// wakeups are the verdict's: bytes were passed to user space.
+type wakeups struct{ s *Set }
+
+func (w wakeups) Ready(uint32) {
+	s := w.s
+	s.splice.Ring(s.worker.ID).Drain(func(slot, generation uint32) {
+		d := s.bySlot[slot]
+		if d == nil || d.slot.Generation() != generation || d.path != api.PathSplice || d.done || d.p.closed {
+			return
+		}
+		d.p.backoff = 0
+		d.pumpSplice()
+		d.p.watch()
+	})
+}
+
+func (s *Set) track(p *Pair) {
+	if p.scanIndex >= 0 {
+		return
+	}
+	p.scanIndex = len(s.spliced)
+	s.spliced = append(s.spliced, p)
+	if !s.scan.Armed() {
+		s.worker.After(&s.scan, s.scanPeriod())
+	}
+}
+
+func (s *Set) forget(p *Pair, _ Outcome) {
+	delete(s.pairs, p)
+	if p.scanIndex < 0 {
+		return
+	}
+	last := len(s.spliced) - 1
+	s.spliced[p.scanIndex] = s.spliced[last]
+	s.spliced[p.scanIndex].scanIndex = p.scanIndex
+	s.spliced[last] = nil
+	s.spliced = s.spliced[:last]
+	p.scanIndex = -1
+}
+
+// scanSpliced asks the rule about every spliced direction, and finds those that
+// owe something although no wake-up came.
+func (s *Set) scanSpliced() {
+	for i := len(s.spliced) - 1; i >= 0; i-- {
+		p := s.spliced[i]
+		for j := range p.direction {
+			if !p.closed {
+				p.direction[j].scan()
+			}
+		}
+		p.watch()
+	}
+	if len(s.spliced) > 0 {
+		s.worker.After(&s.scan, s.scanPeriod())
+	}
+}
+
+func (d *direction) scan() {
+	if d.path != api.PathSplice || d.done {
+		return
+	}
+	s := d.p.set
+	if d.slot.Broken() || d.slot.Passed() != d.slot.Written() && !d.p.poll.Armed() {
+		d.p.backoff = 0
+		d.pumpSplice()
+		return
+	}
+	bytes, segments := d.slot.Redirected(), d.slot.Segments()
+	moved, by := bytes-d.seen.bytes, segments-d.seen.segments
+	if moved == 0 {
+		if d.seen.quiet++; d.seen.quiet == 1 || d.seen.quiet%quietScans == 0 {
+			d.checkQuiet()
+		}
+		return
+	}
+	d.seen = scanned{bytes: bytes, segments: segments}
+	if s.mode.wantsRelay(moved, by, s.worker.Now()-d.changed) {
+		d.demote(reasonBulk)
+	}
+}
+
+// checkQuiet looks for bytes that came in while the verdict counted nothing: a
+// lost data_ready. A kick has the kernel look again.
+func (d *direction) checkQuiet() {
+	if d.src.fin || !d.probe() {
+		return
+	}
+	if missing, ok := d.balance(false); !ok || missing == 0 {
+		// In the receive queue counts as there, but nobody is to read it.
+		if n, err := unread(d.src.fd); err != 0 || n == 0 {
+			return
+		}
+	}
+	d.p.set.Rescues.Add(1)
+	if d.kick() && !d.p.closed {
+		d.pumpSplice()
+	}
+}
+
+// Len is the number of pairs. On the worker.
+func (s *Set) Len() int { return len(s.pairs) }
+
+// KillAll ends every pair by RST. On the worker.
+func (s *Set) KillAll() {
+	for p := range s.pairs {
+		p.Kill()
+	}
+}

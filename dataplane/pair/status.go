@@ -1,0 +1,80 @@
+package pair
+
+import (
+	"net/netip"
+
+	"github.com/sluice-proxy/sluice/api"
+	"golang.org/x/sys/unix"
+)
+
+// Bytes are the bytes taken from the downstream and from the upstream so far.
+func (p *Pair) Bytes() (request, response uint64) {
+	return p.direction[0].handed(), p.direction[1].handed()
+}
+
+// FirstEnd is the side whose stream was handed on to its end first: 0
+// downstream, 1 upstream, -1 neither yet.
+func (p *Pair) FirstEnd() int { return int(p.firstEnd) }
+
+// Status fills in what the pair knows of a connection: addresses, paths, bytes.
+func (p *Pair) Status(c *api.Connection) {
+	c.State = "open"
+	if p.direction[0].done || p.direction[1].done {
+		c.State = "half-closed"
+	}
+	if p.deadline != 0 {
+		c.State = "resetting"
+	}
+	c.DownstreamRemote, c.DownstreamLocal = Addresses(p.ends[0].fd)
+	c.UpstreamRemote, c.UpstreamLocal = Addresses(p.ends[1].fd)
+	c.Request, c.Response = p.direction[0].status(), p.direction[1].status()
+}
+
+func (d *direction) status() api.DirectionStatus {
+	s := api.DirectionStatus{Path: d.path, Reason: d.reason, Changes: d.changes, Ended: d.done, Relayed: d.plain}
+	if d.slot != nil {
+		s.Spliced = d.slot.Redirected()
+		s.Relayed += d.slot.Passed()
+	}
+	// The kernel's own count, not ours. A FIN counts one in it; the SYN does not.
+	s.Bytes = s.Relayed + s.Spliced
+	if tcpInfo(d.src.fd, &d.p.set.info) == 0 {
+		s.Bytes = d.p.set.info.Bytes_received
+		if d.src.fin && !d.src.failed && s.Bytes > 0 {
+			s.Bytes--
+		}
+	}
+	return s
+}
+
+// Activity is when a byte was last seen, in nanoseconds of CLOCK_MONOTONIC.
+func (p *Pair) Activity() int64 {
+	last := p.active
+	for i := range p.direction {
+		if s := p.direction[i].slot; s != nil {
+			last = max(last, s.Last())
+		}
+	}
+	return last
+}
+
+// Addresses are the two ends of a connected socket, v4-mapped ones as IPv4.
+func Addresses(fd int) (remote, local netip.AddrPort) {
+	if sa, err := unix.Getpeername(fd); err == nil {
+		remote = addrPort(sa)
+	}
+	if sa, err := unix.Getsockname(fd); err == nil {
+		local = addrPort(sa)
+	}
+	return remote, local
+}
+
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}

@@ -1,0 +1,263 @@
+package dataplane
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/bpf"
+	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/pair"
+	"github.com/sluice-proxy/sluice/dataplane/upstream"
+)
+
+// ErrClosed says that the plane is closed.
+var ErrClosed = errors.New("data plane is closed")
+
+// Options are what a plane is made with.
+type Options struct {
+	// Concurrency is the number of workers; 0 means one per CPU.
+	Concurrency int
+	// Splice is auto, always or off; empty means auto.
+	Splice string
+	Stats  *stats.Store
+	Log    *slog.Logger
+}
+
+// Plane is the data plane. Its methods are safe for concurrent use.
+type Plane struct {
+	// read-only after New
+	stats  *stats.Store
+	log    *slog.Logger
+	cores  []*tcpproxy.Core
+	splice *bpf.Splice
+	status api.SpliceStatus
+	// spliceStats is the scope `splice.`.
+	spliceStats *stats.Scope
+
+	// swapped whole
+	clusters atomic.Pointer[map[string]*upstream.Cluster]
+	nextID   atomic.Uint64
+
+	mu         sync.Mutex // one Apply at a time; guards what follows
+	generation uint64
+	listeners  map[string]*listener
+	sockets    map[socketPlace]*bound
+	closed     bool
+}
+
+// New makes a plane and its workers. A kernel that cannot splice is no error:
+// every pair relays then, and Splice says why.
+func New(o Options) (*Plane, error) {
+	if o.Concurrency <= 0 {
+		o.Concurrency = runtime.NumCPU()
+	}
+	if o.Splice == "" {
+		o.Splice = pair.Auto.String()
+	}
+	mode, err := pair.ParseMode(o.Splice)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plane{stats: o.Stats, log: o.Log, listeners: map[string]*listener{}, sockets: map[socketPlace]*bound{}}
+	p.clusters.Store(&map[string]*upstream.Cluster{})
+	p.spliceStats = o.Stats.Scope("splice")
+	p.splice, p.status = prepareSplice(o.Concurrency, mode, o.Log)
+	for i := range o.Concurrency {
+		if err := p.addWorker(i, mode); err != nil {
+			p.Close()
+			return nil, fmt.Errorf("start worker %d: %w", i, err)
+		}
+	}
+	return p, nil
+}
+
+func (p *Plane) addWorker(id int, mode pair.Mode) error {
+	w, err := loop.New(id, p.log)
+	if err != nil {
+		return err
+	}
+	go w.Run()
+	core := &tcpproxy.Core{Worker: w, Sessions: map[*tcpproxy.Session]struct{}{}}
+	p.cores = append(p.cores, core)
+	w.Do(func() { core.Pairs, err = pair.NewSet(w, p.splice, mode, p.status.Reason, p.log) })
+	return err
+}
+
+// Apply puts a snapshot in force, by content: what is equal is left alone. The
+// order is make before break: clusters in, listeners in, listeners out, clusters
+// out. It returns when a connection that is opened now is served by s.
+func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := &api.Applied{Generation: s.Generation}
+	if p.closed {
+		a.Refused = map[string]error{}
+		for _, l := range s.Listeners {
+			a.Refused[l.Name] = ErrClosed
+		}
+		return a
+	}
+	p.generation = s.Generation
+	p.clustersInLocked(s)
+	a.Refused = p.listenersInLocked(s)
+	p.listenersOutLocked(s, a.Refused)
+	p.clustersOutLocked(s)
+	return a
+}
+
+func (p *Plane) clustersInLocked(s *api.Snapshot) {
+	have := *p.clusters.Load()
+	next := make(map[string]*upstream.Cluster, len(have)+len(s.Clusters))
+	for name, u := range have {
+		next[name] = u
+	}
+	added := false
+	for name, c := range s.Clusters {
+		u := next[name]
+		switch {
+		case u == nil || u.Config().StatName() != c.StatName():
+			next[name] = upstream.New(c, p.stats)
+			added = true
+		case !u.Config().Equal(c):
+			u.Update(c)
+		}
+	}
+	if added {
+		p.clusters.Store(&next)
+		for name, u := range have {
+			if next[name] != u {
+				u.Close()
+			}
+		}
+	}
+}
+
+func (p *Plane) clustersOutLocked(s *api.Snapshot) {
+	have := *p.clusters.Load()
+	next := make(map[string]*upstream.Cluster, len(s.Clusters))
+	var gone []*upstream.Cluster
+	for name, u := range have {
+		if _, wanted := s.Clusters[name]; wanted {
+			next[name] = u
+		} else {
+			gone = append(gone, u)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	p.clusters.Store(&next)
+	for _, u := range gone {
+		u.Close()
+	}
+}
+
+func (p *Plane) cluster(name string) *upstream.Cluster { return (*p.clusters.Load())[name] }
+
+// Close ends every connection, by RST, and frees everything.
+func (p *Plane) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	for _, b := range p.sockets {
+		b.sockets.Close()
+	}
+	for _, c := range p.cores {
+		c.Worker.Do(func() {
+			for s := range c.Sessions {
+				s.Kill()
+			}
+		})
+		c.Worker.Close()
+	}
+	for _, l := range p.listeners {
+		l.holders.Drop()
+	}
+	for _, u := range *p.clusters.Load() {
+		u.Close()
+	}
+	if p.splice != nil {
+		return p.splice.Close()
+	}
+	return nil
+}
+
+// everywhere runs f on every worker, one after the other.
+func (p *Plane) everywhere(f func(*tcpproxy.Core)) {
+	for _, c := range p.cores {
+		c.Worker.Do(func() { f(c) })
+	}
+}
+
+// Flush brings the byte counters of open connections up to date.
+func (p *Plane) Flush() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.everywhere(func(c *tcpproxy.Core) {
+		for s := range c.Sessions {
+			s.Flush()
+		}
+	})
+	p.flushSplice()
+}
+
+// Connections are the connections that are open now, oldest first.
+func (p *Plane) Connections() []api.Connection {
+	var out []api.Connection
+	p.everywhere(func(c *tcpproxy.Core) {
+		for s := range c.Sessions {
+			out = append(out, s.Status())
+		}
+	})
+	slices.SortFunc(out, func(a, b api.Connection) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+// Listeners are those in force, by name.
+func (p *Plane) Listeners() []api.ListenerStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]api.ListenerStatus, 0, len(p.listeners))
+	for _, l := range p.listeners {
+		s := api.ListenerStatus{Name: l.config.Name, Generation: l.generation}
+		for _, addr := range l.config.Addresses {
+			s.Bound = append(s.Bound, p.sockets[place(l.config, addr)].sockets.Bound)
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b api.ListenerStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Clusters are those in force, by name.
+func (p *Plane) Clusters() []api.ClusterStatus {
+	var out []api.ClusterStatus
+	for _, u := range *p.clusters.Load() {
+		c := api.ClusterStatus{Cluster: u.Config()}
+		for _, h := range u.Hosts() {
+			c.Hosts = append(c.Hosts, h.Status())
+		}
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b api.ClusterStatus) int { return cmp.Compare(a.Cluster.Name, b.Cluster.Name) })
+	return out
+}
+
+// Splice says whether the kernel path is in use, and if not, why.
+func (p *Plane) Splice() api.SpliceStatus { return p.status }

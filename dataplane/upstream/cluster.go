@@ -1,0 +1,145 @@
+package upstream
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/dataplane/balance"
+)
+
+// Errors of Pick.
+var (
+	// ErrNoHealthyHost is Envoy's UH.
+	ErrNoHealthyHost = errors.New("no healthy host")
+	// ErrConnectionOverflow is Envoy's UO: max_connections is reached.
+	ErrConnectionOverflow = errors.New("connection limit reached")
+	// ErrPendingOverflow says that max_pending_requests connections are being
+	// opened already (for TCP that is what a pending request is).
+	ErrPendingOverflow = errors.New("pending limit reached")
+)
+
+// Cluster is a cluster in force. Safe for concurrent use.
+type Cluster struct {
+	Stats *Stats
+
+	view    atomic.Pointer[view]
+	holders *stats.Holders // the plane, and every connection
+
+	mu    sync.Mutex // one update at a time
+	hosts map[hostKey]*Host
+}
+
+// view is what a pick needs, swapped whole.
+type view struct {
+	config   *api.Cluster
+	set      *balance.Set[*Host]
+	hosts    []*Host
+	balancer balance.Balancer[*Host]
+}
+
+type hostKey struct {
+	addr     netip.AddrPort
+	priority uint32
+}
+
+// New puts a cluster in force.
+func New(c *api.Cluster, store *stats.Store) *Cluster {
+	u := &Cluster{Stats: newStats(store, c.StatName()), hosts: map[hostKey]*Host{}}
+	u.holders = stats.NewHolders(u.Stats.release)
+	u.Update(c)
+	return u
+}
+
+// Config is the configuration in force.
+func (u *Cluster) Config() *api.Cluster { return u.view.Load().config }
+
+// Hosts are the hosts in force.
+func (u *Cluster) Hosts() []*Host { return u.view.Load().hosts }
+
+// Update puts another configuration of the same cluster in force, at once and
+// whole. Hosts that stay keep their figures; connections to hosts that go stay
+// open.
+func (u *Cluster) Update(c *api.Cluster) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	old := u.view.Load()
+	next := make(map[hostKey]*Host)
+	var hosts []*Host
+	changed := false
+	maxWeight := uint32(0)
+	for _, l := range c.Assignment.Localities {
+		for _, e := range l.Endpoints {
+			key := hostKey{e.Addr, l.Priority}
+			if _, twice := next[key]; twice {
+				continue // one address counts once in a priority, as in Envoy
+			}
+			h := u.hosts[key]
+			if h == nil {
+				h = &Host{Addr: e.Addr, priority: l.Priority}
+				changed = true
+			}
+			h.set(e, l)
+			next[key] = h
+			hosts = append(hosts, h)
+			maxWeight = max(maxWeight, e.Weight)
+		}
+	}
+	changed = changed || len(next) != len(u.hosts)
+	u.hosts = next
+	v := &view{config: c, hosts: hosts}
+	v.set = balance.NewSet(hosts, c.Assignment.OverprovisioningFactor, c.PanicThreshold)
+	if old != nil && old.config.LBPolicy == c.LBPolicy && old.config.ChoiceCount == c.ChoiceCount {
+		v.balancer = old.balancer
+	} else {
+		v.balancer = balance.New[*Host](c.LBPolicy, c.ChoiceCount, rand.Uint64)
+	}
+	u.view.Store(v)
+
+	s := u.Stats
+	if changed {
+		s.MembershipChange.Inc()
+	}
+	s.MembershipTotal.Set(uint64(v.set.Total()))
+	s.MembershipHealthy.Set(uint64(v.set.Healthy()))
+	s.MembershipDegraded.Set(uint64(v.set.Degraded()))
+	s.MembershipExcluded.Set(uint64(v.set.Excluded()))
+	s.MaxHostWeight.Set(uint64(maxWeight))
+	s.breakers(&c.CircuitBreakers)
+}
+
+// Close forgets the cluster's figures, with its last connection.
+func (u *Cluster) Close() { u.holders.Drop() }
+
+// Pick chooses the host of a new connection and counts the connection as being
+// opened; the caller calls Connected or Failed on what it gets.
+func (u *Cluster) Pick() (*Connection, error) {
+	v, s := u.view.Load(), u.Stats
+	if v.set.Panicking() || v.set.Total() == 0 && v.config.PanicThreshold > 0 {
+		s.HealthyPanic.Inc()
+	}
+	h, ok := v.balancer.Pick(v.set)
+	if !ok {
+		s.NoneHealthy.Inc()
+		return nil, ErrNoHealthyHost
+	}
+	limits := &v.config.CircuitBreakers
+	if !s.takeActive(limits.MaxConnections) {
+		s.Overflow.Inc()
+		return nil, ErrConnectionOverflow
+	}
+	if !s.takePending(limits.MaxPendingRequests) {
+		s.giveActive(limits.MaxConnections)
+		s.PendingOverflow.Inc()
+		return nil, ErrPendingOverflow
+	}
+	s.Total.Inc()
+	s.PendingTotal.Inc()
+	h.cxTotal.Add(1)
+	h.cxActive.Add(1)
+	return &Connection{cluster: u, Host: h, held: u.holders.Hold()}, nil
+}

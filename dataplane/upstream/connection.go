@@ -1,0 +1,95 @@
+package upstream
+
+import "time"
+
+// Connection is the accounting of one upstream connection, from the pick to the
+// end. It is for one goroutine.
+type Connection struct {
+	Host *Host
+
+	cluster     *Cluster
+	connected   time.Time
+	rx, tx      uint64 // counted so far
+	established bool
+	ended       bool
+	held        bool
+}
+
+// Cluster is the cluster that was picked from.
+func (c *Connection) Cluster() *Cluster { return c.cluster }
+
+// Connected counts the connection as open; took is the time that it needed.
+func (c *Connection) Connected(took time.Duration) {
+	s := c.cluster.Stats
+	c.established, c.connected = true, time.Now()
+	s.givePending(c.cluster.Config().CircuitBreakers.MaxPendingRequests)
+	s.ConnectMS.Record(float64(took) / float64(time.Millisecond))
+	s.RqTotal.Inc()
+	s.RqActive.Inc()
+	c.Host.rqTotal.Add(1)
+	c.Host.rqActive.Add(1)
+}
+
+// Failed counts an attempt that came to nothing: refused by the other side, or
+// by our clock.
+func (c *Connection) Failed(timeout bool) {
+	s, limits := c.cluster.Stats, &c.cluster.Config().CircuitBreakers
+	c.ended = true
+	s.givePending(limits.MaxPendingRequests)
+	s.giveActive(limits.MaxConnections)
+	s.ConnectFail.Inc()
+	s.PendingFailureEject.Inc()
+	s.Destroy.Inc()
+	if timeout {
+		s.ConnectTimeout.Inc()
+		s.DestroyLocal.Inc()
+	} else {
+		s.DestroyRemote.Inc()
+	}
+	c.Host.cxConnectFail.Add(1)
+	c.Host.rqError.Add(1)
+	c.Host.cxActive.Add(^uint64(0))
+	c.drop()
+}
+
+// Bytes brings the byte counters up to date; rx came from the host, tx went to
+// it, both from the connection's start.
+func (c *Connection) Bytes(rx, tx uint64) {
+	s := c.cluster.Stats
+	s.RxBytes.Add(rx - c.rx)
+	s.TxBytes.Add(tx - c.tx)
+	c.rx, c.tx = rx, tx
+}
+
+// Ended counts the end of an open connection. remote says that the host's side
+// ended it last.
+func (c *Connection) Ended(remote bool) {
+	if c.ended || !c.established {
+		return
+	}
+	c.ended = true
+	s := c.cluster.Stats
+	s.Destroy.Inc()
+	s.DestroyWithActiveRq.Inc()
+	if remote {
+		s.DestroyRemote.Inc()
+		s.DestroyRemoteWithActiveRq.Inc()
+	} else {
+		s.DestroyLocal.Inc()
+		s.DestroyLocalWithActiveRq.Inc()
+	}
+	s.LengthMS.Record(float64(time.Since(c.connected)) / float64(time.Millisecond))
+	s.RqActive.Dec()
+	s.giveActive(c.cluster.Config().CircuitBreakers.MaxConnections)
+	c.Host.rqActive.Add(^uint64(0))
+	c.Host.rqSuccess.Add(1)
+	c.Host.cxActive.Add(^uint64(0))
+	c.drop()
+}
+
+func (c *Connection) drop() {
+	if c.held {
+		c.held = false
+		c.cluster.holders.Drop()
+	}
+}

@@ -1,0 +1,113 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"golang.org/x/sys/unix"
+)
+
+// ErrConnectTimeout says that connect_timeout ran out.
+var ErrConnectTimeout = errors.New("connect timeout")
+
+// Dial opens a TCP connection on the worker's loop. The socket that done gets
+// is connected, plain TCP (never MPTCP, which no sockmap takes), non-blocking,
+// registered nowhere, and has TCP_NODELAY and SO_LINGER{1,0}. done is called
+// once, never before Dial returns; Cancel prevents it.
+type Dial struct {
+	worker *loop.Worker
+	fd     int
+	timer  loop.Timer
+	done   func(fd int, err error)
+}
+
+// NewDial starts a connection.
+func NewDial(w *loop.Worker, to netip.AddrPort, timeout time.Duration, done func(fd int, err error)) *Dial {
+	d := &Dial{worker: w, fd: -1, done: done}
+	if err := d.start(to); err != nil {
+		d.timer.F = func() { d.end(err) }
+		w.After(&d.timer, 0)
+		return d
+	}
+	d.timer.F = func() { d.end(ErrConnectTimeout) }
+	w.After(&d.timer, timeout)
+	return d
+}
+
+func (d *Dial) start(to netip.AddrPort) error {
+	family := unix.AF_INET6
+	if to.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return fmt.Errorf("open socket: %w", err)
+	}
+	d.fd = fd
+	if err := Prepare(fd); err != nil {
+		return err
+	}
+	if err := unix.Connect(fd, Sockaddr(to)); err != nil && err != unix.EINPROGRESS {
+		return fmt.Errorf("connect to %v: %w", to, err)
+	}
+	return d.worker.Add(fd, unix.EPOLLOUT, d)
+}
+
+// Ready is called by the worker when the connection stands or is refused.
+func (d *Dial) Ready(uint32) {
+	soerr, err := unix.GetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	switch {
+	case err != nil:
+		d.end(fmt.Errorf("read socket error: %w", err))
+	case soerr != 0:
+		d.end(fmt.Errorf("connect: %w", syscall.Errno(soerr)))
+	default:
+		d.end(nil)
+	}
+}
+
+// Cancel gives the connection up; done is not called any more.
+func (d *Dial) Cancel() {
+	d.worker.Stop(&d.timer)
+	if d.fd >= 0 {
+		d.worker.Forget(d.fd)
+		unix.Close(d.fd)
+		d.fd = -1
+	}
+}
+
+func (d *Dial) end(err error) {
+	if err != nil {
+		d.Cancel()
+		d.done(-1, err)
+		return
+	}
+	d.worker.Stop(&d.timer)
+	d.worker.Del(d.fd)
+	d.done(d.fd, nil)
+}
+
+// Prepare sets what every socket of a pair has from its start: TCP_NODELAY, and
+// SO_LINGER{1,0}, so that a killed process ends its connections by RST and never
+// by what looks like a clean end.
+func Prepare(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return fmt.Errorf("set TCP_NODELAY: %w", err)
+	}
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return fmt.Errorf("set SO_LINGER: %w", err)
+	}
+	return nil
+}
+
+// Sockaddr is a as the system calls have it.
+func Sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}

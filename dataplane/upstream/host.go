@@ -1,0 +1,50 @@
+package upstream
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+// Host is an endpoint of a cluster, the same value as long as its address stays
+// in the same priority.
+type Host struct {
+	// read-only after creation
+	Addr     netip.AddrPort
+	priority uint32
+
+	// replaced by updates
+	place atomic.Pointer[place]
+
+	// counted by every worker
+	cxTotal, cxActive, cxConnectFail                 atomic.Uint64
+	rqTotal, rqActive, rqError, rqSuccess, rqTimeout atomic.Uint64
+}
+
+type place struct {
+	endpoint              api.Endpoint
+	region, zone, subZone string
+}
+
+func (h *Host) set(e api.Endpoint, l api.Locality) {
+	h.place.Store(&place{endpoint: e, region: l.Region, zone: l.Zone, subZone: l.SubZone})
+}
+
+// Weight, Active, Health and Priority are what a balancer asks.
+func (h *Host) Weight() uint32     { return h.place.Load().endpoint.Weight }
+func (h *Host) Active() uint32     { return uint32(h.rqActive.Load()) }
+func (h *Host) Health() api.Health { return h.place.Load().endpoint.Health }
+func (h *Host) Priority() uint32   { return h.priority }
+
+// Status are the host's figures.
+func (h *Host) Status() api.HostStatus {
+	p := h.place.Load()
+	return api.HostStatus{
+		Endpoint: p.endpoint, Region: p.region, Zone: p.zone, SubZone: p.subZone, Priority: h.priority,
+		CxTotal: h.cxTotal.Load(), CxActive: h.cxActive.Load(), CxConnectFail: h.cxConnectFail.Load(),
+		RqTotal: h.rqTotal.Load(), RqActive: h.rqActive.Load(), RqError: h.rqError.Load(),
+		RqSuccess: h.rqSuccess.Load(), RqTimeout: h.rqTimeout.Load(),
+		RqPendingActive: h.cxActive.Load() - h.rqActive.Load(),
+	}
+}
