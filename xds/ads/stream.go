@@ -1,0 +1,205 @@
+package ads
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// Envoy's defaults (jittered_lower_bound is not in use for xDS).
+const (
+	backoffBase = 500 * time.Millisecond
+	backoffCap  = 30 * time.Second
+)
+
+// Jitter waits anything below 500 ms, 1 s, 2 s, … 30 s (Envoy's
+// JitteredExponentialBackOffStrategy).
+func Jitter(n int) time.Duration {
+	bound := backoffCap
+	if n < 7 { // 500 ms << 6 is over the cap
+		bound = min(bound, backoffBase<<(n-1))
+	}
+	return rand.N(bound)
+}
+
+// maxUnsent is how many requests may wait for a server that does not read.
+const maxUnsent = 4096
+
+// outbox lets requests wait without blocking who makes them: a server may
+// refuse to read until we have read what it wrote.
+type outbox struct {
+	wake chan struct{} // holds one token
+	full context.CancelCauseFunc
+
+	mu    sync.Mutex
+	queue []proto.Message
+}
+
+func (o *outbox) put(m proto.Message) {
+	o.mu.Lock()
+	o.queue = append(o.queue, m)
+	over := len(o.queue) > maxUnsent
+	o.mu.Unlock()
+	if over {
+		o.full(errors.New("the server does not read its requests"))
+	}
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) take() []proto.Message {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	q := o.queue
+	o.queue = nil
+	return q
+}
+
+// stream lives through one stream. heard says that a response came.
+func (c *Client) stream(ctx context.Context, to netip.AddrPort) (heard bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	conn, hangUp, err := dial(ctx, to, c.o.Authority, c.o.ConnectTimeout)
+	if err != nil {
+		return false, err
+	}
+	defer hangUp()
+	for _, kv := range c.o.Metadata {
+		ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(kv[0]), kv[1])
+	}
+	g, err := c.begin(ctx, conn)
+	if err != nil {
+		return false, fmt.Errorf("open stream to %s: %w", to, err)
+	}
+	out := &outbox{wake: make(chan struct{}, 1), full: cancel}
+	sent := make(chan struct{})
+	number := c.open(out)
+	go send(ctx, g, out, sent)
+	defer func() { <-sent }()
+	defer cancel(nil)
+	defer c.close()
+	if !c.tell(ctx, Event{Opened: true}) {
+		return false, ctx.Err()
+	}
+	for {
+		r, err := c.receive(g)
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
+			return heard, err
+		}
+		heard = true
+		r.stream = number
+		if !c.tell(ctx, Event{Response: r}) {
+			return heard, context.Cause(ctx)
+		}
+	}
+}
+
+// dial connects to exactly this address; retrying is for Run alone.
+func dial(ctx context.Context, to netip.AddrPort, authority string, timeout time.Duration) (conn *grpc.ClientConn, hangUp func(), err error) {
+	d := net.Dialer{Timeout: timeout}
+	tcp, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, nil, err
+	}
+	once := make(chan net.Conn, 1)
+	once <- tcp
+	conn, err = grpc.NewClient("passthrough:///"+to.String(),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case tcp := <-once:
+				return tcp, nil
+			default:
+				return nil, errors.New("connection lost")
+			}
+		}),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority(authority),
+		grpc.WithNoProxy(), // HTTPS_PROXY is not meant for us
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: timeout}),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDisableServiceConfig(),
+	)
+	if err != nil {
+		_ = tcp.Close() // the error that counts is err
+		return nil, nil, fmt.Errorf("make gRPC client for %s: %w", to, err)
+	}
+	return conn, func() {
+		_ = conn.Close() // its error says nothing new
+		_ = tcp.Close()  // nil or "already closed", whether gRPC took it or not
+	}, nil
+}
+
+func (c *Client) begin(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientStream, error) {
+	ads := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
+	if c.o.Delta {
+		return ads.DeltaAggregatedResources(ctx)
+	}
+	return ads.StreamAggregatedResources(ctx)
+}
+
+func (c *Client) receive(g grpc.ClientStream) (*Response, error) {
+	if c.o.Delta {
+		m := new(discoveryv3.DeltaDiscoveryResponse)
+		if err := g.RecvMsg(m); err != nil {
+			return nil, ended(err)
+		}
+		return fromDelta(m), nil
+	}
+	m := new(discoveryv3.DiscoveryResponse)
+	if err := g.RecvMsg(m); err != nil {
+		return nil, ended(err)
+	}
+	return fromSotW(m), nil
+}
+
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("stream closed by the server")
+	}
+	return err
+}
+
+// send writes what comes into the outbox until the stream ends. Its errors show
+// in receive as well, with the status.
+func send(ctx context.Context, g grpc.ClientStream, out *outbox, done chan<- struct{}) {
+	defer close(done)
+	for {
+		for _, m := range out.take() {
+			if g.SendMsg(m) != nil {
+				return
+			}
+		}
+		select {
+		case <-out.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func code(err error) codes.Code { return status.Code(err) }
+
+func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

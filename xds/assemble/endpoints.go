@@ -1,0 +1,185 @@
+package assemble
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+// endpoints are those of one EDS name.
+type endpoints struct {
+	// users are the clusters that have a version of this EDS name.
+	users map[*cluster]struct{}
+	// current is nil until something came, or the wait was given up.
+	current *held[api.Assignment]
+	failed  *Failure
+}
+
+func emptyAssignment() *api.Assignment {
+	return &api.Assignment{OverprovisioningFactor: api.DefaultOverprovisioningFactor}
+}
+
+// want notes that c needs the endpoints called name.
+func (m *Model) want(c *cluster, name string) *endpoints {
+	e := m.endpoints[name]
+	if e == nil {
+		e = &endpoints{users: map[*cluster]struct{}{}}
+		m.endpoints[name] = e
+		m.epoch++
+	}
+	e.users[c] = struct{}{}
+	return e
+}
+
+// unwant notes that version old of c is gone; endpoints that nobody wants are
+// forgotten, their deletion is implied (xds_protocol.rst).
+func (m *Model) unwant(c *cluster, old *held[api.Cluster]) {
+	if old.value.Discovery != api.EDS {
+		return
+	}
+	name := old.value.EDSName()
+	for _, h := range []*held[api.Cluster]{c.active, c.warming} {
+		if h != nil && h.value.Discovery == api.EDS && h.value.EDSName() == name {
+			return
+		}
+	}
+	e := m.endpoints[name]
+	delete(e.users, c)
+	if len(e.users) == 0 {
+		delete(m.endpoints, name)
+		m.epoch++
+	}
+}
+
+// EDSNames are the names to ask EDS for, sorted; never nil.
+func (m *Model) EDSNames() []string {
+	out := make([]string, 0, len(m.endpoints))
+	for name := range m.endpoints {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// EDSEpoch changes whenever EDSNames does.
+func (m *Model) EDSEpoch() uint64 { return m.epoch }
+
+// Waiting tells whether the endpoints called name are wanted and not known.
+func (m *Model) Waiting(name string) bool {
+	e := m.endpoints[name]
+	return e != nil && e.current == nil
+}
+
+// EDSUsers are the clusters that want the endpoints called name, sorted.
+func (m *Model) EDSUsers(name string) []*api.Cluster {
+	e := m.endpoints[name]
+	if e == nil {
+		return nil
+	}
+	out := make([]*api.Cluster, 0, len(e.users))
+	for c := range e.users {
+		out = append(out, c.latest().value)
+	}
+	slices.SortFunc(out, func(a, b *api.Cluster) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// HasEndpoints tells whether raw is what the model has.
+func (m *Model) HasEndpoints(name string, raw *anypb.Any) bool {
+	e := m.endpoints[name]
+	return e != nil && e.current.same(raw)
+}
+
+// Wants tells whether anybody asked for the endpoints called name.
+func (m *Model) Wants(name string) bool { return m.endpoints[name] != nil }
+
+// UpdateEndpoints takes over an EDS response. Names that nobody asked for are
+// ignored. Removed names leave the endpoints in force, as in Envoy 1.40: only
+// the cluster's own end takes them away. Of duplicates the last one wins (Envoy
+// 1.40 ACKs them in state of the world; in delta they do not get here).
+func (m *Model) UpdateEndpoints(u Update[api.Assignment]) Result {
+	var res Result
+	for _, r := range u.Resources {
+		e := m.endpoints[r.Name]
+		if e == nil {
+			if r.Err != nil && r.Name == "" {
+				res.Problems = append(res.Problems, Problem{Name: r.Name, Err: r.Err})
+			}
+			continue
+		}
+		switch {
+		case r.Err != nil:
+			res.Problems = append(res.Problems, Problem{Name: r.Name, Err: r.Err})
+			e.failed = &Failure{Attempted: r.Raw, Version: r.Version, At: u.Now, Err: r.Err}
+			continue
+		case r.Raw == nil || r.Same || e.current.same(r.Raw):
+			e.failed = nil
+			continue
+		case e.current == nil:
+			res.Added++
+			e.current = hold(r, u.Now)
+		default:
+			res.Modified++
+			e.current = hold(r, u.Now)
+		}
+		e.failed = nil
+		m.arrived(r.Name, e)
+	}
+	return res
+}
+
+// GiveUp stops the wait for the endpoints called name: the clusters that warm
+// for them go on without any (initial_fetch_timeout).
+func (m *Model) GiveUp(name string) {
+	e := m.endpoints[name]
+	if e == nil || e.current != nil {
+		return
+	}
+	e.current = &held[api.Assignment]{value: emptyAssignment()}
+	m.arrived(name, e)
+}
+
+func (m *Model) arrived(name string, e *endpoints) {
+	for c := range e.users {
+		if w := c.warming; w != nil && w.value.EDSName() == name {
+			c.warming = nil
+			m.warming--
+			m.activate(c, w)
+		} else if a := c.active; a != nil && a.value.Discovery == api.EDS && a.value.EDSName() == name {
+			m.join(c)
+		}
+	}
+}
+
+// Endpoints lists all endpoints that came, by EDS name.
+func (m *Model) Endpoints() []View {
+	out := make([]View, 0, len(m.endpoints))
+	for name, e := range m.endpoints {
+		if e.current != nil && e.current.raw != nil || e.failed != nil {
+			out = append(out, view[api.Assignment](name, false, e.current, nil, e.failed))
+		}
+	}
+	return sortViews(out)
+}
+
+// Waiters are the clusters that warm for the endpoints called name.
+func (m *Model) Waiters(name string) []*api.Cluster {
+	e := m.endpoints[name]
+	if e == nil {
+		return nil
+	}
+	var out []*api.Cluster
+	for c := range e.users {
+		if c.warming != nil && c.warming.value.EDSName() == name {
+			out = append(out, c.warming.value)
+		}
+	}
+	return out
+}

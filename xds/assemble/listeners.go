@@ -1,0 +1,226 @@
+package assemble
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+// listener is one name in all its versions. Listeners wait for nothing.
+type listener struct {
+	name   string
+	static bool
+	active *held[api.Listener]
+	// before is what active falls back to if the plane refuses it; it has a
+	// meaning only while the listener is tentative.
+	before    *held[api.Listener]
+	tentative bool
+	failed    *Failure
+}
+
+// HasListener tells whether raw is the version in force.
+func (m *Model) HasListener(name string, raw *anypb.Any) bool {
+	l := m.listeners[name]
+	return l != nil && !l.static && l.active.same(raw)
+}
+
+// UpdateListeners takes over an LDS response: removals first, so that a new
+// listener can take the address of one that goes (Envoy's lds_api), then the
+// rest in order. A static listener is neither replaced nor removed, and that is
+// no error (Envoy 1.40: ACKed).
+func (m *Model) UpdateListeners(u Update[api.Listener]) Result {
+	var res Result
+	if u.Whole {
+		named := make(map[string]bool, len(u.Resources))
+		for _, r := range u.Resources {
+			named[r.Name] = true
+		}
+		for name, l := range m.listeners {
+			if !named[name] && m.removeListener(l) {
+				res.Removed++
+			}
+		}
+	}
+	for _, name := range u.Removed {
+		if l := m.listeners[name]; l != nil && m.removeListener(l) {
+			res.Removed++
+		}
+	}
+	owners := m.owners()
+	seen := make(map[string]bool, len(u.Resources))
+	for _, r := range u.Resources {
+		if seen[r.Name] && r.Name != "" {
+			res.Problems = append(res.Problems, Problem{Name: r.Name, Err: fmt.Errorf("duplicate listener %s found", r.Name)})
+			continue
+		}
+		seen[r.Name] = true
+		m.updateListener(r, u.Now, owners, &res)
+	}
+	return res
+}
+
+func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners map[netip.AddrPort]*listener, res *Result) {
+	l := m.listeners[r.Name]
+	if r.Err == nil && (r.Raw == nil || l != nil && l.static) {
+		return
+	}
+	if l == nil {
+		l = &listener{name: r.Name}
+		m.listeners[r.Name] = l
+	}
+	if r.Err == nil && (r.Same || l.active.same(r.Raw)) {
+		l.failed = nil
+		return
+	}
+	err := r.Err
+	if err == nil {
+		err = clash(l, r.Value, owners)
+	}
+	if err != nil {
+		res.Problems = append(res.Problems, Problem{Name: r.Name, Err: err})
+		l.failed = &Failure{Attempted: r.Raw, Version: r.Version, At: now, Err: err}
+		return
+	}
+	l.failed = nil
+	if l.active != nil && l.active.value.Equal(r.Value) {
+		// Other bytes, same meaning: only the dump changes.
+		l.active.raw, l.active.version, l.active.updated = r.Raw, r.Version, now
+		return
+	}
+	if l.active != nil {
+		res.Modified++
+		for _, a := range l.active.value.Addresses {
+			if owners[a.Addr] == l {
+				delete(owners, a.Addr)
+			}
+		}
+	} else {
+		res.Added++
+	}
+	for _, a := range r.Value.Addresses {
+		owners[a.Addr] = l
+	}
+	m.setListener(l, hold(r, now))
+}
+
+func (m *Model) setListener(l *listener, h *held[api.Listener]) {
+	if !l.tentative {
+		l.tentative, l.before = true, l.active
+		m.tentative = append(m.tentative, l)
+	}
+	l.active = h
+	m.dirty = true
+}
+
+func (m *Model) removeListener(l *listener) bool {
+	if l.static {
+		return false
+	}
+	delete(m.listeners, l.name)
+	if l.active == nil {
+		return false
+	}
+	m.dirty = true
+	return true
+}
+
+// owners is who has which address.
+func (m *Model) owners() map[netip.AddrPort]*listener {
+	out := make(map[netip.AddrPort]*listener, len(m.listeners))
+	for _, l := range m.listeners {
+		if l.active == nil {
+			continue
+		}
+		for _, a := range l.active.value.Addresses {
+			out[a.Addr] = l
+		}
+	}
+	return out
+}
+
+// clash refuses an address that another live listener has, in the words of
+// Envoy 1.40. Port 0 never clashes: the kernel chooses.
+func clash(l *listener, v *api.Listener, owners map[netip.AddrPort]*listener) error {
+	for _, a := range v.Addresses {
+		if o := owners[a.Addr]; o != nil && o != l && a.Addr.Port() != 0 {
+			return fmt.Errorf("error adding listener: '%s' has duplicate address '%s' as existing listener, "+
+				"to check if the listener has duplicated addresses with other listeners or "+
+				"'enable_reuse_port' is set to 'false' for the listener", v.Name, a.Addr)
+		}
+	}
+	return nil
+}
+
+// Commit says what became of the last snapshot. A listener that was refused goes
+// back to the version before, or away if there was none; it is tried again when
+// it is sent again, not before. A listener that had taken the address which it
+// goes back to must give way: it falls too, in Envoy's words for a duplicate
+// address, and another Snapshot is due. Commit returns all that fell, in the
+// order of the update; refusals of other listeners are none of its business.
+func (m *Model) Commit(refused map[string]error, now time.Time) []Problem {
+	fell := map[*listener]error{}
+	old := map[netip.AddrPort]*listener{} // what the fallen hold again
+	for again := true; again; {
+		again = false
+		for _, l := range m.tentative {
+			if fell[l] != nil {
+				continue
+			}
+			err := refused[l.name]
+			if err == nil {
+				if err = clash(l, l.active.value, old); err == nil {
+					continue
+				}
+				m.dirty = true
+			}
+			fell[l], again = err, true
+			if l.before != nil {
+				for _, a := range l.before.value.Addresses {
+					old[a.Addr] = l
+				}
+			}
+		}
+	}
+	var out []Problem
+	for _, l := range m.tentative {
+		if err := fell[l]; err != nil {
+			undone := Modified
+			if l.before == nil {
+				undone = Added
+			}
+			out = append(out, Problem{Name: l.name, Err: err, Undone: undone})
+			l.failed = &Failure{Attempted: l.active.raw, Version: l.active.version, At: now, Err: err}
+			l.active = l.before
+		}
+		l.tentative, l.before = false, nil
+	}
+	m.tentative = m.tentative[:0]
+	return out
+}
+
+// AddStaticListener adds a listener of the bootstrap.
+func (m *Model) AddStaticListener(r Resource[api.Listener], now time.Time) error {
+	if m.listeners[r.Name] != nil {
+		return fmt.Errorf("listener %s: duplicate name", r.Name)
+	}
+	l := &listener{name: r.Name, static: true}
+	if err := clash(l, r.Value, m.owners()); err != nil {
+		return fmt.Errorf("listener %s: %w", r.Name, err)
+	}
+	m.listeners[r.Name] = l
+	m.setListener(l, hold(r, now))
+	return nil
+}
+
+// Listeners lists all listeners by name.
+func (m *Model) Listeners() []View {
+	out := make([]View, 0, len(m.listeners))
+	for name, l := range m.listeners {
+		out = append(out, view(name, l.static, l.active, nil, l.failed))
+	}
+	return sortViews(out)
+}

@@ -1,0 +1,186 @@
+// Package assemble joins listeners, clusters and endpoints, as they come, to
+// whole snapshots. It is a state machine without I/O, clock or goroutine: a
+// cluster waits here for its endpoints, a bad resource leaves its last good
+// version in force, and what is sent again unchanged changes nothing.
+package assemble
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+// Resource is one decoded resource of an update, or why it could not be decoded.
+type Resource[T any] struct {
+	Name, Version string
+	Raw           *anypb.Any
+	// Value is nil if Err is set, if Same, and in a heartbeat (Raw nil too).
+	Value *T
+	Err   error
+	// Same says that Raw equals what the model has, as told by HasX; nothing
+	// was decoded.
+	Same bool
+}
+
+// Update is a response, decoded.
+type Update[T any] struct {
+	// Whole says that what is not in Resources is gone. It is never set for
+	// endpoints: a partial response is legal for them.
+	Whole     bool
+	Resources []Resource[T]
+	// Removed are names that are gone (delta).
+	Removed []string
+	Now     time.Time
+}
+
+// Problem is why one resource was rejected.
+type Problem struct {
+	Name string
+	Err  error
+	// Undone says that Result counted the resource before a sink refused it, as
+	// Added if there was no version before, else as Modified.
+	Undone Change
+}
+
+// Change says what a resource was counted as.
+type Change uint8
+
+// The changes that can be undone.
+const (
+	Unchanged Change = iota
+	Added
+	Modified
+)
+
+// Result says what an update did.
+type Result struct {
+	Added, Modified, Removed int
+	// Problems in the order of the update.
+	Problems []Problem
+}
+
+// Failure is the last update of a resource that was rejected.
+type Failure struct {
+	Attempted *anypb.Any
+	Version   string
+	At        time.Time
+	Err       error
+}
+
+// held is a version of a resource.
+type held[T any] struct {
+	raw     *anypb.Any
+	version string
+	updated time.Time
+	value   *T
+}
+
+func hold[T any](r Resource[T], now time.Time) *held[T] {
+	return &held[T]{raw: r.Raw, version: r.Version, updated: now, value: r.Value}
+}
+
+func (h *held[T]) same(raw *anypb.Any) bool {
+	return h != nil && raw != nil && h.raw.GetTypeUrl() == raw.GetTypeUrl() && bytes.Equal(h.raw.GetValue(), raw.GetValue())
+}
+
+// Model is the state. Not safe for concurrent use.
+type Model struct {
+	clusters  map[string]*cluster
+	listeners map[string]*listener
+	endpoints map[string]*endpoints // by EDS name; all that are wanted, no others
+	warming   int                   // clusters with a warming version
+	active    int                   // clusters with an active version
+	// tentative are the listeners that changed since the last Commit.
+	tentative []*listener
+
+	generation uint64
+	dirty      bool
+	// epoch grows whenever endpoints gains or loses a name.
+	epoch uint64
+}
+
+// New returns an empty model.
+func New() *Model {
+	return &Model{
+		clusters: map[string]*cluster{}, listeners: map[string]*listener{}, endpoints: map[string]*endpoints{},
+		dirty: true, // the first snapshot is due even if it is empty
+	}
+}
+
+// Warming is how many clusters wait for endpoints.
+func (m *Model) Warming() int { return m.warming }
+
+// ActiveClusters is how many clusters are in the snapshot.
+func (m *Model) ActiveClusters() int { return m.active }
+
+// ActiveListeners is how many listeners are in the snapshot.
+func (m *Model) ActiveListeners() int {
+	n := 0
+	for _, l := range m.listeners {
+		if l.active != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Snapshot returns the next snapshot, or nil if nothing changed since the last
+// one. Commit must follow before the model is updated again.
+func (m *Model) Snapshot() *api.Snapshot {
+	if !m.dirty {
+		return nil
+	}
+	m.dirty = false
+	m.generation++
+	s := &api.Snapshot{
+		Generation: m.generation,
+		Listeners:  make([]*api.Listener, 0, len(m.listeners)),
+		Clusters:   make(map[string]*api.Cluster, len(m.clusters)),
+	}
+	for _, l := range m.listeners {
+		if l.active != nil {
+			s.Listeners = append(s.Listeners, l.active.value)
+		}
+	}
+	slices.SortFunc(s.Listeners, func(a, b *api.Listener) int { return cmp.Compare(a.Name, b.Name) })
+	for name, c := range m.clusters {
+		if c.active != nil {
+			s.Clusters[name] = c.joined
+		}
+	}
+	return s
+}
+
+// View is one resource as the model has it, for dumps.
+type View struct {
+	Name            string
+	Static          bool
+	Version         string
+	Updated         time.Time
+	Active, Warming *anypb.Any
+	Failed          *Failure
+}
+
+func view[T any](name string, static bool, active, warming *held[T], failed *Failure) View {
+	v := View{Name: name, Static: static, Failed: failed}
+	if warming != nil {
+		v.Warming, v.Version, v.Updated = warming.raw, warming.version, warming.updated
+	}
+	if active != nil {
+		v.Active, v.Version, v.Updated = active.raw, active.version, active.updated
+	}
+	return v
+}
+
+func sortViews(v []View) []View {
+	slices.SortFunc(v, func(a, b View) int { return cmp.Compare(a.Name, b.Name) })
+	return v
+}
+
+// Tentative is how many listeners changed since the last Commit.
+func (m *Model) Tentative() int { return len(m.tentative) }

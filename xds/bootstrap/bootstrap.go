@@ -1,0 +1,173 @@
+// Package bootstrap reads Envoy's bootstrap file, strictly: what it cannot carry
+// out is refused with the path of the field.
+package bootstrap
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/xds/resource"
+)
+
+// Options say where the bootstrap is, as Envoy's flags of the same names do.
+type Options struct {
+	// Path is --config-path; empty if only YAML is given. It is read once.
+	Path string
+	// YAML is --config-yaml, merged over Path's content: scalars and messages
+	// replace or merge, lists append (protobuf's MergeFrom, as Envoy has it).
+	YAML string
+	// AllowUnknownStatic is --allow-unknown-static-fields: unknown fields are
+	// dropped and counted instead of refused.
+	AllowUnknownStatic bool
+	// ServiceNode, ServiceCluster and ServiceZone override the node if not empty.
+	ServiceNode, ServiceCluster, ServiceZone string
+	// BuildVersion is sent to the control plane as major.minor.patch; empty is 0.0.0.
+	BuildVersion string
+}
+
+// Config is a bootstrap that can be carried out.
+type Config struct {
+	// Proto is the whole file for /config_dump, with the node's flags merged in.
+	Proto *bootstrapv3.Bootstrap
+	// Node is what the control plane is told.
+	Node *corev3.Node
+	// Admin is the admin server's address, valid if HasAdmin.
+	Admin    netip.AddrPort
+	HasAdmin bool
+
+	Listeners []StaticListener
+	Clusters  []StaticCluster
+	// Skipped names the static listeners that need HTTP: they are accepted and
+	// not bound. The owner of the log warns once for each.
+	Skipped []string
+
+	// LDS and CDS are nil if the file does not ask for them.
+	LDS, CDS *Source
+	// ADS is nil if the file has no ads_config.
+	ADS *ADS
+
+	// Unbuilt are the paths of fields of the file outside of listeners and
+	// clusters that are accepted without effect.
+	Unbuilt []string
+	// Unknown counts the fields that AllowUnknownStatic let pass (Envoy:
+	// server.static_unknown_fields).
+	Unknown int
+}
+
+// StaticListener is a listener of static_resources.
+type StaticListener struct {
+	Value *api.Listener
+	Any   *anypb.Any
+	Notes resource.Notes
+}
+
+// StaticCluster is a cluster of static_resources.
+type StaticCluster struct {
+	Value *api.Cluster
+	Any   *anypb.Any
+	Notes resource.Notes
+}
+
+// Source is where a kind of resource comes from. Only ADS is built.
+type Source struct {
+	ADS bool
+	// InitialFetchTimeout bounds the wait for the first response, 0 is for ever,
+	// 15 s unless set.
+	InitialFetchTimeout time.Duration
+}
+
+// ADS is the aggregated stream.
+type ADS struct {
+	// Delta says DELTA_GRPC, else GRPC (state of the world).
+	Delta bool
+	// Cluster is the static cluster that the stream goes to.
+	Cluster string
+	// Endpoints are that cluster's, in the order of the file, at least one.
+	Endpoints []netip.AddrPort
+	// ConnectTimeout is that cluster's.
+	ConnectTimeout time.Duration
+	// Authority is envoy_grpc.authority, or the cluster's name, as Envoy has it.
+	Authority string
+	// SetNodeOnFirstMessageOnly is set_node_on_first_message_only.
+	SetNodeOnFirstMessageOnly bool
+	// InitialMetadata are header names and values, in order.
+	InitialMetadata [][2]string
+}
+
+// Load reads, merges, checks and decodes the bootstrap. Its errors are one line:
+// `FILE: field.path: cause (value)`.
+func Load(o Options) (*Config, error) { return load(o, os.ReadFile) }
+
+func load(o Options, file func(string) ([]byte, error)) (*Config, error) {
+	p, unknown, err := read(o, file)
+	if err != nil {
+		return nil, err
+	}
+	c := &Config{Proto: p, Unknown: unknown}
+	if err := c.decode(o); err != nil {
+		from := o.Path
+		if from == "" {
+			from = flagYAML
+		}
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	return c, nil
+}
+
+// decode fills c from c.Proto.
+func (c *Config) decode(o Options) error {
+	// The static resources first: their errors name them.
+	if err := c.static(o); err != nil {
+		return err
+	}
+	if err := resource.Constraint(c.Proto); err != nil {
+		return err
+	}
+	n, err := resource.Unknown(c.Proto)
+	if err == nil {
+		err = tolerate(n, o)
+	}
+	if err != nil {
+		return err
+	}
+	c.Unknown += n
+	unbuilt, err := resource.Walk("", c.Proto)
+	c.Unbuilt = unbuilt
+	if err != nil {
+		return err
+	}
+	c.node(o)
+	if err := c.admin(); err != nil {
+		return err
+	}
+	return c.dynamic()
+}
+
+// tolerate refuses unknown fields that have no name: in a binary file, and in a
+// TypedStruct.
+func tolerate(messages int, o Options) error {
+	if messages == 0 || o.AllowUnknownStatic {
+		return nil
+	}
+	return fmt.Errorf("unknown fields in %d of the messages", messages)
+}
+
+func (c *Config) admin() error {
+	a := c.Proto.GetAdmin().GetAddress()
+	if a == nil {
+		return nil
+	}
+	addr, _, err := resource.Addr("admin.address", a)
+	if err != nil {
+		return err
+	}
+	c.Admin, c.HasAdmin = addr, true
+	return nil
+}

@@ -1,0 +1,255 @@
+// Package xds is the client that joins the stream (ads), the decoders
+// (resource) and the state machine (assemble): it turns what a control plane
+// sends into snapshots and hands them to a Sink.
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/xds/ads"
+	"github.com/sluice-proxy/sluice/xds/assemble"
+	"github.com/sluice-proxy/sluice/xds/bootstrap"
+)
+
+// Sink puts snapshots in force. Apply is synchronous: when it returns, s is in
+// force except for the listeners named in Applied.Refused, for which the version
+// before still is. Apply is never called concurrently.
+type Sink interface {
+	Apply(ctx context.Context, s *api.Snapshot) *api.Applied
+}
+
+// Options of a Client. Bootstrap, Sink, Stats and Log are required.
+type Options struct {
+	Bootstrap *bootstrap.Config
+	Sink      Sink
+	Stats     *stats.Store
+	Log       *slog.Logger
+	// Version of Sluice, sent as the node's user_agent_version if the bootstrap
+	// gave neither that nor a build version.
+	Version string
+	// Workers scales listener_manager.listener_create_success, which Envoy
+	// counts once per worker. 0 counts as 1.
+	Workers int
+	// Backoff replaces the wait before reconnect n (from 1); ads.Jitter if nil.
+	Backoff func(n int) time.Duration
+}
+
+// Client is the xDS client of one process.
+//
+// Run's goroutine alone decodes, assembles and publishes.
+type Client struct {
+	o           Options
+	figures     *figures
+	ads         *ads.Client // nil without ads_config
+	initialized chan struct{}
+
+	mu       sync.RWMutex // held by Run to write, by Dump to read
+	model    *assemble.Model
+	versions map[string]string // by type URL, last accepted
+
+	// Run only from here.
+	fetches *fetches
+	// withheld are the CDS responses whose answer waits for warm clusters.
+	withheld []answer
+	cdsDone  bool // answered or timed out, or not asked for
+	ldsAsked bool
+	edsEpoch uint64 // of the model, when EDS was last told what is wanted
+	live     bool   // Initialized is closed
+}
+
+type answer struct {
+	to  *ads.Response
+	err error
+}
+
+// New checks o and returns a client that has not started yet.
+func New(o Options) (*Client, error) {
+	switch {
+	case o.Bootstrap == nil, o.Sink == nil, o.Stats == nil, o.Log == nil:
+		return nil, errors.New("make xds client: bootstrap, sink, stats and log are required")
+	}
+	o.Workers = max(o.Workers, 1)
+	c := &Client{
+		o: o, figures: newFigures(o.Stats), model: assemble.New(),
+		initialized: make(chan struct{}), versions: map[string]string{}, fetches: newFetches(),
+	}
+	b := o.Bootstrap
+	if b.ADS == nil {
+		for _, s := range b.Clusters {
+			if s.Value.Discovery == api.EDS {
+				return nil, fmt.Errorf("cluster %s: eds_cluster_config: needs dynamic_resources.ads_config", s.Value.Name)
+			}
+		}
+		if b.LDS != nil || b.CDS != nil {
+			return nil, errors.New("dynamic_resources: lds_config and cds_config need ads_config")
+		}
+		return c, nil
+	}
+	node, _ := proto.Clone(b.Node).(*corev3.Node)
+	if node.GetUserAgentVersionType() == nil && o.Version != "" {
+		node.UserAgentVersionType = &corev3.Node_UserAgentVersion{UserAgentVersion: o.Version}
+	}
+	c.ads = ads.New(ads.Options{
+		Delta: b.ADS.Delta, Endpoints: b.ADS.Endpoints, ConnectTimeout: b.ADS.ConnectTimeout,
+		Authority: b.ADS.Authority, Node: node, NodeOnce: b.ADS.SetNodeOnFirstMessageOnly,
+		Metadata: b.ADS.InitialMetadata, Backoff: o.Backoff, Log: o.Log,
+	})
+	return c, nil
+}
+
+// Initialized is closed when the static resources are in force and the first
+// LDS response was handled or timed out.
+func (c *Client) Initialized() <-chan struct{} { return c.initialized }
+
+// Run applies the static resources, then follows the control plane until ctx
+// ends, which is no error. It returns an error only if a static resource was
+// refused. It may be called once.
+func (c *Client) Run(ctx context.Context) error {
+	if err := c.applyStatic(ctx); err != nil {
+		return err
+	}
+	var events <-chan ads.Event
+	if c.ads != nil {
+		events = c.ads.Events()
+		done := make(chan struct{})
+		ctx, cancel := context.WithCancel(ctx)
+		defer func() { cancel(); <-done }()
+		c.begin()
+		go c.stream(ctx, done)
+	} else {
+		c.goLive()
+	}
+	c.loop(ctx, events)
+	return nil
+}
+
+// stream keeps the ADS stream.
+func (c *Client) stream(ctx context.Context, done chan<- struct{}) {
+	defer close(done)
+	_ = c.ads.Run(ctx) // ends with ctx only
+}
+
+func (c *Client) loop(ctx context.Context, events <-chan ads.Event) {
+	defer c.fetches.stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-events:
+			c.event(ctx, e)
+		case <-c.fetches.timer.C:
+			c.overdue(ctx)
+		}
+	}
+}
+
+func (c *Client) event(ctx context.Context, e ads.Event) {
+	switch {
+	case e.Opened:
+		c.o.Log.Info("ads stream open")
+		c.figures.connected.Set(1)
+	case e.Closed != nil:
+		c.disconnected()
+	default:
+		c.response(ctx, e.Response)
+	}
+}
+
+// begin subscribes to what is wanted from the start: clusters and the endpoints
+// of static ones. Listeners come when those are known (Envoy starts LDS when the
+// cluster manager is initialised).
+func (c *Client) begin() {
+	if s := c.o.Bootstrap.CDS; s != nil && s.ADS {
+		c.figures.cds.started()
+		c.ads.Subscribe(clusterURL, nil)
+		c.fetches.start(fetch{clusterURL, ""}, s.InitialFetchTimeout)
+	} else {
+		c.cdsDone = true
+	}
+	c.wantEndpoints()
+	c.maybeListeners()
+}
+
+// maybeListeners asks for listeners once clusters and endpoints are there.
+func (c *Client) maybeListeners() {
+	if c.ldsAsked || !c.cdsDone || c.model.Warming() > 0 {
+		return
+	}
+	c.ldsAsked = true
+	s := c.o.Bootstrap.LDS
+	if s == nil || !s.ADS {
+		c.goLive()
+		return
+	}
+	c.figures.lds.started()
+	c.ads.Subscribe(listenerURL, nil)
+	c.fetches.start(fetch{listenerURL, ""}, s.InitialFetchTimeout)
+}
+
+func (c *Client) goLive() {
+	if !c.live {
+		c.live = true
+		c.figures.workersStarted.Set(1)
+		close(c.initialized)
+	}
+}
+
+// disconnected: the answers that were withheld have nobody to go to; their
+// versions count.
+func (c *Client) disconnected() {
+	c.figures.connected.Set(0)
+	if c.o.Bootstrap.CDS != nil {
+		c.figures.cds.disconnected()
+	}
+	if c.ldsAsked && c.o.Bootstrap.LDS != nil {
+		c.figures.lds.disconnected()
+	}
+	for _, e := range c.figures.eds {
+		e.disconnected()
+	}
+	for _, a := range c.withheld {
+		c.answer(a.to, a.err)
+	}
+	c.withheld = nil
+}
+
+// publish hands the next snapshot to the sink, if there is one, and returns those
+// of its changed listeners that fell; only listener updates have any. Where one
+// fell because of another, a second snapshot follows.
+func (c *Client) publish(ctx context.Context) []assemble.Problem {
+	var fell []assemble.Problem
+	for {
+		c.mu.Lock()
+		s, changed := c.model.Snapshot(), c.model.Tentative()
+		c.mu.Unlock()
+		if s == nil {
+			break
+		}
+		var refused map[string]error
+		if applied := c.o.Sink.Apply(ctx, s); applied != nil {
+			refused = applied.Refused
+		}
+		c.mu.Lock()
+		problems := c.model.Commit(refused, time.Now())
+		c.mu.Unlock()
+		c.figures.createSuccess.Add(uint64((changed - len(problems)) * c.o.Workers))
+		c.figures.createFailure.Add(uint64(len(problems)))
+		fell = append(fell, problems...)
+		if len(refused) > len(problems) {
+			c.o.Log.Warn("listeners refused that did not change", "generation", s.Generation, "refused", len(refused))
+		}
+	}
+	c.figures.listenersActive.Set(uint64(c.model.ActiveListeners()))
+	c.figures.activeClusters.Set(uint64(c.model.ActiveClusters()))
+	return fell
+}

@@ -1,0 +1,125 @@
+package xds
+
+import (
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/xds/resource"
+)
+
+// subscription are the figures that Envoy has for everything it subscribes to
+// (docs: configuration/overview/mgmt_server, "xDS subscription statistics").
+type subscription struct {
+	attempt, success, failure, rejected, fetchTimeout *stats.Counter
+	time, version                                     *stats.Gauge
+	text                                              *stats.Text
+	duration                                          *stats.Histogram
+}
+
+func newSubscription(sc *stats.Scope) *subscription {
+	return &subscription{
+		attempt: sc.Counter("update_attempt"), success: sc.Counter("update_success"), failure: sc.Counter("update_failure"),
+		rejected: sc.Counter("update_rejected"), fetchTimeout: sc.Counter("init_fetch_timeout"),
+		time: sc.Gauge("update_time"), version: sc.Gauge("version"), text: sc.Text("version_text"),
+		duration: sc.Histogram("update_duration"),
+	}
+}
+
+// An attempt is the start of a subscription, and what is waited for after each
+// outcome: Envoy counts the next one at once.
+func (s *subscription) started()      { s.attempt.Inc() }
+func (s *subscription) disconnected() { s.failure.Inc(); s.attempt.Inc() }
+func (s *subscription) timedOut()     { s.fetchTimeout.Inc(); s.attempt.Inc() }
+func (s *subscription) rejection()    { s.rejected.Inc(); s.attempt.Inc() }
+func (s *subscription) accepted(version string, took time.Duration) {
+	s.duration.Record(float64(took.Milliseconds()))
+	s.success.Inc()
+	s.attempt.Inc()
+	s.time.Set(uint64(time.Now().UnixMilli()))
+	s.version.Set(versionHash(version))
+	s.text.Set(version)
+}
+
+// edsFigures are a subscription's, for one EDS cluster, with the scope to give
+// back.
+type edsFigures struct {
+	*subscription
+	// empty: the server removed the endpoints; noRebuild: it sent the same again.
+	empty, noRebuild *stats.Counter
+	scope            *stats.Scope
+}
+
+// figures are all stats of this package.
+type figures struct {
+	store    *stats.Store
+	cds, lds *subscription
+	eds      map[string]edsFigures // by cluster name
+
+	clusterAdded, clusterModified, clusterRemoved     *stats.Counter
+	activeClusters, warmingClusters                   *stats.Gauge
+	configReload                                      *stats.Counter
+	configReloadTime                                  *stats.Gauge
+	listenerAdded, listenerModified, listenerRemoved  *stats.Counter
+	createSuccess, createFailure                      *stats.Counter
+	listenersActive, listenersWarming, workersStarted *stats.Gauge
+	connected, pendingRequests                        *stats.Gauge
+	identifier                                        *stats.Text
+	dynamicUnknown, unbuilt                           *stats.Counter
+}
+
+func newFigures(st *stats.Store) *figures {
+	cm, lm := st.Scope("cluster_manager"), st.Scope("listener_manager")
+	cp, sv := st.Scope("control_plane"), st.Scope("server")
+	cds := st.Scope("cluster_manager", "cds")
+	f := &figures{
+		store: st, cds: newSubscription(cds), lds: newSubscription(st.Scope("listener_manager", "lds")),
+		eds:          map[string]edsFigures{},
+		clusterAdded: cm.Counter("cluster_added"), clusterModified: cm.Counter("cluster_modified"),
+		clusterRemoved: cm.Counter("cluster_removed"),
+		activeClusters: cm.Gauge("active_clusters"), warmingClusters: cm.Gauge("warming_clusters"),
+		configReload: cds.Counter("config_reload"), configReloadTime: cds.Gauge("config_reload_time_ms"),
+		listenerAdded: lm.Counter("listener_added"), listenerModified: lm.Counter("listener_modified"),
+		listenerRemoved: lm.Counter("listener_removed"),
+		createSuccess:   lm.Counter("listener_create_success"), createFailure: lm.Counter("listener_create_failure"),
+		listenersActive: lm.Gauge("total_listeners_active"), listenersWarming: lm.Gauge("total_listeners_warming"),
+		workersStarted: lm.Gauge("workers_started"),
+		connected:      cp.Gauge("connected_state"), pendingRequests: cp.Gauge("pending_requests"),
+		identifier:     cp.Text("identifier"),
+		dynamicUnknown: sv.Counter("dynamic_unknown_fields"), unbuilt: sv.Counter("unbuilt_fields"),
+	}
+	f.connected.Set(0)
+	f.listenersWarming.Set(0)
+	f.workersStarted.Set(0)
+	f.pendingRequests.Set(0)
+	return f
+}
+
+// of are the figures of an EDS cluster, made on first use.
+func (f *figures) of(c *api.Cluster) edsFigures {
+	e, ok := f.eds[c.Name]
+	if !ok {
+		sc := f.store.Scope("cluster", stats.Tag{Name: "envoy.cluster_name", Value: c.StatName()})
+		e = edsFigures{newSubscription(sc), sc.Counter("update_empty"), sc.Counter("update_no_rebuild"), sc}
+		f.eds[c.Name] = e
+		e.started()
+	}
+	return e
+}
+
+// forget gives back the figures of clusters that are gone.
+func (f *figures) forget(gone func(name string) bool) {
+	for name, e := range f.eds {
+		if gone(name) {
+			delete(f.eds, name)
+			e.scope.Release()
+		}
+	}
+}
+
+func (f *figures) noted(n resource.Notes, dynamic bool) {
+	f.unbuilt.Add(uint64(len(n.Unbuilt)))
+	if dynamic {
+		f.dynamicUnknown.Add(uint64(n.Unknown))
+	}
+}

@@ -1,0 +1,81 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+// Assignment decodes an envoy.config.endpoint.v3.ClusterLoadAssignment. The
+// name is its cluster_name, returned also with an error, whenever it can be had.
+func Assignment(a *anypb.Any) (name string, as *api.Assignment, n Notes, err error) {
+	var p endpointv3.ClusterLoadAssignment
+	n, err = decode(a, &p)
+	name = p.GetClusterName()
+	if err != nil {
+		return name, nil, n, err
+	}
+	w := walker{policies: table()}
+	w.message("", p.ProtoReflect())
+	as = w.assignment("", &p)
+	n.Unbuilt = w.unbuilt
+	if err := w.err(); err != nil {
+		return name, nil, n, err
+	}
+	return name, as, n, nil
+}
+
+func (w *walker) assignment(path string, p *endpointv3.ClusterLoadAssignment) *api.Assignment {
+	as := &api.Assignment{
+		OverprovisioningFactor: uint32Or(p.GetPolicy().GetOverprovisioningFactor(), api.DefaultOverprovisioningFactor),
+	}
+	if n := len(p.GetPolicy().GetDropOverloads()); n > 1 {
+		w.fail(join(path, "policy.drop_overloads"), fmt.Errorf("Cluster drop_overloads config has %d categories. Envoy only support one.", n))
+	}
+	for i, l := range p.GetEndpoints() {
+		at := join(path, fmt.Sprintf("endpoints[%d]", i))
+		loc := api.Locality{
+			Region:   l.GetLocality().GetRegion(),
+			Zone:     l.GetLocality().GetZone(),
+			SubZone:  l.GetLocality().GetSubZone(),
+			Priority: l.GetPriority(),
+			Weight:   l.GetLoadBalancingWeight().GetValue(),
+		}
+		for j, e := range l.GetLbEndpoints() {
+			loc.Endpoints = append(loc.Endpoints, w.endpoint(fmt.Sprintf("%s.lb_endpoints[%d]", at, j), e))
+		}
+		as.Localities = append(as.Localities, loc)
+	}
+	return as
+}
+
+func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint) api.Endpoint {
+	e := api.Endpoint{
+		Hostname: p.GetEndpoint().GetHostname(),
+		Weight:   uint32Or(p.GetLoadBalancingWeight(), 1),
+	}
+	if h := p.GetHealthStatus(); h >= 0 && h <= corev3.HealthStatus_DEGRADED {
+		e.Health = api.Health(h) // the same numbers
+	} else {
+		w.fail(path+".health_status", fmt.Errorf("unknown enum value (%d)", h))
+	}
+	const hint = "Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'"
+	switch a := p.GetEndpoint().GetAddress(); {
+	case p.GetEndpointName() != "": // refused
+	case a == nil:
+		w.fail(path+".endpoint.address", errors.New("Address must be set. "+hint))
+	default:
+		before := len(w.errs)
+		e.Addr, _ = w.addr(path+".endpoint.address", a)
+		if len(w.errs) > before && !e.Addr.IsValid() {
+			last := len(w.errs) - 1
+			w.errs[last] = fmt.Errorf("%w. %s", w.errs[last], hint)
+		}
+	}
+	return e
+}

@@ -1,0 +1,161 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+// Cluster decodes an envoy.config.cluster.v3.Cluster. Its Assignment is filled
+// for STATIC and nil for EDS. The name is returned also with an error, whenever
+// it can be had.
+func Cluster(a *anypb.Any) (name string, c *api.Cluster, n Notes, err error) {
+	var p clusterv3.Cluster
+	n, err = decode(a, &p)
+	name = p.GetName()
+	if err != nil {
+		return name, nil, n, err
+	}
+	w := walker{policies: table()}
+	w.message("", p.ProtoReflect())
+	c = w.cluster(&p)
+	n.Unbuilt = w.unbuilt
+	if err := w.err(); err != nil {
+		return name, nil, n, err
+	}
+	return name, c, n, nil
+}
+
+func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
+	c := &api.Cluster{
+		Name:            p.GetName(),
+		AltStatName:     p.GetAltStatName(),
+		ConnectTimeout:  w.duration("connect_timeout", p.GetConnectTimeout(), api.DefaultConnectTimeout),
+		ChoiceCount:     uint32Or(p.GetLeastRequestLbConfig().GetChoiceCount(), api.DefaultChoiceCount),
+		PanicThreshold:  api.DefaultPanicThreshold,
+		CircuitBreakers: circuitBreakers(p.GetCircuitBreakers()),
+		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
+			p.GetPerConnectionBufferLimitBytes()),
+	}
+	switch p.GetLbPolicy() {
+	case clusterv3.Cluster_LEAST_REQUEST:
+		c.LBPolicy = api.LeastRequest
+	case clusterv3.Cluster_RANDOM:
+		c.LBPolicy = api.Random
+	default:
+		c.LBPolicy = api.RoundRobin
+	}
+	if t := p.GetCommonLbConfig().GetHealthyPanicThreshold(); t != nil {
+		c.PanicThreshold = t.GetValue()
+		if math.IsNaN(c.PanicThreshold) { // every comparison of the constraint is false for it
+			w.fail("common_lb_config.healthy_panic_threshold.value", errors.New("value must be inside range [0, 100] (NaN)"))
+		}
+	}
+	switch p.GetType() {
+	case clusterv3.Cluster_STATIC:
+		w.static(c, p)
+	case clusterv3.Cluster_EDS:
+		w.eds(c, p)
+	}
+	return c
+}
+
+func (w *walker) static(c *api.Cluster, p *clusterv3.Cluster) {
+	c.Discovery = api.Static
+	if p.GetEdsClusterConfig() != nil && p.GetClusterType() == nil {
+		w.fail("eds_cluster_config", errors.New("eds_cluster_config set in a non-EDS cluster"))
+	}
+	c.Assignment = &api.Assignment{OverprovisioningFactor: api.DefaultOverprovisioningFactor}
+	if la := p.GetLoadAssignment(); la != nil {
+		w.message("load_assignment", la.ProtoReflect())
+		c.Assignment = w.assignment("load_assignment", la)
+	}
+}
+
+func (w *walker) eds(c *api.Cluster, p *clusterv3.Cluster) {
+	c.Discovery = api.EDS
+	if p.GetLoadAssignment() != nil {
+		w.unbuilt = append(w.unbuilt, "load_assignment")
+	}
+	e := p.GetEdsClusterConfig()
+	if e == nil {
+		w.fail("eds_cluster_config", errors.New("cannot create an EDS cluster without an EDS config"))
+		return
+	}
+	w.message("eds_cluster_config", e.ProtoReflect())
+	c.ServiceName = e.GetServiceName()
+	src := e.GetEdsConfig()
+	if src.GetConfigSourceSpecifier() == nil {
+		w.fail("eds_cluster_config.eds_config", errors.New("Missing config source specifier in envoy.config.core.v3.ConfigSource"))
+	}
+	c.InitialFetchTimeout = w.duration("eds_cluster_config.eds_config.initial_fetch_timeout",
+		src.GetInitialFetchTimeout(), api.DefaultInitialFetchTimeout)
+}
+
+// circuitBreakers takes the first thresholds of the DEFAULT priority, as Envoy
+// does; what is not set has Envoy's default.
+func circuitBreakers(p *clusterv3.CircuitBreakers) api.CircuitBreakers {
+	var t *clusterv3.CircuitBreakers_Thresholds
+	for _, one := range p.GetThresholds() {
+		if one.GetPriority() == corev3.RoutingPriority_DEFAULT {
+			t = one
+			break
+		}
+	}
+	return api.CircuitBreakers{
+		MaxConnections:     uint32Or(t.GetMaxConnections(), api.DefaultMaxConnections),
+		MaxPendingRequests: uint32Or(t.GetMaxPendingRequests(), api.DefaultMaxPendingRequests),
+		MaxRequests:        uint32Or(t.GetMaxRequests(), api.DefaultMaxRequests),
+		MaxRetries:         uint32Or(t.GetMaxRetries(), api.DefaultMaxRetries),
+	}
+}
+
+func uint32Or(v *wrapperspb.UInt32Value, or uint32) uint32 {
+	if v == nil {
+		return or
+	}
+	return v.GetValue()
+}
+
+// bufferLimit reads a limit in bytes. 0 asks Envoy for no limit at all; memory
+// is bounded here, so it gets the default and a note.
+func (w *walker) bufferLimit(path string, v *wrapperspb.UInt32Value) uint32 {
+	if v != nil && v.GetValue() == 0 {
+		w.unbuilt = append(w.unbuilt, path)
+		return api.DefaultPerConnectionBufferLimit
+	}
+	return uint32Or(v, api.DefaultPerConnectionBufferLimit)
+}
+
+// Duration reads a duration that may not be negative, or has a default.
+func Duration(path string, d *durationpb.Duration, or time.Duration) (time.Duration, error) {
+	w := walker{}
+	v := w.duration(path, d, or)
+	return v, w.err()
+}
+
+// maxSeconds is what fits into a time.Duration, and into Envoy's.
+const maxSeconds = math.MaxInt64 / int64(time.Second)
+
+func (w *walker) duration(path string, d *durationpb.Duration, or time.Duration) time.Duration {
+	switch {
+	case d == nil:
+		return or
+	case d.GetSeconds() < 0 || d.GetNanos() < 0:
+		w.fail(path, fmt.Errorf("Invalid duration: Expected positive duration (%ds %dns)", d.GetSeconds(), d.GetNanos()))
+	case d.GetNanos() > 999999999 || d.GetSeconds() >= maxSeconds:
+		w.fail(path, fmt.Errorf("Invalid duration: Duration out-of-range (%ds %dns)", d.GetSeconds(), d.GetNanos()))
+	default:
+		return d.AsDuration()
+	}
+	return or
+}

@@ -1,0 +1,172 @@
+package resource
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+const eds = `name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}`
+
+func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
+	edsOf := func(c *api.Cluster) {
+		c.Discovery, c.Assignment, c.InitialFetchTimeout = api.EDS, nil, 15*time.Second
+	}
+	for _, tt := range []struct {
+		what, in string
+		want     func(*api.Cluster)
+		unbuilt  []string
+	}{
+		{what: "a name alone is an empty STATIC", in: `name: c`},
+		{what: "EDS", in: eds, want: edsOf},
+		{what: "EDS by another name that waits for ever", in: `name: c, type: EDS, eds_cluster_config: {service_name: s, eds_config: {self: {}, initial_fetch_timeout: 0s}}`, want: func(c *api.Cluster) {
+			edsOf(c)
+			c.ServiceName, c.InitialFetchTimeout = "s", 0
+		}},
+		{what: "EDS ignores a load assignment", in: eds + `, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint_name: x}]}]}`, want: edsOf, unbuilt: []string{"load_assignment"}},
+		{what: "STATIC with an endpoint", in: `name: c, load_assignment: {cluster_name: other, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: "::1", port_value: 9}}}}]}]}`, want: func(c *api.Cluster) {
+			c.Assignment.Localities = []api.Locality{{Endpoints: []api.Endpoint{{Addr: netip.MustParseAddrPort("[::1]:9"), Weight: 1}}}}
+		}},
+		{what: "least request", in: `name: c, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 3, active_request_bias: {default_value: 1, runtime_key: k}}`, want: func(c *api.Cluster) {
+			c.LBPolicy, c.ChoiceCount = api.LeastRequest, 3
+		}, unbuilt: []string{"least_request_lb_config.active_request_bias"}},
+		{what: "random", in: `name: c, lb_policy: RANDOM`, want: func(c *api.Cluster) { c.LBPolicy = api.Random }},
+		{what: "numbers", in: `name: c, alt_stat_name: a, connect_timeout: 0.25s, per_connection_buffer_limit_bytes: 32768, common_lb_config: {healthy_panic_threshold: {value: 0}}`, want: func(c *api.Cluster) {
+			c.AltStatName, c.ConnectTimeout, c.PerConnectionBufferLimit, c.PanicThreshold = "a", 250*time.Millisecond, 32768, 0
+		}},
+		{what: "the first DEFAULT thresholds", in: `name: c, circuit_breakers: {thresholds: [{priority: HIGH, max_connections: 1}, {max_connections: 0, max_retries: 9, track_remaining: true}, {max_connections: 7}]}`, want: func(c *api.Cluster) {
+			c.CircuitBreakers.MaxConnections, c.CircuitBreakers.MaxRetries = 0, 9
+		}, unbuilt: []string{"circuit_breakers.thresholds[0].priority", "circuit_breakers.thresholds[1].track_remaining"}},
+		{what: "what every control plane sends beside",
+			in:      `name: c, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}, metadata: {}, upstream_connection_options: {tcp_keepalive: {}}, filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange}}]`,
+			unbuilt: []string{"typed_extension_protocol_options", "metadata", "upstream_connection_options", "filters"}},
+		{what: "plain transport sockets, no selectors", in: `name: c, lb_subset_config: {fallback_policy: ANY_ENDPOINT}, transport_socket_matches: [{name: a, match: {}, transport_socket: {name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]`},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			want := &api.Cluster{
+				Name: "c", ConnectTimeout: 5 * time.Second, ChoiceCount: 2, PanicThreshold: 50, PerConnectionBufferLimit: 1 << 20,
+				CircuitBreakers: api.CircuitBreakers{MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 3},
+				Assignment:      &api.Assignment{OverprovisioningFactor: 140},
+			}
+			if tt.want != nil {
+				tt.want(want)
+			}
+			name, got, n, err := Cluster(pack(t, clusterOf(t, tt.in)))
+			if err != nil || name != "c" {
+				t.Fatalf("got %q, %v", name, err)
+			}
+			if d := cmp.Diff(want, got, plainAddrs); d != "" {
+				t.Error(d)
+			}
+			if d := cmp.Diff(Notes{Unbuilt: tt.unbuilt}, n, cmpopts.EquateEmpty()); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
+	tls := `{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: a}}`
+	for _, tt := range []struct{ what, in, want string }{
+		{"DNS", `name: c, type: STRICT_DNS`, "type: not supported yet (STRICT_DNS)"},
+		{"a custom type", `name: c, cluster_type: {name: envoy.cluster.dns}`, `cluster_type: not supported yet ({"name":"envoy.cluster.dns"})`},
+		{"EDS without a source", `name: c, type: EDS`, "eds_cluster_config: cannot create an EDS cluster without an EDS config"},
+		{"EDS with an empty source", `name: c, type: EDS, eds_cluster_config: {service_name: s}`, "eds_cluster_config.eds_config: Missing config source specifier in envoy.config.core.v3.ConfigSource"},
+		{"EDS from a file", `name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /a}}}`, `eds_cluster_config.eds_config.path_config_source: not supported yet ({"path":"/a"})`},
+		{"EDS from another server", `name: c, type: EDS, eds_cluster_config: {eds_config: {api_config_source: {api_type: GRPC}}}`, `eds_cluster_config.eds_config.api_config_source: not supported yet ({"api_type":"GRPC"})`},
+		{"an EDS source for a STATIC cluster", `name: c, eds_cluster_config: {}`, "eds_cluster_config: eds_cluster_config set in a non-EDS cluster"},
+		{"another policy", `name: c, lb_policy: RING_HASH`, "lb_policy: not supported yet (RING_HASH)"},
+		{"a typed policy", `name: c, load_balancing_policy: {}`, "load_balancing_policy: not supported yet ({})"},
+		{"locality weights", `name: c, common_lb_config: {locality_weighted_lb_config: {}}`, "common_lb_config.locality_weighted_lb_config: not supported yet ({})"},
+		{"subsets", `name: c, lb_subset_config: {subset_selectors: [{keys: [a]}]}`, `lb_subset_config: not supported yet ({"subset_selectors":[{"keys":["a"]}]})`},
+		{"TLS", `name: c, transport_socket: ` + tls, "transport_socket: not supported yet (envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext)"},
+		{"TLS by match", `name: c, transport_socket_matches: [{name: m, transport_socket: ` + tls + `}]`, "transport_socket_matches[0]: not supported yet"},
+		{"health checks", `name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]`, `health_checks: not supported yet ({"timeout":"1s","interval":"1s","unhealthy_threshold":1,"healthy_threshold":1,"tcp_health_check":{}})`},
+		{"outlier detection", `name: c, outlier_detection: {}`, "outlier_detection: not supported yet ({})"},
+		{"a source address", `name: c, upstream_bind_config: {source_address: {address: 127.0.0.6, port_value: 0}}`, `upstream_bind_config: not supported yet ({"source_address":{"address":"127.0.0.6","port_value":0}})`},
+		{"an upstream filter", `name: c, filters: [{name: m, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: p}}]`, "filters[0]: not supported yet (envoy.extensions.filters.network.rbac.v3.RBAC)"},
+		{"no number for the panic threshold", `name: c, common_lb_config: {healthy_panic_threshold: {value: NaN}}`, "common_lb_config.healthy_panic_threshold.value: value must be inside range [0, 100] (NaN)"},
+		{"a host name", `name: c, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: localhost, port_value: 9}}}}]}]}`,
+			"load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: malformed IP address: localhost. Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'"},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			name, c, _, err := Cluster(pack(t, clusterOf(t, tt.in)))
+			if err == nil {
+				t.Fatalf("accepted: %+v", c)
+			}
+			if d := cmp.Diff(tt.want, err.Error()); d != "" || name != "c" || errors.Is(err, ErrConstraint) {
+				t.Error(name, d)
+			}
+		})
+	}
+}
+
+func TestABrokenConstraintOfAClusterIsTold(t *testing.T) {
+	for in, want := range map[string]string{
+		`name: c, connect_timeout: 0s`:                                       `connect_timeout: Proto constraint validation failed (ClusterValidationError.ConnectTimeout: value must be greater than 0s) ("0s")`,
+		`name: c, least_request_lb_config: {choice_count: 1}`:                `least_request_lb_config.choice_count: Proto constraint validation failed (LeastRequestLbConfigValidationError.ChoiceCount: value must be greater than or equal to 2) (1)`,
+		`name: c, load_assignment: {endpoints: [{priority: 129}]}`:           `load_assignment.cluster_name: Proto constraint validation failed (ClusterLoadAssignmentValidationError.ClusterName: value length must be at least 1 characters) ("")`,
+		`name: c, common_lb_config: {healthy_panic_threshold: {value: 101}}`: `common_lb_config.healthy_panic_threshold.value: Proto constraint validation failed (PercentValidationError.Value: value must be inside range [0, 100]) (101)`,
+	} {
+		_, _, _, err := Cluster(pack(t, clusterOf(t, in)))
+		if !errors.Is(err, ErrConstraint) || err.Error() != want {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+}
+
+func TestAssignmentIsDecoded(t *testing.T) {
+	in := `cluster_name: s, policy: {overprovisioning_factor: 200, endpoint_stale_after: 1s, drop_overloads: [{category: a, drop_percentage: {}}]}, endpoints: [
+  {priority: 1, load_balancing_weight: 5, locality: {region: r, zone: z, sub_zone: u}, lb_endpoints: [
+    {health_status: UNHEALTHY, load_balancing_weight: 3, metadata: {}, endpoint: {hostname: h, address: {socket_address: {address: 10.0.0.1, port_value: 0}}}},
+    {health_status: DEGRADED, endpoint: {address: {socket_address: {address: "::ffff:10.0.0.2", port_value: 65535}}, health_check_config: {port_value: 1}}}]},
+  {}]`
+	name, got, n, err := Assignment(pack(t, assignmentOf(t, in)))
+	if err != nil || name != "s" {
+		t.Fatal(name, err)
+	}
+	want := &api.Assignment{OverprovisioningFactor: 200, Localities: []api.Locality{{
+		Region: "r", Zone: "z", SubZone: "u", Priority: 1, Weight: 5, Endpoints: []api.Endpoint{
+			{Addr: netip.MustParseAddrPort("10.0.0.1:0"), Hostname: "h", Weight: 3, Health: api.HealthUnhealthy},
+			{Addr: netip.MustParseAddrPort("[::ffff:10.0.0.2]:65535"), Weight: 1, Health: api.HealthDegraded},
+		}}, {}}}
+	if d := cmp.Diff(want, got, plainAddrs); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]string{"endpoints[0].lb_endpoints[0].metadata", "endpoints[0].lb_endpoints[1].endpoint.health_check_config", "policy.endpoint_stale_after"}, n.Unbuilt); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestAssignmentIsRefusedByFieldAndValue(t *testing.T) {
+	one := func(e string) string { return `cluster_name: s, endpoints: [{lb_endpoints: [` + e + `]}]` }
+	const hint = ". Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'"
+	for _, tt := range []struct{ what, in, want string }{
+		{"a host name", one(`{endpoint: {address: {socket_address: {address: localhost, port_value: 9}}}}`), "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: malformed IP address: localhost" + hint},
+		{"no address", one(`{endpoint: {}}`), "endpoints[0].lb_endpoints[0].endpoint.address: Address must be set" + hint},
+		{"no endpoint", one(`{}`), "endpoints[0].lb_endpoints[0].endpoint.address: Address must be set" + hint},
+		{"a pipe", one(`{endpoint: {address: {pipe: {path: /a}}}}`), `endpoints[0].lb_endpoints[0].endpoint.address.pipe: not supported yet ({"path":"/a"})`},
+		{"a name for an endpoint", one(`{endpoint_name: e}`), `endpoints[0].lb_endpoints[0].endpoint_name: not supported yet ("e")`},
+		{"an unknown health", one(`{health_status: 77, endpoint: {address: {socket_address: {address: 1.1.1.1, port_value: 9}}}}`), "endpoints[0].lb_endpoints[0].health_status: unknown enum value (77)"},
+		{"a health beyond a byte", one(`{health_status: 257, endpoint: {address: {socket_address: {address: 1.1.1.1, port_value: 9}}}}`), "endpoints[0].lb_endpoints[0].health_status: unknown enum value (257)"},
+		{"drops", `cluster_name: s, policy: {drop_overloads: [{category: a, drop_percentage: {numerator: 1}}]}`, `policy.drop_overloads[0]: not supported yet ({"category":"a","drop_percentage":{"numerator":1}})`},
+		{"two kinds of drops", `cluster_name: s, policy: {drop_overloads: [{category: a, drop_percentage: {}}, {category: b, drop_percentage: {}}]}`, "policy.drop_overloads: Cluster drop_overloads config has 2 categories. Envoy only support one."},
+		{"LEDS", `cluster_name: s, endpoints: [{leds_cluster_locality_config: {leds_config: {ads: {}}, leds_collection_name: e}}]`, `endpoints[0].leds_cluster_locality_config: not supported yet ({"leds_config":{"ads":{}},"leds_collection_name":"e"})`},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			name, as, _, err := Assignment(pack(t, assignmentOf(t, tt.in)))
+			if err == nil {
+				t.Fatalf("accepted: %+v", as)
+			}
+			if d := cmp.Diff(tt.want, err.Error()); d != "" || name != "s" {
+				t.Error(name, d)
+			}
+		})
+	}
+}

@@ -1,0 +1,136 @@
+package resource
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+// Listener decodes an envoy.config.listener.v3.Listener. The name is returned
+// also with an error, whenever it can be had. A listener without a name is
+// called by its first address, so that the same resource keeps its name (Envoy
+// draws a UUID). An error that wraps ErrHTTP says that it is an HTTP listener.
+func Listener(a *anypb.Any) (name string, l *api.Listener, n Notes, err error) {
+	var p listenerv3.Listener
+	n, err = decode(a, &p)
+	name = p.GetName()
+	if err != nil {
+		return name, nil, n, err
+	}
+	if err := needsHTTP(&p); err != nil {
+		return name, nil, n, err
+	}
+	w := walker{policies: table()}
+	w.message("", p.ProtoReflect())
+	l = w.listener(&p)
+	n.Unbuilt = w.unbuilt
+	if err := w.err(); err != nil {
+		return name, nil, n, err
+	}
+	return l.Name, l, n, nil
+}
+
+func (w *walker) listener(p *listenerv3.Listener) *api.Listener {
+	l := &api.Listener{
+		Name:       p.GetName(),
+		StatPrefix: p.GetStatPrefix(),
+		Backlog:    int(min(p.GetTcpBacklogSize().GetValue(), math.MaxInt32)),
+		ReusePort:  p.GetEnableReusePort() == nil || p.GetEnableReusePort().GetValue(),
+		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
+			p.GetPerConnectionBufferLimitBytes()),
+	}
+	if p.GetAddress() == nil {
+		w.fail("address", fmt.Errorf("error adding listener named '%s': address is necessary", short(p.GetName())))
+		return l
+	}
+	bind := func(path string, addr api.BindAddress) {
+		if addr.Addr.IsValid() {
+			l.Addresses = append(l.Addresses, addr)
+		}
+	}
+	addr, compat := w.addr("address", p.GetAddress())
+	bind("address", api.BindAddress{Addr: addr, IPv4Compat: compat})
+	for i, more := range p.GetAdditionalAddresses() {
+		path := fmt.Sprintf("additional_addresses[%d].address", i)
+		if more.GetAddress() == nil {
+			w.fail(path, errors.New("Address must be set"))
+			continue
+		}
+		addr, compat := w.addr(path, more.GetAddress())
+		bind(path, api.BindAddress{Addr: addr, IPv4Compat: compat})
+	}
+	if l.Name == "" && len(l.Addresses) > 0 {
+		l.Name = l.Addresses[0].Addr.String()
+	}
+	for i, c := range p.GetFilterChains() {
+		l.FilterChains = append(l.FilterChains, w.chain(fmt.Sprintf("filter_chains[%d]", i), c))
+	}
+	if c := p.GetDefaultFilterChain(); c != nil {
+		if c.GetFilterChainMatch() != nil {
+			c = proto.CloneOf(c)
+			c.FilterChainMatch = nil
+			w.unbuilt = append(w.unbuilt, "default_filter_chain.filter_chain_match")
+		}
+		w.message("default_filter_chain", c.ProtoReflect())
+		l.DefaultFilterChain = w.chain("default_filter_chain", c)
+	}
+	if len(l.FilterChains) == 0 && l.DefaultFilterChain == nil {
+		w.fail("filter_chains", w.adding(l, "no filter chains specified"))
+	}
+	w.distinct(l)
+	return l
+}
+
+func (w *walker) chain(path string, p *listenerv3.FilterChain) *api.FilterChain {
+	return &api.FilterChain{
+		Name: p.GetName(),
+		// The proto bounds the port.
+		Match:   api.FilterChainMatch{DestinationPort: uint16(p.GetFilterChainMatch().GetDestinationPort().GetValue())},
+		Filters: w.filters(path, p.GetFilters()),
+	}
+}
+
+// distinct refuses two chains with one match. A chain whose match was refused
+// is not compared: what is left of it says nothing.
+func (w *walker) distinct(l *api.Listener) {
+	if len(w.errs) > 0 {
+		return
+	}
+	seen := map[api.FilterChainMatch]*api.FilterChain{}
+	for i, c := range l.FilterChains {
+		first, twice := seen[c.Match]
+		if !twice {
+			seen[c.Match] = c
+			continue
+		}
+		w.fail(fmt.Sprintf("filter_chains[%d]", i), w.adding(l,
+			fmt.Sprintf("filter chain '%s' has the same matching rules defined as '%s'. duplicate matcher is: %s",
+				short(c.Name), short(first.Name), matcher(c.Match))))
+	}
+}
+
+// matcher is the match as Envoy prints it.
+func matcher(m api.FilterChainMatch) string {
+	b, err := json.Marshal(struct {
+		DestinationPort uint16 `json:"destination_port,omitempty"`
+	}{m.DestinationPort})
+	if err != nil {
+		return "{}"
+	}
+	return string(b)
+}
+
+// adding prefixes a cause as Envoy does: by the address.
+func (w *walker) adding(l *api.Listener, cause string) error {
+	if len(l.Addresses) == 0 {
+		return errors.New(cause)
+	}
+	return fmt.Errorf("error adding listener '%s': %s", l.Addresses[0].Addr, cause)
+}

@@ -1,0 +1,71 @@
+package resource
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// Walk applies the policies to a message that is no resource of its own: the
+// bootstrap and what it holds besides static resources. It returns the paths
+// of the fields that are accepted without effect, and what is refused.
+func Walk(path string, m proto.Message) (unbuilt []string, err error) {
+	w := walker{policies: table()}
+	w.message(path, m.ProtoReflect())
+	return w.unbuilt, w.err()
+}
+
+func bootstrapPolicies() policies {
+	return policies{
+		"envoy.config.bootstrap.v3.Bootstrap": policy{}.
+			fields(built, "node").
+			fields(inside, "static_resources", "dynamic_resources", "cluster_manager", "admin").
+			fields(refused, "default_socket_interface").
+			// What runs, measures, logs or traces the process; limits of its resources;
+			// what only refused fields refer to.
+			fields(noted, "node_context_params", "hds_config", "flags_path", "stats_sinks",
+				"deferred_stat_options", "stats_config", "stats_flush_interval", "stats_flush_on_admin",
+				"stats_eviction_interval", "watchdog", "watchdogs", "tracing", "layered_runtime",
+				"overload_manager", "enable_dispatcher_stats", "header_prefix",
+				"stats_server_version_override", "use_tcp_for_dns_lookups", "dns_resolution_config",
+				"typed_dns_resolver_config", "bootstrap_extensions", "fatal_actions", "config_sources",
+				"default_config_source", "certificate_provider_instances", "inline_headers",
+				"perf_tracing_file_path", "default_regex_engine", "xds_delegate_extension",
+				"xds_config_tracker_extension", "listener_manager", "application_log_config",
+				"grpc_async_client_manager_config", "memory_allocator_manager",
+				"enable_worker_cpu_affinity"),
+		"envoy.config.bootstrap.v3.Bootstrap.StaticResources": policy{}.
+			// Each is decoded as the resource that it is.
+			fields(built, "listeners", "clusters").
+			// Read by TLS, which is refused.
+			fields(noted, "secrets"),
+		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": policy{}.
+			fields(inside, "lds_config", "cds_config", "ads_config").
+			fields(refused, "lds_resources_locator", "cds_resources_locator"),
+		"envoy.config.bootstrap.v3.ClusterManager": policy{}.
+			fields(refused, "upstream_bind_config").
+			// local_cluster_name makes Envoy prefer near hosts among those configured.
+			fields(noted, "local_cluster_name", "outlier_detection", "load_stats_config",
+				"enable_deferred_cluster_creation"),
+		"envoy.config.bootstrap.v3.Admin": policy{}.
+			fields(inside, "address").
+			// allow_paths closes doors.
+			fields(refused, "allow_paths").
+			judge(socketOption, "socket_options").
+			fields(noted, "access_log", "access_log_path", "profile_path", "ignore_global_conn_limit"),
+		"envoy.config.core.v3.ApiConfigSource": policy{}.
+			fields(built, "set_node_on_first_message_only").
+			fields(inside, "grpc_services").
+			fields(refused, "cluster_names").
+			judge(oneOf(int32(corev3.ApiConfigSource_GRPC), int32(corev3.ApiConfigSource_DELTA_GRPC)), "api_type").
+			judge(oneOf(int32(corev3.ApiVersion_AUTO), int32(corev3.ApiVersion_V3)), "transport_api_version").
+			fields(noted, "refresh_delay", "request_timeout", "rate_limit_settings", "config_validators"),
+		"envoy.config.core.v3.GrpcService": policy{}.
+			fields(built, "initial_metadata").
+			fields(inside, "envoy_grpc").
+			fields(refused, "google_grpc").
+			fields(noted, "timeout", "retry_policy"),
+		"envoy.config.core.v3.GrpcService.EnvoyGrpc": policy{}.
+			fields(built, "cluster_name", "authority").
+			fields(noted, "retry_policy", "max_receive_message_length", "skip_envoy_headers"),
+	}
+}

@@ -1,0 +1,99 @@
+package resource
+
+import (
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+func clusterPolicies() policies {
+	return policies{
+		"envoy.config.cluster.v3.Cluster": policy{}.
+			// load_assignment and eds_cluster_config count for one type each (cluster.go).
+			fields(built, "name", "alt_stat_name", "connect_timeout", "per_connection_buffer_limit_bytes",
+				"load_assignment", "eds_cluster_config").
+			fields(inside, "circuit_breakers", "common_lb_config", "least_request_lb_config",
+				"round_robin_lb_config").
+			judge(oneOf(int32(clusterv3.Cluster_STATIC), int32(clusterv3.Cluster_EDS)), "type").
+			judge(oneOf(int32(clusterv3.Cluster_ROUND_ROBIN), int32(clusterv3.Cluster_LEAST_REQUEST),
+				int32(clusterv3.Cluster_RANDOM)), "lb_policy").
+			judge(upstreamFilter, "filters").
+			onlyIf(rawBuffer, "transport_socket").
+			onlyIf(func(v protoreflect.Value) bool {
+				m, ok := v.Message().Interface().(*clusterv3.Cluster_TransportSocketMatch)
+				return ok && rawBuffer(protoreflect.ValueOfMessage(m.GetTransportSocket().ProtoReflect()))
+			}, "transport_socket_matches").
+			// Without selectors there are no subsets.
+			onlyIf(func(v protoreflect.Value) bool {
+				m, ok := v.Message().Interface().(*clusterv3.Cluster_LbSubsetConfig)
+				return ok && len(m.GetSubsetSelectors()) == 0
+			}, "lb_subset_config").
+			// Which host, from which address, how. health_checks and
+			// outlier_detection: a host that they take out would go on getting
+			// connections.
+			fields(refused, "cluster_type", "transport_socket_matcher", "health_checks", "outlier_detection",
+				"upstream_bind_config", "load_balancing_policy", "upstream_config").
+			// HTTP, DNS, figures, timing, and the parameters of policies that are refused.
+			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout",
+				"max_requests_per_connection", "upstream_http_protocol_options", "common_http_protocol_options",
+				"http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options",
+				"dns_refresh_rate", "dns_jitter", "dns_failure_refresh_rate", "respect_dns_ttl",
+				"dns_lookup_family", "dns_resolvers", "use_tcp_for_dns_lookups", "dns_resolution_config",
+				"typed_dns_resolver_config", "wait_for_warm_on_init", "cleanup_interval",
+				"ring_hash_lb_config", "maglev_lb_config", "original_dst_lb_config", "metadata",
+				"protocol_selection", "upstream_connection_options", "close_connections_on_host_health_failure",
+				"ignore_health_on_host_removal", "lrs_server", "lrs_report_endpoint_metrics",
+				"track_timeout_budgets", "track_cluster_stats", "preconnect_policy",
+				"connection_pool_per_downstream_connection", "queuing_policies"),
+		"envoy.config.cluster.v3.Cluster.CommonLbConfig": policy{}.
+			fields(built, "healthy_panic_threshold").
+			// Weights are the operator's word; to be near (zone_aware) is only a preference.
+			fields(refused, "locality_weighted_lb_config").
+			fields(noted, "zone_aware_lb_config", "update_merge_window", "ignore_new_hosts_until_first_hc",
+				"close_connections_on_host_set_change", "consistent_hashing_lb_config", "override_host_status"),
+		"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig": policy{}.
+			fields(built, "choice_count").
+			fields(noted, "active_request_bias", "slow_start_config"),
+		"envoy.config.cluster.v3.Cluster.RoundRobinLbConfig": policy{}.
+			fields(noted, "slow_start_config"),
+		"envoy.config.cluster.v3.CircuitBreakers": policy{}.
+			fields(inside, "thresholds").
+			fields(noted, "per_host_thresholds"),
+		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": policy{}.
+			fields(built, "max_connections", "max_pending_requests", "max_requests", "max_retries").
+			judge(func(v protoreflect.Value) (decision, string) {
+				if v.Enum() == protoreflect.EnumNumber(corev3.RoutingPriority_DEFAULT) {
+					return built, ""
+				}
+				return noted, "" // TCP has one priority
+			}, "priority").
+			fields(noted, "retry_budget", "track_remaining", "max_connection_pools"),
+		"envoy.config.cluster.v3.Cluster.EdsClusterConfig": policy{}.
+			fields(built, "service_name").
+			fields(inside, "eds_config"),
+		"envoy.config.core.v3.ConfigSource": policy{}.
+			fields(built, "ads", "self", "initial_fetch_timeout").
+			fields(refused, "authorities", "path", "path_config_source", "api_config_source").
+			judge(oneOf(int32(corev3.ApiVersion_AUTO), int32(corev3.ApiVersion_V3)), "resource_api_version"),
+	}
+}
+
+// oneOf builds the given values of an enum and refuses the others.
+func oneOf(ok ...int32) func(protoreflect.Value) (decision, string) {
+	return func(v protoreflect.Value) (decision, string) {
+		for _, n := range ok {
+			if v.Enum() == protoreflect.EnumNumber(n) {
+				return built, ""
+			}
+		}
+		return refused, ""
+	}
+}
+
+func upstreamFilter(v protoreflect.Value) (decision, string) {
+	f, _ := v.Message().Interface().(*clusterv3.Filter)
+	if noEffect(innerURL(f.GetTypedConfig())) {
+		return noted, ""
+	}
+	return refused, unregistered(f.GetName(), f.GetTypedConfig())
+}

@@ -1,0 +1,40 @@
+package resource
+
+import (
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+func endpointPolicies() policies {
+	return policies{
+		"envoy.config.endpoint.v3.ClusterLoadAssignment": policy{}.
+			fields(built, "cluster_name").
+			fields(inside, "endpoints", "policy").
+			fields(refused, "named_endpoints"),
+		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy": policy{}.
+			fields(built, "overprovisioning_factor").
+			// It turns connections away.
+			onlyIf(func(v protoreflect.Value) bool {
+				d, ok := v.Message().Interface().(*endpointv3.ClusterLoadAssignment_Policy_DropOverload)
+				return ok && d.GetDropPercentage().GetNumerator() == 0
+			}, "drop_overloads").
+			onlyIf(isFalse, "weighted_priority_health").
+			fields(noted, "endpoint_stale_after"),
+		"envoy.config.endpoint.v3.LocalityLbEndpoints": policy{}.
+			fields(built, "locality", "load_balancing_weight", "priority").
+			fields(inside, "lb_endpoints").
+			fields(refused, "load_balancer_endpoints", "leds_cluster_locality_config").
+			fields(noted, "metadata", "proximity"),
+		"envoy.config.endpoint.v3.LbEndpoint": policy{}.
+			fields(built, "health_status", "load_balancing_weight").
+			fields(inside, "endpoint").
+			fields(refused, "endpoint_name").
+			// Read by subsets and transport_socket_matches, which are refused.
+			fields(noted, "metadata"),
+		"envoy.config.endpoint.v3.Endpoint": policy{}.
+			fields(built, "hostname").
+			fields(inside, "address").
+			// Further addresses of the same host, tried when the first fails.
+			fields(noted, "health_check_config", "additional_addresses", "observability_name"),
+	}
+}

@@ -1,0 +1,147 @@
+package resource
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+func listenerPolicies() policies {
+	return policies{
+		"envoy.config.listener.v3.Listener": policy{}.
+			fields(built, "name", "stat_prefix", "tcp_backlog_size", "enable_reuse_port",
+				"per_connection_buffer_limit_bytes").
+			fields(inside, "address", "additional_addresses", "filter_chains").
+			// Without its match, which Envoy ignores (listener.go).
+			fields(built, "default_filter_chain").
+			// Who is accepted where, and what is done with it.
+			fields(refused, "fcds_config", "filter_chain_matcher", "udp_listener_config", "api_listener",
+				"internal_listener", "deprecated_v1").
+			onlyIf(isFalse, "use_original_dst", "transparent").
+			onlyIf(isTrue, "bind_to_port").
+			judge(listenerFilter, "listener_filters").
+			judge(socketOption, "socket_options").
+			// Figures, logs, timing, and which worker serves whom. freebind decides
+			// only whether a bind fails, and that is told; enable_reuse_port is the
+			// field that came after reuse_port.
+			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout", "metadata",
+				"drain_type", "listener_filters_timeout", "continue_on_listener_filters_timeout", "freebind",
+				"tcp_fast_open_queue_length", "traffic_direction", "connection_balance_config", "reuse_port",
+				"access_log", "max_connections_to_accept_per_socket_event", "enable_mptcp",
+				"ignore_global_conn_limit", "bypass_overload_manager", "tcp_keepalive"),
+		"envoy.config.listener.v3.AdditionalAddress": policy{}.
+			fields(inside, "address", "socket_options").
+			fields(noted, "tcp_keepalive"),
+		"envoy.config.core.v3.SocketOptionsOverride": policy{}.
+			judge(socketOption, "socket_options"),
+		"envoy.config.listener.v3.FilterChain": policy{}.
+			// The network filters are decided one by one by their type (filters.go).
+			fields(built, "name", "filters").
+			fields(inside, "filter_chain_match").
+			onlyIf(isFalse, "use_proxy_proto").
+			onlyIf(rawBuffer, "transport_socket").
+			fields(noted, "metadata", "transport_socket_connect_timeout"),
+		"envoy.config.listener.v3.FilterChainMatch": policy{}.
+			fields(built, "destination_port").
+			judge(func(protoreflect.Value) (decision, string) {
+				return refused, "contains unimplemented fields" // Envoy's words, Envoy has not built them either
+			}, "address_suffix", "suffix_len").
+			fields(refused, "prefix_ranges", "direct_source_prefix_ranges", "source_type",
+				"source_prefix_ranges", "source_ports", "server_names", "transport_protocol",
+				"application_protocols"),
+		"envoy.config.listener.v3.Filter": policy{}.
+			fields(built, "name", "typed_config").
+			fields(refused, "config_discovery"),
+		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": policy{}.
+			fields(built, "stat_prefix", "cluster", "idle_timeout", "max_connect_attempts").
+			fields(refused, "weighted_clusters", "on_demand", "metadata_match", "hash_policy", "tunneling_config").
+			judge(connectMode, "upstream_connect_mode").
+			// Timing, logs, and what is sent only by a transport socket that is refused.
+			fields(noted, "downstream_idle_timeout", "upstream_idle_timeout", "access_log", "backoff_options",
+				"max_downstream_connection_duration", "max_downstream_connection_duration_jitter_percentage",
+				"access_log_flush_interval", "flush_access_log_on_connected", "access_log_options",
+				"proxy_protocol_tlvs", "proxy_protocol_tlv_merge_policy", "max_early_data_bytes",
+				"check_drain_close"),
+	}
+}
+
+func isTrue(v protoreflect.Value) bool  { return boolOf(v) }
+func isFalse(v protoreflect.Value) bool { return !boolOf(v) }
+
+func boolOf(v protoreflect.Value) bool {
+	switch b := v.Interface().(type) {
+	case bool:
+		return b
+	case protoreflect.Message:
+		w, ok := b.Interface().(*wrapperspb.BoolValue)
+		return ok && w.GetValue()
+	}
+	return false
+}
+
+// rawBuffer says whether a transport socket is the plain one.
+func rawBuffer(v protoreflect.Value) bool {
+	ts, ok := v.Message().Interface().(*corev3.TransportSocket)
+	return ok && innerURL(ts.GetTypedConfig()) == "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+}
+
+// listenerFilter lets pass what only looks: without a match on what they find,
+// the inspectors decide nothing. All others change addresses or turn clients away.
+func listenerFilter(v protoreflect.Value) (decision, string) {
+	f, _ := v.Message().Interface().(*listenerv3.ListenerFilter)
+	switch innerURL(f.GetTypedConfig()) {
+	case "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+		"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector":
+		return noted, ""
+	}
+	return refused, unregistered(f.GetName(), f.GetTypedConfig())
+}
+
+// unregistered is Envoy's word for a type that is not linked, else empty.
+func unregistered(name string, a *anypb.Any) string {
+	url := innerURL(a)
+	if mt, _ := find(url); mt != nil {
+		return ""
+	}
+	return "Didn't find a registered implementation for '" + short(name) + "' with type URL: '" + short(url) + "'"
+}
+
+// Socket options by level and name, as Linux numbers them on amd64 and arm64.
+const (
+	solSocket  = 1
+	ipProtoTCP = 6
+)
+
+// socketOption lets pass what tunes a socket. The rest may bind it to a device
+// or a table of routes, or sign its segments (TCP_MD5SIG, TCP_AO).
+func socketOption(v protoreflect.Value) (decision, string) {
+	o, _ := v.Message().Interface().(*corev3.SocketOption)
+	switch o.GetLevel() {
+	case solSocket:
+		switch o.GetName() {
+		case 2, 7, 8, 9, 12, 13, 15, 46: // REUSEADDR SNDBUF RCVBUF KEEPALIVE PRIORITY LINGER REUSEPORT BUSY_POLL
+			return noted, ""
+		}
+	case ipProtoTCP:
+		switch o.GetName() {
+		case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 18, 23, 25, 30: // NODELAY … USER_TIMEOUT FASTOPEN NOTSENT_LOWAT FASTOPEN_CONNECT
+			return noted, ""
+		}
+	}
+	return refused, ""
+}
+
+// connectMode: to wait for the client's first data before connecting is timing;
+// to wait for a TLS handshake needs TLS.
+func connectMode(v protoreflect.Value) (decision, string) {
+	switch tcpproxyv3.UpstreamConnectMode(v.Enum()) {
+	case tcpproxyv3.UpstreamConnectMode_IMMEDIATE:
+		return built, ""
+	case tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA:
+		return noted, ""
+	}
+	return refused, ""
+}

@@ -1,0 +1,46 @@
+package xds
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/xds/assemble"
+)
+
+// applyStatic publishes the bootstrap's resources as the first snapshot.
+func (c *Client) applyStatic(ctx context.Context) error {
+	now := time.Now()
+	for _, s := range c.o.Bootstrap.Clusters {
+		v := *s.Value
+		v.Static = true
+		r := assemble.Resource[api.Cluster]{Name: v.Name, Raw: s.Any, Value: &v}
+		if err := c.static(func() error { return c.model.AddStaticCluster(r, now) }); err != nil {
+			return err
+		}
+		c.figures.noted(s.Notes, false)
+		c.figures.clusterAdded.Inc()
+	}
+	for _, s := range c.o.Bootstrap.Listeners {
+		v := *s.Value
+		v.Static = true
+		r := assemble.Resource[api.Listener]{Name: v.Name, Raw: s.Any, Value: &v}
+		if err := c.static(func() error { return c.model.AddStaticListener(r, now) }); err != nil {
+			return err
+		}
+		c.figures.noted(s.Notes, false)
+		c.figures.listenerAdded.Inc()
+	}
+	c.figures.warmingClusters.Set(uint64(c.model.Warming()))
+	for _, p := range c.publish(ctx) {
+		return fmt.Errorf("add static listener %s: %w", p.Name, p.Err)
+	}
+	return nil
+}
+
+func (c *Client) static(add func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return add()
+}
