@@ -1,0 +1,214 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/xds"
+)
+
+func (s *Server) clusters(a *answer, q query) {
+	match := func(string) bool { return true }
+	if expr := q.value("filter"); expr != "" {
+		re, err := compile(expr)
+		if err != nil {
+			a.fail(http.StatusBadRequest, "Invalid re2 regex")
+			return
+		}
+		match = re.MatchString
+	}
+	cs := slices.DeleteFunc(s.o.Plane.Clusters(), func(c api.ClusterStatus) bool { return !match(c.Cluster.Name) })
+	slices.SortFunc(cs, func(x, y api.ClusterStatus) int { return cmp.Compare(x.Cluster.Name, y.Cluster.Name) })
+	high := highThresholds(s.o.Configs.Dump())
+	if q.value("format") == "json" {
+		writeProto(a, clustersProto(cs, high), false)
+		return
+	}
+	for _, c := range cs {
+		writeCluster(a, c, high[c.Cluster.Name])
+	}
+}
+
+// The order of the lines is Envoy's (clusters_handler.cc).
+func writeCluster(a *answer, c api.ClusterStatus, high *api.CircuitBreakers) {
+	name := c.Cluster.Name
+	fmt.Fprintf(a, "%s::observability_name::%s\n", name, c.Cluster.StatName())
+	writeBreakers(a, name, "default", &c.Cluster.CircuitBreakers)
+	writeBreakers(a, name, "high", orDefault(high))
+	fmt.Fprintf(a, "%s::added_via_api::%t\n", name, !c.Cluster.Static)
+	if sn := c.Cluster.ServiceName; sn != "" {
+		fmt.Fprintf(a, "%s::eds_service_name::%s\n", name, sn)
+	}
+	for _, h := range c.Hosts {
+		p := fmt.Sprintf("%s::%s::", name, h.Endpoint.Addr)
+		for _, f := range hostFigures(h) {
+			fmt.Fprintf(a, "%s%s::%d\n", p, f.name, f.value)
+		}
+		fmt.Fprintf(a, "%shostname::%s\n", p, h.Endpoint.Hostname)
+		fmt.Fprintf(a, "%shealth_flags::%s\n", p, healthFlags(h.Endpoint.Health))
+		fmt.Fprintf(a, "%sweight::%d\n", p, h.Endpoint.Weight)
+		fmt.Fprintf(a, "%sregion::%s\n%szone::%s\n%ssub_zone::%s\n", p, h.Region, p, h.Zone, p, h.SubZone)
+		// Neither canaries nor success rates are built: these are Envoy's words
+		// for "not a canary" and "no rate".
+		fmt.Fprintf(a, "%scanary::false\n%spriority::%d\n", p, p, h.Priority)
+		fmt.Fprintf(a, "%ssuccess_rate::-1\n%slocal_origin_success_rate::-1\n", p, p)
+	}
+}
+
+func writeBreakers(a *answer, name, priority string, b *api.CircuitBreakers) {
+	p := fmt.Sprintf("%s::%s_priority::", name, priority)
+	fmt.Fprintf(a, "%smax_connections::%d\n%smax_pending_requests::%d\n%smax_requests::%d\n%smax_retries::%d\n",
+		p, b.MaxConnections, p, b.MaxPendingRequests, p, b.MaxRequests, p, b.MaxRetries)
+}
+
+type figure struct {
+	name  string
+	value uint64
+	gauge bool
+}
+
+// hostFigures are sorted by name, as the text has them.
+func hostFigures(h api.HostStatus) []figure {
+	return []figure{
+		{"cx_active", h.CxActive, true},
+		{"cx_connect_fail", h.CxConnectFail, false},
+		{"cx_total", h.CxTotal, false},
+		{"rq_active", h.RqActive, true},
+		{"rq_error", h.RqError, false},
+		{"rq_pending_active", h.RqPendingActive, true},
+		{"rq_success", h.RqSuccess, false},
+		{"rq_timeout", h.RqTimeout, false},
+		{"rq_total", h.RqTotal, false},
+	}
+}
+
+// healthFlags are those that EDS can set (measured on Envoy 1.40; a host that
+// EDS calls TIMEOUT counts as failed).
+func healthFlags(h api.Health) string {
+	switch h {
+	case api.HealthUnhealthy, api.HealthTimeout:
+		return "/failed_eds_health"
+	case api.HealthDegraded:
+		return "/degraded_eds_health"
+	case api.HealthDraining:
+		return "/eds_status_draining"
+	}
+	return "healthy"
+}
+
+func edsHealth(h api.Health) corev3.HealthStatus {
+	switch h {
+	case api.HealthUnhealthy, api.HealthTimeout:
+		return corev3.HealthStatus_UNHEALTHY
+	case api.HealthDegraded:
+		return corev3.HealthStatus_DEGRADED
+	case api.HealthDraining:
+		return corev3.HealthStatus_DRAINING
+	}
+	return corev3.HealthStatus_HEALTHY
+}
+
+func clustersProto(cs []api.ClusterStatus, high map[string]*api.CircuitBreakers) *adminv3.Clusters {
+	out := &adminv3.Clusters{}
+	for _, c := range cs {
+		st := &adminv3.ClusterStatus{
+			Name:              c.Cluster.Name,
+			AddedViaApi:       !c.Cluster.Static,
+			ObservabilityName: c.Cluster.StatName(),
+			EdsServiceName:    c.Cluster.ServiceName,
+			CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{
+				thresholds(corev3.RoutingPriority_DEFAULT, &c.Cluster.CircuitBreakers),
+				thresholds(corev3.RoutingPriority_HIGH, orDefault(high[c.Cluster.Name])),
+			}},
+		}
+		for _, h := range c.Hosts {
+			hs := &adminv3.HostStatus{
+				Address:      protoAddress(h.Endpoint.Addr),
+				HealthStatus: &adminv3.HostHealthStatus{EdsHealthStatus: edsHealth(h.Endpoint.Health)},
+				Weight:       h.Endpoint.Weight,
+				Hostname:     h.Endpoint.Hostname,
+				Priority:     h.Priority,
+				Locality:     &corev3.Locality{Region: h.Region, Zone: h.Zone, SubZone: h.SubZone},
+			}
+			// Counters first, then gauges.
+			for _, gauges := range []bool{false, true} {
+				for _, f := range hostFigures(h) {
+					if f.gauge == gauges {
+						m := &adminv3.SimpleMetric{Name: f.name, Value: f.value}
+						if gauges {
+							m.Type = adminv3.SimpleMetric_GAUGE
+						}
+						hs.Stats = append(hs.Stats, m)
+					}
+				}
+			}
+			st.HostStatuses = append(st.HostStatuses, hs)
+		}
+		out.ClusterStatuses = append(out.ClusterStatuses, st)
+	}
+	return out
+}
+
+func thresholds(p corev3.RoutingPriority, b *api.CircuitBreakers) *clusterv3.CircuitBreakers_Thresholds {
+	return &clusterv3.CircuitBreakers_Thresholds{
+		Priority:           p,
+		MaxConnections:     wrapperspb.UInt32(b.MaxConnections),
+		MaxPendingRequests: wrapperspb.UInt32(b.MaxPendingRequests),
+		MaxRequests:        wrapperspb.UInt32(b.MaxRequests),
+		MaxRetries:         wrapperspb.UInt32(b.MaxRetries),
+	}
+}
+
+// highThresholds reads what the clusters' configuration says of the HIGH
+// priority. TCP never uses it, so api.Cluster does not carry it, but Envoy
+// shows it.
+func highThresholds(d xds.Dump) map[string]*api.CircuitBreakers {
+	out := map[string]*api.CircuitBreakers{}
+	for _, r := range d.Resources[clusterType] {
+		c := &clusterv3.Cluster{}
+		if r.Active == nil || r.Active.UnmarshalTo(c) != nil {
+			continue
+		}
+		for _, t := range c.GetCircuitBreakers().GetThresholds() {
+			if t.Priority != corev3.RoutingPriority_HIGH || out[r.Name] != nil {
+				continue
+			}
+			b := orDefault(nil)
+			for _, f := range []struct {
+				to   *uint32
+				from *wrapperspb.UInt32Value
+			}{
+				{&b.MaxConnections, t.MaxConnections},
+				{&b.MaxPendingRequests, t.MaxPendingRequests},
+				{&b.MaxRequests, t.MaxRequests},
+				{&b.MaxRetries, t.MaxRetries},
+			} {
+				if f.from != nil {
+					*f.to = f.from.Value
+				}
+			}
+			out[r.Name] = b
+		}
+	}
+	return out
+}
+
+func orDefault(b *api.CircuitBreakers) *api.CircuitBreakers {
+	if b != nil {
+		return b
+	}
+	return &api.CircuitBreakers{
+		MaxConnections:     api.DefaultMaxConnections,
+		MaxPendingRequests: api.DefaultMaxPendingRequests,
+		MaxRequests:        api.DefaultMaxRequests,
+		MaxRetries:         api.DefaultMaxRetries,
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// options are the flags that mean something here.
+type options struct {
+	configPath, configYAML                   string
+	mode                                     string
+	version, hotRestartVersion               bool
+	logLevel, logPath                        string
+	concurrency                              uint32
+	serviceNode, serviceCluster, serviceZone string
+	adminAddressPath                         string
+	allowUnknownStatic, allowUnknown         bool
+	splice                                   string
+	envoyVersion                             string
+	all                                      map[string]string // as given, by name
+	idle                                     []string          // given and without meaning here
+}
+
+// run is the command line: a serving proxy, or one of the sub-commands.
+func run(ctx context.Context, args []string, e env) error {
+	o := options{all: map[string]string{}}
+	root := &cobra.Command{
+		Use:           "sluice -c bootstrap.yaml",
+		Short:         "A layer-4 data plane for any xDS control plane, spliced in the kernel",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			// What follows -- belongs to whoever wrote it there (Envoy Gateway, Consul).
+			if n := cmd.ArgsLenAtDash(); n >= 0 {
+				args = args[:n]
+			}
+			if len(args) > 0 {
+				return fmt.Errorf("read command line: argument %q is no flag", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.Flags().Visit(func(f *pflag.Flag) {
+				o.all[f.Name] = f.Value.String()
+				if slices.Contains(idleFlags(cmd), f.Name) {
+					o.idle = append(o.idle, "--"+f.Name)
+				}
+			})
+			return o.run(cmd.Context(), e)
+		},
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetOut(e.stdout)
+	root.SetErr(e.stderr)
+	root.SetArgs(args)
+	o.register(root.Flags())
+	if err := root.ExecuteContext(ctx); err != nil {
+		return fmt.Errorf("%s", strings.ReplaceAll(err.Error(), "\n", " "))
+	}
+	return nil
+}
+
+const idleMark = "sluice-idle"
+
+func (o *options) register(f *pflag.FlagSet) {
+	f.SortFlags = false
+	f.StringVarP(&o.configPath, "config-path", "c", "", "path of the bootstrap file (.yaml .json .pb .pb_text, or /dev/fd/N)")
+	f.StringVar(&o.configYAML, "config-yaml", "", "bootstrap as YAML text, merged over the file")
+	f.StringVar(&o.mode, "mode", "serve", "serve, validate or init_only")
+	f.BoolVar(&o.version, "version", false, "print the version")
+	f.BoolVar(&o.hotRestartVersion, "hot-restart-version", false, "print the hot restart version")
+	f.StringVarP(&o.logLevel, "log-level", "l", "info", "trace, debug, info, warning, error, critical or off")
+	f.StringVar(&o.logPath, "log-path", "", "file to log to; SIGUSR1 opens it anew")
+	f.Uint32Var(&o.concurrency, "concurrency", 0, "number of workers (default: one per CPU)")
+	f.StringVar(&o.serviceNode, "service-node", "", "node id")
+	f.StringVar(&o.serviceCluster, "service-cluster", "", "node cluster")
+	f.StringVar(&o.serviceZone, "service-zone", "", "node zone")
+	f.StringVar(&o.adminAddressPath, "admin-address-path", "", "file to write the bound admin address to")
+	f.BoolVar(&o.allowUnknownStatic, "allow-unknown-static-fields", false, "accept fields of the bootstrap that are not known")
+	f.BoolVar(&o.allowUnknown, "allow-unknown-fields", false, "the same, by its older name")
+	f.StringVar(&o.splice, "splice", "auto", "path of the bytes: auto, always (spliced) or off (relayed)")
+	f.StringVar(&o.envoyVersion, "envoy-version", "1.40.0", "the Envoy version that --version names")
+
+	idle := func(name string) { _ = f.SetAnnotation(name, idleMark, nil) }
+	for _, name := range []string{"enable-core-dump", "cpuset-threads", "enable-mutex-tracing", "disable-hot-restart", "enable-fine-grain-logging", "log-format-escaped", "log-stacktrace-single-entry",
+		"skip-deprecated-logs", "ignore-unknown-dynamic-fields", "reject-unknown-dynamic-fields", "skip-hot-restart-parent-stats", "skip-hot-restart-on-no-parent", "use-dynamic-base-id"} {
+		f.Bool(name, false, "accepted as Envoy's, without effect")
+		idle(name)
+	}
+	for _, name := range []string{"socket-mode", "socket-path", "disable-extensions", "drain-strategy", "log-format", "component-log-level", "local-address-ip-version", "base-id-path"} {
+		f.String(name, "", "accepted as Envoy's, without effect")
+		idle(name)
+	}
+	for _, name := range []string{"parent-shutdown-time-s", "drain-time-s", "file-flush-min-size-kb", "file-flush-interval-msec", "restart-epoch", "base-id"} {
+		f.Uint32(name, 0, "accepted as Envoy's, without effect")
+		idle(name)
+	}
+	f.StringArray("stats-tag", nil, "accepted as Envoy's, without effect")
+	idle("stats-tag")
+}
+
+func idleFlags(cmd *cobra.Command) []string {
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if _, ok := f.Annotations[idleMark]; ok {
+			names = append(names, f.Name)
+		}
+	})
+	return names
+}

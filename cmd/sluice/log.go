@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/sluice-proxy/sluice/cmd/sluice/admin"
+)
+
+// levels are Envoy's, as slog has them.
+var levels = []struct {
+	name  string
+	level slog.Level
+}{
+	{"trace", -8}, {"debug", slog.LevelDebug}, {"info", slog.LevelInfo}, {"warning", slog.LevelWarn},
+	{"error", slog.LevelError}, {"critical", 12}, {"off", 100},
+}
+
+func parseLevel(name string) (slog.Level, bool) {
+	if name == "warn" {
+		name = "warning"
+	}
+	for _, l := range levels {
+		if l.name == name {
+			return l.level, true
+		}
+	}
+	return 0, false
+}
+
+// logger is the process's log; it answers /logging with one logger, "sluice".
+type logger struct {
+	*slog.Logger
+	level slog.LevelVar
+	file  *logFile // nil when the log goes to stderr
+	stop  context.CancelFunc
+	done  chan struct{}
+}
+
+func newLogger(level, path string, e env) (*logger, error) {
+	l := new(logger)
+	v, ok := parseLevel(level)
+	if !ok {
+		return nil, fmt.Errorf("read --log-level: %q is none of trace, debug, info, warning, error, critical, off", level)
+	}
+	l.level.Set(v)
+	out := e.stderr
+	if path != "" {
+		l.file = &logFile{path: path}
+		if err := l.file.open(); err != nil {
+			return nil, fmt.Errorf("open --log-path: %w", err)
+		}
+		out = l.file
+		ctx, cancel := context.WithCancel(context.Background())
+		l.stop, l.done = cancel, make(chan struct{})
+		go l.reopenOnSignal(ctx, e.reopen)
+	}
+	l.Logger = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: &l.level}))
+	return l, nil
+}
+
+func (l *logger) reopenOnSignal(ctx context.Context, signals <-chan os.Signal) {
+	defer close(l.done)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+			if err := l.file.open(); err != nil {
+				l.Error("open log file anew", "error", err)
+			}
+		}
+	}
+}
+
+func (l *logger) close() {
+	if l.file != nil {
+		l.stop()
+		<-l.done
+		l.file.close()
+	}
+}
+
+// Levels and SetLevel are for /logging.
+func (l *logger) Levels() [][2]string {
+	for _, v := range levels {
+		if v.level == l.level.Level() {
+			return [][2]string{{"sluice", v.name}}
+		}
+	}
+	return nil
+}
+
+func (l *logger) SetLevel(name, level string) error {
+	if name != "" && name != "sluice" {
+		return admin.ErrUnknownLogger
+	}
+	v, ok := parseLevel(level)
+	if !ok {
+		return admin.ErrUnknownLevel
+	}
+	l.level.Set(v)
+	return nil
+}
+
+// logFile is a file that can be opened anew while it is written to.
+type logFile struct {
+	path string
+	mu   sync.Mutex
+	f    *os.File
+}
+
+var _ io.Writer = (*logFile)(nil)
+
+func (l *logFile) open() error {
+	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.f != nil {
+		l.f.Close()
+	}
+	l.f = f
+	return nil
+}
+
+func (l *logFile) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.f.Write(b)
+}
+
+func (l *logFile) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.f.Close()
+}

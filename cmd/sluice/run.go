@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/cmd/sluice/admin"
+	"github.com/sluice-proxy/sluice/dataplane"
+	"github.com/sluice-proxy/sluice/xds"
+	"github.com/sluice-proxy/sluice/xds/bootstrap"
+)
+
+// spareProcs are Go's processors beside the workers: after epoll_wait a worker
+// needs one at once, whatever decodes or scrapes at the moment.
+const spareProcs = 2
+
+func (o *options) run(ctx context.Context, e env) error {
+	switch {
+	case o.version:
+		// kuma-dp takes the version apart: five parts between slashes.
+		fmt.Fprintf(e.stdout, "\nsluice  version: %s\n\n", o.versionText())
+		return nil
+	case o.hotRestartVersion:
+		fmt.Fprintln(e.stdout, "disabled")
+		return nil
+	}
+	if o.mode != "serve" && o.mode != "validate" && o.mode != "init_only" {
+		return fmt.Errorf("read --mode: %q is none of serve, validate, init_only", o.mode)
+	}
+	log, err := newLogger(o.logLevel, o.logPath, e)
+	if err != nil {
+		return err
+	}
+	defer log.close()
+	if len(o.idle) > 0 {
+		log.Debug("flags accepted without effect", "flags", o.idle)
+	}
+	config, err := bootstrap.Load(bootstrap.Options{
+		Path: o.configPath, YAML: o.configYAML, AllowUnknownStatic: o.allowUnknownStatic || o.allowUnknown,
+		ServiceNode: o.serviceNode, ServiceCluster: o.serviceCluster, ServiceZone: o.serviceZone,
+	})
+	if err != nil {
+		return err
+	}
+	if o.mode == "validate" {
+		fmt.Fprintf(e.stdout, "configuration '%s' OK\n", o.configPath)
+		return nil
+	}
+	for _, name := range config.Skipped {
+		log.Warn("static listener needs HTTP and is not served", "listener", name)
+	}
+	return o.serve(ctx, config, log)
+}
+
+func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logger) (err error) {
+	started := time.Now()
+	workers := int(o.concurrency)
+	if workers == 0 {
+		workers = runtime.NumCPU()
+	}
+	runtime.GOMAXPROCS(workers + spareProcs)
+	ctx, quit := context.WithCancel(ctx)
+	defer quit()
+
+	store := stats.New()
+	// The admin port comes first: a launcher waits for it.
+	var adminListener net.Listener
+	if config.HasAdmin {
+		if adminListener, err = admin.Listen(ctx, config.Admin); err != nil {
+			return err
+		}
+		defer adminListener.Close()
+		if o.adminAddressPath != "" {
+			if err := os.WriteFile(o.adminAddressPath, []byte(adminListener.Addr().String()), 0o644); err != nil {
+				return fmt.Errorf("write --admin-address-path: %w", err)
+			}
+		}
+	}
+	plane, err := dataplane.New(dataplane.Options{Concurrency: workers, Splice: o.splice, Stats: store, Log: log.Logger})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, plane.Close()) }()
+	client, err := xds.New(xds.Options{Bootstrap: config, Sink: plane, Stats: store, Log: log.Logger, Version: o.envoyVersion, Workers: workers})
+	if err != nil {
+		return err
+	}
+	state := watchState(ctx, client, store)
+
+	var adminDone chan error
+	if adminListener != nil {
+		server, err := admin.New(admin.Options{
+			Bootstrap: config.Proto, Node: config.Node, Version: o.versionText(), Flags: o.all, Started: started,
+			Concurrency: workers, Stats: store, Plane: plane, Configs: client, Loggers: log, State: state, Quit: quit, Log: log.Logger,
+		})
+		if err != nil {
+			return err
+		}
+		adminDone = make(chan error, 1)
+		go serveAdmin(ctx, server, adminListener, adminDone)
+		log.Info("admin address", "address", adminListener.Addr())
+	}
+	err = client.Run(ctx)
+	quit()
+	if adminDone != nil {
+		err = errors.Join(err, <-adminDone)
+	}
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+func serveAdmin(ctx context.Context, s *admin.Server, l net.Listener, done chan<- error) {
+	done <- s.Serve(ctx, l)
+}
+
+// watchState follows the start: initializing until the first listeners are
+// there, live from then on whatever becomes of the control plane.
+func watchState(ctx context.Context, client *xds.Client, store *stats.Store) func() admin.State {
+	var live atomic.Bool
+	started := store.Scope("listener_manager").Gauge("workers_started")
+	started.Set(0)
+	go func() {
+		select {
+		case <-client.Initialized():
+			live.Store(true)
+			started.Set(1)
+		case <-ctx.Done():
+		}
+	}()
+	return func() admin.State {
+		if live.Load() {
+			return admin.Live
+		}
+		return admin.PreInitializing
+	}
+}
+
+// versionText has Envoy's five parts: revision, compatible version, state of
+// the tree, build, TLS library.
+func (o *options) versionText() string {
+	revision, tree := "0000000000000000000000000000000000000000", "Clean"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				revision = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				tree = "Modified"
+			}
+		}
+	}
+	return fmt.Sprintf("%s/%s/%s/RELEASE/GoTLS", revision, o.envoyVersion, tree)
+}
