@@ -1,0 +1,155 @@
+// Package layers is the floor plan (ARCHITECTURE.md) as a test: who may import
+// what. Its test asks go list for the packages and reads the imports of every
+// file, also of those that a build tag leaves out. Run it with -count=1, as the
+// test cache does not know of new packages.
+package layers
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Module is the path of this module.
+const Module = "github.com/sluice-proxy/sluice"
+
+// Import is one import clause.
+type Import struct {
+	File string // relative to the module, e.g. xds/ads/stream.go
+	Path string
+}
+
+func (i Import) dir() string  { return path.Dir(i.File) }
+func (i Import) isTest() bool { return strings.HasSuffix(i.File, "_test.go") }
+
+// What others' modules are called below.
+const (
+	ebpf         = "github.com/cilium/ebpf"
+	controlPlane = "github.com/envoyproxy/go-control-plane"
+	envoy        = controlPlane + "/envoy" // Envoy's protos, a module of their own
+	cncf         = "github.com/cncf/xds"   // the protos that Envoy's refer to
+	grpc         = "google.golang.org/grpc"
+	protobuf     = "google.golang.org/protobuf"
+	genproto     = "google.golang.org/genproto"
+	extended     = "golang.org/x"
+	sys          = "golang.org/x/sys"
+)
+
+// floors says what a folder's packages may import of this module and of others;
+// the standard library is free to all. The longest folder that holds a file
+// counts. A nil list of modules of others means any.
+var floors = map[string]struct{ ours, others []string }{
+	"api":               {ours: []string{"api"}, others: []string{}},
+	"bpf":               {ours: []string{"bpf"}, others: []string{ebpf, sys}},
+	"dataplane":         {ours: []string{"api", "bpf", "dataplane"}, others: []string{extended}},
+	"dataplane/match":   {ours: []string{"api"}, others: []string{}},
+	"dataplane/balance": {ours: []string{"api"}, others: []string{}},
+	"xds": {ours: []string{"api", "xds"},
+		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "golang.org/x/time"}},
+	// The stream layer knows type URLs and bytes: no resource, so no resource
+	// proto either.
+	"xds/ads": {ours: []string{"api/stats", "xds/ads"},
+		others: []string{envoy + "/config/core/v3", envoy + "/service/discovery/v3", grpc, protobuf, genproto, "golang.org/x/time"}},
+	"cmd":  {ours: []string{"api", "bpf", "cmd", "dataplane", "xds"}},
+	"test": {ours: []string{"."}},
+}
+
+// envoyFloors are the folders that may know Envoy's protos. A leaf package that
+// speaks one of Envoy's gRPC services is added here by name.
+var envoyFloors = []string{"xds", "test", "cmd/sluice/admin", "cmd/sluice/demo"}
+
+// testOnly are the modules that tests of any package may import besides.
+var testOnly = []string{"go.uber.org/goleak", "github.com/google/go-cmp", "github.com/rogpeppe/go-internal", sys}
+
+// Check returns what breaks the floor plan, one line per import, sorted.
+func Check(imports []Import) []string {
+	var bad []string
+	for _, i := range imports {
+		if why := check(i); why != "" {
+			bad = append(bad, fmt.Sprintf("%s imports %s: %s", i.File, i.Path, why))
+		}
+	}
+	slices.Sort(bad)
+	return bad
+}
+
+func check(i Import) string {
+	dir := i.dir()
+	// These hold for tests too.
+	if within(i.Path, ebpf) && !within(dir, "bpf") {
+		return "only bpf knows cilium/ebpf"
+	}
+	if (within(i.Path, controlPlane) || within(i.Path, cncf)) && !withinAny(dir, envoyFloors) {
+		return "Envoy's protos stay in " + strings.Join(envoyFloors, ", ")
+	}
+	if within(dir, "xds") && within(i.Path, Module+"/dataplane") || within(dir, "dataplane") && within(i.Path, Module+"/xds") {
+		return "xds and dataplane never see each other"
+	}
+
+	if own, ok := inModule(i.Path); ok {
+		if within(own, "test") && !within(dir, "test") && !i.isTest() {
+			return "only tests import test"
+		}
+		if within(own, "test") {
+			return ""
+		}
+		if within(own, "cmd") && !within(dir, "cmd") && !within(dir, "test") {
+			return "nothing builds on cmd"
+		}
+		name, f := floor(dir)
+		if name == "" {
+			return "there is no such folder in the floor plan"
+		}
+		if !withinAny(own, f.ours) && own != dir {
+			return fmt.Sprintf("%s may import %s of this module only", name, strings.Join(f.ours, ", "))
+		}
+		return ""
+	}
+
+	if isStandard(i.Path) || i.isTest() && withinAny(i.Path, testOnly) {
+		return ""
+	}
+	name, f := floor(dir)
+	if name == "" {
+		return "there is no such folder in the floor plan"
+	}
+	if f.others != nil && !withinAny(i.Path, f.others) {
+		if len(f.others) == 0 {
+			return name + " may import the standard library only"
+		}
+		return fmt.Sprintf("%s may import %s of others only", name, strings.Join(f.others, ", "))
+	}
+	return ""
+}
+
+// floor finds the innermost folder of the plan that holds dir.
+func floor(dir string) (string, struct{ ours, others []string }) {
+	for d := dir; d != "."; d = path.Dir(d) {
+		if f, ok := floors[d]; ok {
+			return d, f
+		}
+	}
+	return "", struct{ ours, others []string }{}
+}
+
+func inModule(p string) (string, bool) {
+	if p == Module {
+		return ".", true
+	}
+	return strings.CutPrefix(p, Module+"/")
+}
+
+// isStandard: the first element of others' paths has a dot.
+func isStandard(p string) bool {
+	first, _, _ := strings.Cut(p, "/")
+	return !strings.Contains(first, ".")
+}
+
+func within(p, root string) bool {
+	return root == "." || p == root || strings.HasPrefix(p, root+"/")
+}
+
+func withinAny(p string, roots []string) bool {
+	return slices.ContainsFunc(roots, func(r string) bool { return within(p, r) })
+}

@@ -1,0 +1,202 @@
+// Package parity gives one scenario to real Envoy and to Sluice, and compares
+// what both ends see and which counters move. README.md lists the scenarios,
+// and where Sluice differs on purpose.
+package parity
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+var (
+	update    = flag.Bool("update", false, "write Envoy's records to testdata/envoy")
+	envoyOnly = flag.Bool("envoy-only", false, "do not run Sluice")
+	plant     = flag.Bool("plant", false, "show that every scenario notices a wrong proxy (slow)")
+	scratch   string
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	var err error
+	if scratch, err = os.MkdirTemp("", "sluice-parity-"); err != nil {
+		panic(err)
+	}
+	// goleak exits by itself: the folder is removed from its cleanup.
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(scratch)
+		os.Exit(code)
+	}))
+}
+
+// scenario is one story. It is told once per proxy.
+type scenario struct {
+	name string
+	tell func(r *run)
+}
+
+func all() []scenario {
+	return slices.Concat(transfers, ends, failures, limits, choices, chains, updates)
+}
+
+// needEnvoy skips without Envoy, but not where CI promised it.
+func needEnvoy(t *testing.T) {
+	t.Helper()
+	if _, err := envoy.binary(); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skipf("needs Envoy: %v", err)
+	}
+}
+
+func tell(t *testing.T, s scenario, k kind, plant bool) (record, info string) {
+	t.Helper()
+	r := &run{TB: t, kind: k, plant: plant}
+	s.tell(r)
+	return lines(r.record), lines(r.info)
+}
+
+func lines(l []string) string {
+	if len(l) == 0 {
+		return ""
+	}
+	return strings.Join(l, "\n") + "\n"
+}
+
+// TestParity compares Envoy with its own records (so a change of the oracle or a
+// scenario that depends on chance is seen as such), and Sluice with Envoy, or
+// with testdata/sluice where it differs on purpose.
+func TestParity(t *testing.T) {
+	needEnvoy(t)
+	for _, s := range all() {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			want := ""
+			t.Run("envoy", func(t *testing.T) {
+				got, info := tell(t, s, envoy, false)
+				file := filepath.Join("testdata", "envoy", s.name+".txt")
+				if *update {
+					writeRecord(t, file, got, info)
+				}
+				want = readRecord(t, file)
+				if got != want {
+					t.Errorf("Envoy is not as recorded:\n%s", diff(want, got))
+				}
+			})
+			if *envoyOnly || want == "" {
+				return
+			}
+			t.Run("sluice", func(t *testing.T) {
+				got, info := tell(t, s, sluice, false)
+				if info != "" {
+					t.Logf("not compared:\n%s", info)
+				}
+				if file := filepath.Join("testdata", "sluice", s.name+".txt"); exists(file) {
+					if want = readRecord(t, file); got != want {
+						t.Errorf("Sluice does not differ from Envoy as %s says:\n%s", file, diff(want, got))
+					}
+					return
+				}
+				if got != want {
+					t.Errorf("Sluice differs from Envoy (-Envoy +Sluice):\n%s", diff(want, got))
+				}
+			})
+		})
+	}
+}
+
+// TestEveryScenarioCanFail puts an impostor, who speaks out of turn and resets,
+// in the place of the proxy: no record may come out as it should.
+func TestEveryScenarioCanFail(t *testing.T) {
+	if !*plant {
+		t.Skip("run with -plant")
+	}
+	needEnvoy(t)
+	for _, s := range all() {
+		t.Run(s.name, func(t *testing.T) {
+			got, _ := tell(t, s, envoy, true)
+			if got == readRecord(t, filepath.Join("testdata", "envoy", s.name+".txt")) {
+				t.Errorf("the impostor was not noticed:\n%s", got)
+			}
+		})
+	}
+}
+
+// TestRecordsBelongToScenarios finds records that no scenario writes any more,
+// and scenarios that the README does not list.
+func TestRecordsBelongToScenarios(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, s := range all() {
+		if known[s.name] {
+			t.Errorf("two scenarios are called %s", s.name)
+		}
+		known[s.name] = true
+		if !strings.Contains(string(readme), "`"+s.name+"`") {
+			t.Errorf("README.md does not list %s", s.name)
+		}
+	}
+	files, err := filepath.Glob("testdata/*/*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if name := strings.TrimSuffix(filepath.Base(f), ".txt"); !known[name] {
+			t.Errorf("%s belongs to no scenario", f)
+		}
+	}
+	for name := range known {
+		if !exists(filepath.Join("testdata", "envoy", name+".txt")) {
+			t.Errorf("%s has no record of Envoy", name)
+		}
+	}
+}
+
+// writeRecord puts what is not compared in comments.
+func writeRecord(t *testing.T, file, record, info string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var comments strings.Builder
+	for l := range strings.Lines(info) {
+		comments.WriteString("# " + l)
+	}
+	if err := os.WriteFile(file, []byte(comments.String()+record), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readRecord(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("read record (make it by -update): %v", err)
+	}
+	var record strings.Builder
+	for l := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(l, "#") {
+			record.WriteString(l)
+		}
+	}
+	return record.String()
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+func diff(want, got string) string {
+	return cmp.Diff(strings.Split(want, "\n"), strings.Split(got, "\n"))
+}
