@@ -1,0 +1,40 @@
+# The BPF objects come out the same everywhere only with these very compilers.
+export BPF2GO_CC ?= clang-14
+export BPF2GO_STRIP ?= llvm-strip-14
+
+GO ?= go
+RACE ?=
+
+all: build
+
+build:
+	$(GO) build -o bin/sluice ./cmd/sluice
+
+# Everything; as root the BPF programs are really loaded. RACE=-race for the race
+# detector. One package at a time: some count and some wait, and two CPUs are
+# soon busy. Uncached, because the floor plan is read from the source at run time.
+test:
+	$(GO) test -count=1 -p 1 $(RACE) ./...
+
+# Each decoder, for a while each.
+FUZZTIME ?= 5m
+fuzz:
+	for p in ./xds/resource ./xds/bootstrap; do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./dataplane/... ./api/...
+
+generate:
+	$(GO) generate ./bpf
+
+lint:
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+clean:
+	rm -rf bin
+
+.PHONY: all build test fuzz bench generate lint clean
