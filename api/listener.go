@@ -12,6 +12,7 @@ const (
 	DefaultPerConnectionBufferLimit = 1 << 20 // bytes
 	DefaultIdleTimeout              = time.Hour
 	DefaultMaxConnectAttempts       = 1
+	DefaultListenerFiltersTimeout   = 15 * time.Second
 )
 
 // Listener is what Envoy calls a listener: addresses, and what is done with the
@@ -31,6 +32,10 @@ type Listener struct {
 	// PerConnectionBufferLimit bounds, per direction of a pair, the memory that
 	// is taken for bytes read and not yet accepted by the other side, in bytes.
 	PerConnectionBufferLimit uint32
+	// ListenerFiltersTimeout bounds the listener filters, 0 means never; whether
+	// the connection goes on then is ContinueOnListenerFiltersTimeout.
+	ListenerFiltersTimeout           time.Duration
+	ContinueOnListenerFiltersTimeout bool
 	// FilterChains never share the same Match. DefaultFilterChain may be nil.
 	FilterChains       []*FilterChain
 	DefaultFilterChain *FilterChain
@@ -82,7 +87,12 @@ type Filter struct {
 	// Name is the filter's name in the configuration; it decides nothing.
 	Name     string
 	TCPProxy *TCPProxy
+	// Echo sends back what comes.
+	Echo *Echo
 }
+
+// Echo is envoy.filters.network.echo, which has no settings.
+type Echo struct{}
 
 // TCPProxy is envoy.filters.network.tcp_proxy.
 type TCPProxy struct {

@@ -8,11 +8,12 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
-	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
+	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/listen"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/match"
-	"golang.org/x/sys/unix"
+	"github.com/sluice-proxy/sluice/dataplane/pair"
+	"github.com/sluice-proxy/sluice/dataplane/stream"
 )
 
 // bound is an address that is listened on; its owner may change, the sockets
@@ -42,8 +43,10 @@ type listener struct {
 	config     *api.Listener
 	generation uint64
 	index      *match.Index
-	filters    map[*api.FilterChain]*tcpproxy.Filter // none for an empty chain
-	stats      *listenerStats
+	chains     map[*api.FilterChain]*filter.Chain
+	// listenerFilters run before the chain is known.
+	listenerFilters []filter.ListenerFactory
+	stats           *listenerStats
 	// holders are the plane and the connections: the figures live as long as
 	// one of them.
 	holders *stats.Holders
@@ -52,7 +55,8 @@ type listener struct {
 type listenerStats struct {
 	scope                            *stats.Scope
 	total, destroy, noMatch, missing *stats.Counter
-	active                           *stats.Gauge
+	timeout, remoteClose             *stats.Counter
+	active, inspected                *stats.Gauge
 	length                           *stats.Histogram
 	workers                          []workerStats
 }
@@ -64,11 +68,11 @@ type workerStats struct {
 }
 
 func (p *Plane) newListener(c *api.Listener) *listener {
-	l := &listener{config: c, generation: p.generation, filters: map[*api.FilterChain]*tcpproxy.Filter{}}
+	l := &listener{config: c, generation: p.generation, chains: map[*api.FilterChain]*filter.Chain{}, listenerFilters: p.newListenerFilters(c)}
 	l.index = match.New(c.FilterChains, c.DefaultFilterChain)
 	for _, chain := range append(c.FilterChains[:len(c.FilterChains):len(c.FilterChains)], c.DefaultFilterChain) {
-		if chain != nil && len(chain.Filters) > 0 {
-			l.filters[chain] = tcpproxy.New(chain.Filters[len(chain.Filters)-1].TCPProxy, p.stats, p.cluster)
+		if chain != nil {
+			l.chains[chain] = p.newChain(chain)
 		}
 	}
 	l.stats = p.newListenerStats(c.StatName())
@@ -80,18 +84,22 @@ func (p *Plane) newListenerStats(name string) *listenerStats {
 	tag := stats.Tag{Name: "envoy.listener_address", Value: name}
 	sc := p.stats.Scope("listener", tag)
 	for _, always := range []string{"downstream_cx_transport_socket_connect_timeout", "downstream_cx_overflow", "downstream_cx_overload_reject", "downstream_global_cx_overflow",
-		"downstream_pre_cx_timeout", "extension_config_missing", "downstream_listener_filter_remote_close", "downstream_listener_filter_error"} {
+		"extension_config_missing", "downstream_listener_filter_error"} {
 		sc.Counter(always) // named as Envoy names them, and never moved yet
 	}
-	sc.Gauge("downstream_pre_cx_active")
 	s := &listenerStats{
 		scope:   sc,
 		total:   sc.Counter("downstream_cx_total"),
 		destroy: sc.Counter("downstream_cx_destroy"),
 		noMatch: sc.Counter("no_filter_chain_match"),
 		missing: sc.Counter("network_extension_config_missing"),
-		active:  sc.Gauge("downstream_cx_active"),
-		length:  sc.Histogram("downstream_cx_length_ms"),
+		// of the listener filters
+		timeout:     sc.Counter("downstream_pre_cx_timeout"),
+		remoteClose: sc.Counter("downstream_listener_filter_remote_close"),
+		inspected:   sc.Gauge("downstream_pre_cx_active"),
+
+		active: sc.Gauge("downstream_cx_active"),
+		length: sc.Histogram("downstream_cx_length_ms"),
 	}
 	for i := range p.cores {
 		w := p.stats.Scope("listener", tag, stats.Infix{Prefix: "worker_", Tag: stats.Tag{Name: "envoy.worker_id", Value: strconv.Itoa(i)}})
@@ -101,7 +109,10 @@ func (p *Plane) newListenerStats(name string) *listenerStats {
 }
 
 func (l *listener) release() {
-	for _, f := range l.filters {
+	for _, c := range l.chains {
+		c.Release()
+	}
+	for _, f := range l.listenerFilters {
 		f.Release()
 	}
 	l.stats.scope.Release()
@@ -110,49 +121,70 @@ func (l *listener) release() {
 	}
 }
 
-// accepted takes a connection, on the worker's thread.
+// accepted takes a socket, on the worker's thread.
 func (p *Plane) accepted(b *bound, worker, fd int) {
-	l := b.owner.Load()
-	chain := l.index.Find(b.sockets.Bound.Port())
-	if chain == nil {
-		l.stats.noMatch.Inc()
-		closeQuietly(fd)
-		return
-	}
-	s, w := l.stats, &l.stats.workers[worker]
-	s.total.Inc()
-	w.total.Inc()
-	filter := l.filters[chain]
-	if filter == nil {
-		// An empty list of filters closes the connection.
-		s.missing.Inc()
-		s.destroy.Inc()
-		closeQuietly(fd)
-		return
-	}
-	s.active.Inc()
-	w.active.Inc()
-	born, held := time.Now(), l.holders.Hold()
-	filter.Accept(p.cores[worker], tcpproxy.Downstream{
-		FD: fd, ID: p.nextID.Add(1), Listener: l.config.Name, Chain: chain.Name,
-		Generation: l.generation, Limit: l.config.PerConnectionBufferLimit,
-		Closed: func() {
-			s.destroy.Inc()
-			s.active.Dec()
-			w.active.Dec()
-			s.length.Record(float64(time.Since(born)) / float64(time.Millisecond))
-			if held {
-				l.holders.Drop()
+	l, core := b.owner.Load(), p.cores[worker]
+	info := &stream.Info{ID: p.nextID.Add(1), Start: time.Now(), Listener: l.config.Name, Generation: l.generation}
+	info.Remote, info.Local = pair.Addresses(fd)
+	info.DirectRemote = info.Remote
+	s := &filter.Socket{Core: core, FD: fd, Info: info}
+	held := l.holders.Hold()
+	l.stats.inspected.Inc()
+	filter.Inspect(s, l.listenerFilters, l.config.ListenerFiltersTimeout, l.config.ContinueOnListenerFiltersTimeout, func(s *filter.Socket, v filter.Verdict) {
+		l.stats.inspected.Dec()
+		if v == filter.Accepted {
+			if p.enter(l, s, held) {
+				return
 			}
-		},
+		} else {
+			switch v {
+			case filter.Timeout:
+				l.stats.timeout.Inc()
+			case filter.RemoteClose:
+				l.stats.remoteClose.Inc()
+			}
+			filter.CloseQuietly(s.FD)
+		}
+		if held {
+			l.holders.Drop()
+		}
 	})
 }
 
-// closeQuietly ends a connection as close(2) does without SO_LINGER: by FIN, or
-// by RST if bytes wait unread.
-func closeQuietly(fd int) {
-	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
-	unix.Close(fd)
+// enter finds the filter chain of a socket that the listener filters are done
+// with. It returns false when the socket is closed already.
+func (p *Plane) enter(l *listener, sock *filter.Socket, held bool) bool {
+	chain := l.index.Find(sock.Info.Local.Port())
+	if chain == nil {
+		l.stats.noMatch.Inc()
+		sock.Info.Flags.Set(stream.NoRouteFound)
+		filter.CloseQuietly(sock.FD)
+		return false
+	}
+	s, w := l.stats, &l.stats.workers[sock.Core.Worker.ID]
+	s.total.Inc()
+	w.total.Inc()
+	filters := l.chains[chain]
+	if len(filters.Factories) == 0 {
+		// An empty list of filters closes the connection.
+		s.missing.Inc()
+		s.destroy.Inc()
+		filter.CloseQuietly(sock.FD)
+		return false
+	}
+	s.active.Inc()
+	w.active.Inc()
+	c := &filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Limit: l.config.PerConnectionBufferLimit, Consumed: sock.Consumed}
+	filters.Accept(c, func(c *filter.Connection) {
+		s.destroy.Inc()
+		s.active.Dec()
+		w.active.Dec()
+		s.length.Record(float64(c.Info.Duration()) / float64(time.Millisecond))
+		if held {
+			l.holders.Drop()
+		}
+	})
+	return true
 }
 
 // listenersInLocked puts new and changed listeners in force and says which could

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/bpf"
-	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
+	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
@@ -38,7 +38,7 @@ type Plane struct {
 	// read-only after New
 	stats  *stats.Store
 	log    *slog.Logger
-	cores  []*tcpproxy.Core
+	cores  []*filter.Core
 	splice *bpf.Splice
 	status api.SpliceStatus
 	// spliceStats is the scope `splice.`.
@@ -87,7 +87,7 @@ func (p *Plane) addWorker(id int, mode pair.Mode) error {
 		return err
 	}
 	go w.Run()
-	core := &tcpproxy.Core{Worker: w, Sessions: map[*tcpproxy.Session]struct{}{}}
+	core := filter.NewCore(w)
 	p.cores = append(p.cores, core)
 	w.Do(func() { core.Pairs, err = pair.NewSet(w, p.splice, mode, p.status.Reason, p.log) })
 	return err
@@ -177,7 +177,10 @@ func (p *Plane) Close() error {
 	}
 	for _, c := range p.cores {
 		c.Worker.Do(func() {
-			for s := range c.Sessions {
+			for s := range c.Sockets {
+				s.Kill()
+			}
+			for s := range c.Connections {
 				s.Kill()
 			}
 		})
@@ -196,7 +199,7 @@ func (p *Plane) Close() error {
 }
 
 // everywhere runs f on every worker, one after the other.
-func (p *Plane) everywhere(f func(*tcpproxy.Core)) {
+func (p *Plane) everywhere(f func(*filter.Core)) {
 	for _, c := range p.cores {
 		c.Worker.Do(func() { f(c) })
 	}
@@ -209,8 +212,8 @@ func (p *Plane) Flush() {
 	if p.closed {
 		return
 	}
-	p.everywhere(func(c *tcpproxy.Core) {
-		for s := range c.Sessions {
+	p.everywhere(func(c *filter.Core) {
+		for s := range c.Connections {
 			s.Flush()
 		}
 	})
@@ -220,8 +223,8 @@ func (p *Plane) Flush() {
 // Connections are the connections that are open now, oldest first.
 func (p *Plane) Connections() []api.Connection {
 	var out []api.Connection
-	p.everywhere(func(c *tcpproxy.Core) {
-		for s := range c.Sessions {
+	p.everywhere(func(c *filter.Core) {
+		for s := range c.Connections {
 			out = append(out, s.Status())
 		}
 	})

@@ -58,7 +58,7 @@ func (d *direction) balance(finRead bool) (missing int64, ok bool) {
 		if tcpInfo(fd, &s.info) != 0 {
 			return 0, false
 		}
-		received, state := s.info.Bytes_received, s.info.State
+		received, state := s.info.Bytes_received-d.before(), s.info.State
 		handed := d.handed()
 		var queued int
 		if !finRead {
@@ -76,9 +76,17 @@ func (d *direction) balance(finRead bool) (missing int64, ok bool) {
 		if tcpInfo(fd, &s.info) != 0 {
 			return 0, false
 		}
-		if s.info.Bytes_received == received {
+		if s.info.Bytes_received-d.before() == received {
 			return int64(received) - int64(handed) - int64(queued) - int64(fin), true
 		}
 	}
 	return 0, false
+}
+
+// before is what was read from the source before it was the pair's.
+func (d *direction) before() uint64 {
+	if d.src.side == 0 {
+		return d.p.cfg.Consumed
+	}
+	return 0
 }

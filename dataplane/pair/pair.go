@@ -45,6 +45,14 @@ type Config struct {
 	Limit uint32
 	// IdleTimeout 0 means never.
 	IdleTimeout time.Duration
+	// Consumed are the bytes of the downstream that were read before.
+	Consumed uint64
+	// Gate, if set, is asked before the first bytes of the client, or its end,
+	// are read (end says that it has ended its stream), and before every later
+	// read if EveryRead is set. False holds the direction until Open is called.
+	// It may close the pair.
+	Gate      func(end bool) bool
+	EveryRead bool
 	// Ended is called once, on the worker, when both sockets are closed.
 	Ended func(*Pair, Outcome)
 }
@@ -87,6 +95,7 @@ type direction struct {
 
 	path    api.Path
 	reason  string
+	gate    gate
 	changes uint64
 	changed int64 // when the path last changed
 	// plain are the bytes that the relay read; reads and readBytes count since
@@ -114,6 +123,9 @@ func (s *Set) Start(cfg Config) *Pair {
 		p.ends[i] = end{p: p, fd: fds[i], side: i}
 		p.direction[i] = direction{p: p, src: &p.ends[i], dst: &p.ends[1-i], reading: true, changed: p.active, reason: s.startReason()}
 	}
+	if d := &p.direction[0]; cfg.Gate != nil {
+		d.gate, d.reason, d.barred = gateShut, reasonFilter, cfg.EveryRead
+	}
 	p.poll.F = p.polled
 	if cfg.IdleTimeout > 0 {
 		p.idle.F = p.idled
@@ -132,7 +144,7 @@ func (s *Set) Start(cfg Config) *Pair {
 	}
 	if s.mode == Always {
 		for i := range p.direction {
-			if !p.closed {
+			if !p.closed && p.direction[i].gate == gateOpen {
 				p.direction[i].promote()
 			}
 		}
@@ -186,7 +198,12 @@ func (d *direction) pump() {
 	case d.done || d.p.closed:
 	case d.path == api.PathSplice:
 		d.pumpSplice()
-	default:
+	case d.ask():
+		// The gate may have let the direction go straight to the splice.
+		if d.path == api.PathSplice {
+			d.pumpSplice()
+			return
+		}
 		d.pumpRelay()
 	}
 }
@@ -352,6 +369,10 @@ func (p *Pair) owes() bool {
 
 // Kill ends the pair at once, by RST.
 func (p *Pair) Kill() { p.close(Killed, true) }
+
+// Close ends the pair at once and in order: by FIN on both sides, or by RST
+// where bytes wait unread.
+func (p *Pair) Close() { p.close(Killed, false) }
 
 // close ends the pair. By reset, both sides see an RST (SO_LINGER{1,0} has been
 // set from the start, so that a killed process does the same).

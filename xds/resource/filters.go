@@ -2,9 +2,11 @@ package resource
 
 import (
 	"fmt"
+	"strings"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-proxy/sluice/api"
 )
@@ -39,11 +41,30 @@ func needsHTTP(l *listenerv3.Listener) error {
 	return find("default_filter_chain", l.GetDefaultFilterChain())
 }
 
-// filters decodes the network filters of a chain. They are told apart by the
-// type of their configuration, never by their name.
+// networkFilter decodes the filters of one type.
+type networkFilter struct {
+	terminal bool
+	decode   func(w *walker, path string, m proto.Message) api.Filter
+}
+
+// networkFilters are those that are built, by the full name of their
+// configuration's message. Filters are told apart by that, never by their name.
+func networkFilters() map[string]networkFilter {
+	return map[string]networkFilter{
+		typeTCPProxy: {terminal: true, decode: func(w *walker, path string, m proto.Message) api.Filter {
+			return api.Filter{TCPProxy: w.tcpProxy(path, m.(*tcpproxyv3.TcpProxy))}
+		}},
+		"envoy.extensions.filters.network.echo.v3.Echo": {terminal: true, decode: func(w *walker, path string, m proto.Message) api.Filter {
+			w.message(path, m.ProtoReflect())
+			return api.Filter{Echo: &api.Echo{}}
+		}},
+	}
+}
+
+// filters decodes the network filters of a chain.
 func (w *walker) filters(path string, in []*listenerv3.Filter) []api.Filter {
 	var out []api.Filter
-	last := len(in) - 1
+	known, last := networkFilters(), len(in)-1
 	for i, f := range in {
 		place := fmt.Sprintf("%s.filters[%d]", path, i)
 		w.message(place, f.ProtoReflect())
@@ -52,17 +73,22 @@ func (w *walker) filters(path string, in []*listenerv3.Filter) []api.Filter {
 		}
 		m, name, _, err := open(f.GetTypedConfig())
 		inner := anyPath(place, name)
-		switch p, isTCP := m.(*tcpproxyv3.TcpProxy); {
+		kind, isBuilt := known[name]
+		switch {
 		case err != nil:
 			w.fail(place, err)
-		case isTCP && i != last:
-			w.fail(inner, fmt.Errorf("Error: terminal filter named %s of type envoy.filters.network.tcp_proxy must be the last filter in a network filter chain.", short(f.GetName())))
-		case isTCP:
-			out = append(out, api.Filter{Name: f.GetName(), TCPProxy: w.tcpProxy(inner, p)})
+		case isBuilt && kind.terminal && i != last:
+			w.fail(inner, fmt.Errorf("Error: terminal filter named %s of type %s must be the last filter in a network filter chain.", short(f.GetName()), factoryName(name)))
+		case isBuilt && !kind.terminal && i == last:
+			w.fail(inner, notTerminal(f.GetName(), factoryName(name)))
+		case isBuilt:
+			one := kind.decode(w, inner, m)
+			one.Name = f.GetName()
+			out = append(out, one)
 		case noEffect(name):
 			w.unbuilt = append(w.unbuilt, inner)
 			if i == last {
-				w.fail(inner, fmt.Errorf("Error: non-terminal filter named %s of type %s is the last filter in a network filter chain.", short(f.GetName()), name))
+				w.fail(inner, notTerminal(f.GetName(), name))
 			}
 		default:
 			cause := unregistered(f.GetName(), f.GetTypedConfig())
@@ -73,6 +99,20 @@ func (w *walker) filters(path string, in []*listenerv3.Filter) []api.Filter {
 		}
 	}
 	return out
+}
+
+func notTerminal(filter, kind string) error {
+	return fmt.Errorf("Error: non-terminal filter named %s of type %s is the last filter in a network filter chain.", short(filter), kind)
+}
+
+// factoryName is what Envoy calls the filters of a type: its folder under
+// envoy.filters.network.
+func factoryName(message string) string {
+	if rest, ok := strings.CutPrefix(message, "envoy.extensions.filters.network."); ok {
+		folder, _, _ := strings.Cut(rest, ".")
+		return "envoy.filters.network." + folder
+	}
+	return message
 }
 
 func (w *walker) tcpProxy(path string, p *tcpproxyv3.TcpProxy) *api.TCPProxy {

@@ -46,6 +46,8 @@ func (w *walker) listener(p *listenerv3.Listener) *api.Listener {
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
 			p.GetPerConnectionBufferLimitBytes()),
 	}
+	l.ListenerFiltersTimeout = w.duration("listener_filters_timeout", p.GetListenerFiltersTimeout(), api.DefaultListenerFiltersTimeout)
+	l.ContinueOnListenerFiltersTimeout = p.GetContinueOnListenerFiltersTimeout()
 	if p.GetAddress() == nil {
 		w.fail("address", fmt.Errorf("error adding listener named '%s': address is necessary", short(p.GetName())))
 		return l

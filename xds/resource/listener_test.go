@@ -74,7 +74,8 @@ func TestListenerIsDecodedWithItsDefaults(t *testing.T) {
 		{what: "access logs are noted once", in: proxy("access_log: [{name: a}, {name: b}]"), unbuilt: []string{"filter_chains[0].filters[0] tcp_proxy.access_log"}},
 		{what: "inspectors and tuning are noted",
 			in:      plus(`listener_filters: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 0s, socket_options: [{level: 1, name: 9, int_value: 1}], tcp_keepalive: {}, metadata: {}`),
-			unbuilt: []string{"metadata", "listener_filters", "listener_filters_timeout", "socket_options", "tcp_keepalive"}},
+			want:    func(l *api.Listener) { l.ListenerFiltersTimeout = 0 },
+			unbuilt: []string{"metadata", "listener_filters", "socket_options", "tcp_keepalive"}},
 		{what: "Istio's metadata exchange is noted",
 			in:      on + `, filter_chains: [{filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange, value: {protocol: istio-peer-exchange}}}, ` + tcp + `]}]`,
 			unbuilt: []string{"filter_chains[0].filters[0] metadata_exchange"}},
@@ -82,7 +83,7 @@ func TestListenerIsDecodedWithItsDefaults(t *testing.T) {
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			want := &api.Listener{
-				Name: "l", ReusePort: true, PerConnectionBufferLimit: 1 << 20,
+				Name: "l", ReusePort: true, PerConnectionBufferLimit: 1 << 20, ListenerFiltersTimeout: 15 * time.Second,
 				Addresses: []api.BindAddress{{Addr: netip.MustParseAddrPort("127.0.0.1:80")}},
 				FilterChains: []*api.FilterChain{{Filters: []api.Filter{{Name: "t", TCPProxy: &api.TCPProxy{
 					StatPrefix: "p", Cluster: "c", IdleTimeout: time.Hour, MaxConnectAttempts: 1}}}}},

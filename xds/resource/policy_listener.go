@@ -13,6 +13,7 @@ func listenerPolicies() policies {
 	return policies{
 		"envoy.config.listener.v3.Listener": policy{}.
 			fields(built, "name", "stat_prefix", "tcp_backlog_size", "enable_reuse_port",
+				"listener_filters_timeout", "continue_on_listener_filters_timeout",
 				"per_connection_buffer_limit_bytes").
 			fields(inside, "address", "additional_addresses", "filter_chains").
 			// Without its match, which Envoy ignores (listener.go).
@@ -28,7 +29,7 @@ func listenerPolicies() policies {
 			// only whether a bind fails, and that is told; enable_reuse_port is the
 			// field that came after reuse_port.
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout", "metadata",
-				"drain_type", "listener_filters_timeout", "continue_on_listener_filters_timeout", "freebind",
+				"drain_type", "freebind",
 				"tcp_fast_open_queue_length", "traffic_direction", "connection_balance_config", "reuse_port",
 				"access_log", "max_connections_to_accept_per_socket_event", "enable_mptcp",
 				"ignore_global_conn_limit", "bypass_overload_manager", "tcp_keepalive"),
@@ -55,6 +56,7 @@ func listenerPolicies() policies {
 		"envoy.config.listener.v3.Filter": policy{}.
 			fields(built, "name", "typed_config").
 			fields(refused, "config_discovery"),
+		"envoy.extensions.filters.network.echo.v3.Echo": policy{},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": policy{}.
 			fields(built, "stat_prefix", "cluster", "idle_timeout", "max_connect_attempts").
 			fields(refused, "weighted_clusters", "on_demand", "metadata_match", "hash_policy", "tunneling_config").

@@ -5,18 +5,19 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
+	"github.com/sluice-proxy/sluice/dataplane/stream"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 	"golang.org/x/sys/unix"
 )
 
-// Session is one downstream connection from its filter chain to its end. It is
-// for its worker's thread.
+// Session is the tcp_proxy of one downstream connection. It is for its worker's
+// thread.
 type Session struct {
-	core   *Core
-	filter *Filter
-	down   Downstream
-	born   time.Time
+	filter.Base
+	factory *Factory
+	conn    *filter.Connection
 
 	attempts uint32
 	dial     *upstream.Dial
@@ -26,25 +27,33 @@ type Session struct {
 	rx, tx   uint64 // bytes counted so far, from and to downstream
 }
 
-// Accept takes a downstream connection. The connection is not read before the
-// upstream one stands, as in Envoy: what the client does meanwhile, a reset
+// NewConnection connects upstream. The downstream connection is not read before
+// the upstream one stands, as in Envoy: what the client does meanwhile, a reset
 // too, shows then.
-func (f *Filter) Accept(core *Core, down Downstream) {
-	s := &Session{core: core, filter: f, down: down, born: time.Now()}
-	core.Sessions[s] = struct{}{}
-	f.stats.total.Inc()
+func (s *Session) NewConnection() filter.Status {
+	s.factory.stats.total.Inc()
 	s.connect()
+	return filter.Stop
 }
 
 func (s *Session) connect() {
-	c := s.filter.cluster(s.filter.config.Cluster)
+	info := s.conn.Info
+	info.Upstream.Cluster = s.factory.config.Cluster
+	c := s.factory.cluster(s.factory.config.Cluster)
 	if c == nil {
-		s.filter.stats.noRoute.Inc()
+		s.factory.stats.noRoute.Inc()
+		info.Flags.Set(stream.NoClusterFound)
 		s.refuse()
 		return
 	}
 	up, err := c.Pick()
 	if err != nil {
+		switch {
+		case errors.Is(err, upstream.ErrNoHealthyHost):
+			info.Flags.Set(stream.NoHealthyUpstream)
+		default:
+			info.Flags.Set(stream.UpstreamOverflow)
+		}
 		if errors.Is(err, upstream.ErrPendingOverflow) {
 			c.Stats.ConnectAttemptsExceeded.Inc()
 		}
@@ -52,38 +61,51 @@ func (s *Session) connect() {
 		return
 	}
 	s.attempts++
+	info.Upstream.Attempts, info.Upstream.Host = s.attempts, up.Host.Addr
 	s.up, s.dialing = up, time.Now()
-	s.dial = upstream.NewDial(s.core.Worker, up.Host.Addr, c.Config().ConnectTimeout, s.dialed)
+	s.dial = upstream.NewDial(s.conn.Core.Worker, up.Host.Addr, c.Config().ConnectTimeout, s.dialed)
 }
 
 func (s *Session) dialed(fd int, err error) {
 	s.dial = nil
 	if err != nil {
+		info := s.conn.Info
+		info.Flags.Set(stream.UpstreamConnectionFailure)
+		info.Upstream.Failure = err.Error()
 		s.up.Failed(errors.Is(err, upstream.ErrConnectTimeout))
-		if s.attempts < s.filter.config.MaxConnectAttempts {
+		if s.attempts < s.factory.config.MaxConnectAttempts {
 			s.connect()
 			return
 		}
 		s.up.Cluster().Stats.ConnectAttemptsExceeded.Inc()
+		info.Flags.Set(stream.UpstreamRetryLimitExceeded)
 		s.refuse()
 		return
 	}
-	s.up.Connected(time.Since(s.dialing))
-	s.pair = s.core.Pairs.Start(pair.Config{
-		Downstream:  s.down.FD,
+	took := time.Since(s.dialing)
+	s.up.Connected(took)
+	s.conn.Info.Upstream.Connected = took
+	_, s.conn.Info.Upstream.Local = pair.Addresses(fd)
+	cfg := pair.Config{
+		Downstream:  s.conn.FD,
 		Upstream:    fd,
-		Limit:       s.down.Limit,
-		IdleTimeout: s.filter.config.IdleTimeout,
+		Limit:       s.conn.Limit,
+		IdleTimeout: s.factory.config.IdleTimeout,
+		Consumed:    s.conn.Consumed,
 		Ended:       s.ended,
-	})
+	}
+	if w := s.conn.Watch(); w != filter.Nothing {
+		cfg.Gate = func(end bool) bool { return s.conn.Data(end) == filter.Continue }
+		cfg.EveryRead = w == filter.EveryByte
+	}
+	s.pair = s.conn.Core.Pairs.Start(cfg)
 }
 
 // refuse ends a connection that got no upstream: by FIN, unless bytes of the
 // client wait unread, when the kernel makes it an RST. That is what Envoy does.
 func (s *Session) refuse() {
-	unix.SetsockoptLinger(s.down.FD, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
-	unix.Close(s.down.FD)
-	s.close()
+	filter.CloseQuietly(s.conn.FD)
+	s.conn.End()
 }
 
 func (s *Session) ended(p *pair.Pair, o pair.Outcome) {
@@ -94,14 +116,16 @@ func (s *Session) ended(p *pair.Pair, o pair.Outcome) {
 	remote := o == pair.UpstreamReset || o == pair.Complete && p.FirstEnd() == 0
 	s.up.Ended(remote)
 	if o == pair.IdleTimeout {
-		s.filter.stats.idleTimeout.Inc()
+		s.factory.stats.idleTimeout.Inc()
 	}
-	s.close()
+	s.conn.End()
 }
 
-func (s *Session) close() {
-	delete(s.core.Sessions, s)
-	s.down.Closed()
+// Resume lets the client's bytes go that filters held.
+func (s *Session) Resume() {
+	if s.pair != nil {
+		s.pair.Open()
+	}
 }
 
 // Flush brings the byte counters up to date.
@@ -110,36 +134,49 @@ func (s *Session) Flush() {
 		return
 	}
 	request, response := s.pair.Bytes()
-	s.filter.stats.rxBytes.Add(request - s.rx)
-	s.filter.stats.txBytes.Add(response - s.tx)
+	s.factory.stats.rxBytes.Add(request - s.rx)
+	s.factory.stats.txBytes.Add(response - s.tx)
 	s.rx, s.tx = request, response
 	s.up.Bytes(response, request)
+	i := s.conn.Info
+	i.Received, i.Sent, i.Upstream.Received, i.Upstream.Sent = request, response, response, request
+}
+
+// Close ends the connection in order.
+func (s *Session) Close() {
+	if s.pair != nil {
+		s.pair.Close()
+		return
+	}
+	s.giveUp()
+	s.refuse()
 }
 
 // Kill ends the connection at once, by RST.
 func (s *Session) Kill() {
-	switch {
-	case s.pair != nil:
+	if s.pair != nil {
 		s.pair.Kill()
-	case s.dial != nil:
+		return
+	}
+	s.giveUp()
+	unix.Close(s.conn.FD) // SO_LINGER{1,0} is set
+	s.conn.End()
+}
+
+// giveUp forgets the connect that is under way.
+func (s *Session) giveUp() {
+	if s.dial != nil {
 		s.dial.Cancel()
+		s.dial = nil
 		s.up.Failed(false)
-		unix.Close(s.down.FD) // SO_LINGER{1,0} is set
-		s.close()
 	}
 }
 
-// Status describes the connection for /connections.
-func (s *Session) Status() api.Connection {
-	c := api.Connection{
-		ID: s.down.ID, Listener: s.down.Listener, Chain: s.down.Chain, Cluster: s.filter.config.Cluster,
-		Generation: s.down.Generation, Age: time.Since(s.born), Worker: s.core.Worker.ID, State: "connecting",
-	}
+// Status fills in what is known of both sides.
+func (s *Session) Status(c *api.Connection) {
 	if s.pair != nil {
-		s.pair.Status(&c)
-	} else {
-		c.DownstreamRemote, c.DownstreamLocal = pair.Addresses(s.down.FD)
-		c.UpstreamRemote = s.up.Host.Addr
+		s.pair.Status(c)
+		return
 	}
-	return c
+	c.State = "connecting"
 }

@@ -1,0 +1,232 @@
+package filter
+
+import (
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"golang.org/x/sys/unix"
+)
+
+// Chain is a filter chain in force: its name and the factories of its filters,
+// the last of which makes Terminals. No factories at all close every connection.
+type Chain struct {
+	Name      string
+	Factories []Factory
+}
+
+// Watch is the most that any filter of the chain has to see.
+func (c *Chain) Watch() Watch {
+	w := Nothing
+	for _, f := range c.Factories {
+		w = max(w, f.Watch())
+	}
+	return w
+}
+
+// Release gives the statistics of the filters back.
+func (c *Chain) Release() {
+	for _, f := range c.Factories {
+		f.Release()
+	}
+}
+
+// Connection is a downstream connection that has found its filter chain.
+type Connection struct {
+	Core *Core
+	// FD is connected, non-blocking, registered nowhere, and has SO_LINGER{1,0}.
+	FD   int
+	Info *stream.Info
+	// Limit is the listener's per_connection_buffer_limit_bytes.
+	Limit uint32
+	// Consumed are the bytes that listener filters took from the socket.
+	Consumed uint64
+
+	chain   *Chain
+	filters []Filter
+	// at is the filter that is asked now, or asked last; held says that it
+	// stopped, in which of the two questions data says.
+	at         int
+	held, data bool
+	end        bool // of the data that is held
+	// passed: every filter has seen the first byte.
+	passed  bool
+	started bool // the terminal filter has the socket
+	over    bool
+	ended   func(*Connection)
+}
+
+// Accept takes a connection into the chain. ended is called once, when the
+// socket is closed and every filter knows.
+func (ch *Chain) Accept(c *Connection, ended func(*Connection)) {
+	c.chain, c.ended = ch, ended
+	c.Info.FilterChain = ch.Name
+	c.Core.Connections[c] = struct{}{}
+	for _, f := range ch.Factories {
+		c.filters = append(c.filters, f.New(c))
+	}
+	c.introduce()
+}
+
+func (c *Connection) terminal() Terminal { return c.filters[len(c.filters)-1].(Terminal) }
+
+// introduce asks the filters from at on about the connection.
+func (c *Connection) introduce() {
+	for ; c.at < len(c.filters) && !c.over; c.at++ {
+		c.started = c.at == len(c.filters)-1
+		if c.filters[c.at].NewConnection() != Continue {
+			c.held = !c.over && !c.started
+			return
+		}
+	}
+}
+
+// Watch is what the filters before the last have to see of the client's bytes,
+// and still have not.
+func (c *Connection) Watch() Watch {
+	w := c.chain.Watch()
+	if w == FirstByte && c.passed {
+		return Nothing
+	}
+	return w
+}
+
+// Data asks the filters about bytes of the client that wait in the socket, or
+// its end. Only after Continue may they be handed on; after Stop the terminal
+// filter's Resume is called; after Closed all is over.
+func (c *Connection) Data(end bool) Status {
+	if c.held {
+		return Stop
+	}
+	c.data, c.end, c.at = true, end, 0
+	return c.inspect()
+}
+
+func (c *Connection) inspect() Status {
+	for last := len(c.filters) - 1; c.at < last; c.at++ {
+		w := c.chain.Factories[c.at].Watch()
+		if w == Nothing || w == FirstByte && c.passed {
+			continue
+		}
+		switch c.filters[c.at].Data(c.end) {
+		case Stop:
+			c.held = !c.over
+			return Stop
+		case Closed:
+			return Closed
+		}
+		if c.over {
+			return Closed
+		}
+	}
+	c.passed = true
+	return Continue
+}
+
+// Resume goes on after the filter that said Stop.
+func (c *Connection) Resume() {
+	if !c.held || c.over {
+		return
+	}
+	c.held = false
+	c.at++
+	if !c.data {
+		c.introduce()
+		return
+	}
+	if c.inspect() == Continue {
+		c.terminal().Resume()
+	}
+}
+
+// Deny ends the connection for a filter that decided against it: what the client
+// sent is read and thrown away first, as Envoy does, for a close with unread
+// bytes is an RST. details is what %CONNECTION_TERMINATION_DETAILS% prints.
+func (c *Connection) Deny(details string) {
+	if c.over {
+		return
+	}
+	c.Info.TerminationDetails = details
+	c.discard()
+	c.Close()
+}
+
+// discard reads at most the buffer limit, which is what Envoy would have read.
+func (c *Connection) discard() {
+	buf := c.Core.Worker.Buffer()
+	for left := max(int(c.Limit), 1); left > 0; {
+		n, _, err := unix.Recvfrom(c.FD, buf[:min(len(buf), left)], unix.MSG_DONTWAIT)
+		if n <= 0 || err != nil {
+			return
+		}
+		left -= n
+		c.Info.Received += uint64(n)
+	}
+}
+
+// Close ends the connection in order: by FIN, unless bytes of the client wait
+// unread, when the kernel makes it an RST.
+func (c *Connection) Close() {
+	switch {
+	case c.over:
+	case c.started:
+		c.terminal().Close()
+	default:
+		CloseQuietly(c.FD)
+		c.End()
+	}
+}
+
+// Kill ends the connection by RST.
+func (c *Connection) Kill() {
+	switch {
+	case c.over:
+	case c.started:
+		c.terminal().Kill()
+	default:
+		unix.Close(c.FD) // SO_LINGER{1,0} is set
+		c.End()
+	}
+}
+
+// End is called by the terminal filter when it has closed the socket.
+func (c *Connection) End() {
+	if c.over {
+		return
+	}
+	c.over, c.held = true, false
+	c.Info.End = time.Now()
+	delete(c.Core.Connections, c)
+	for _, f := range c.filters {
+		f.Ended()
+	}
+	c.ended(c)
+}
+
+// Flush brings the byte counters up to date.
+func (c *Connection) Flush() {
+	if c.started {
+		c.terminal().Flush()
+	}
+}
+
+// Status describes the connection for /connections.
+func (c *Connection) Status() api.Connection {
+	i := c.Info
+	s := api.Connection{
+		ID: i.ID, Listener: i.Listener, Chain: i.FilterChain, Cluster: i.Upstream.Cluster, Generation: i.Generation,
+		Age: time.Since(i.Start), Worker: c.Core.Worker.ID, State: "filtering",
+		DownstreamRemote: i.Remote, DownstreamLocal: i.Local, UpstreamRemote: i.Upstream.Host, UpstreamLocal: i.Upstream.Local,
+	}
+	if t, ok := c.filters[len(c.filters)-1].(interface{ Status(*api.Connection) }); ok && c.started {
+		t.Status(&s)
+	}
+	return s
+}
+
+// CloseQuietly ends a connection as close(2) does without SO_LINGER: by FIN, or
+// by RST if bytes wait unread.
+func CloseQuietly(fd int) {
+	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+	unix.Close(fd)
+}

@@ -1,0 +1,144 @@
+// Package echo is envoy.filters.network.echo: what the client sends comes back.
+package echo
+
+import (
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/filter"
+	"golang.org/x/sys/unix"
+)
+
+// Factory makes echoes. It has no configuration and no statistics.
+type Factory struct{}
+
+// New makes the echo of a connection.
+func (Factory) New(c *filter.Connection) filter.Filter { return &session{conn: c} }
+
+// Watch says that the filter itself reads.
+func (Factory) Watch() filter.Watch { return filter.Nothing }
+
+// Release does nothing.
+func (Factory) Release() {}
+
+// session reads only when all that it read before has been written.
+type session struct {
+	filter.Base
+	conn    *filter.Connection
+	pending []byte
+	held    bool // by the filters before
+	fin     bool
+	mask    uint32
+}
+
+// NewConnection waits for bytes.
+func (s *session) NewConnection() filter.Status {
+	s.mask = unix.EPOLLIN
+	if err := s.conn.Core.Worker.Add(s.conn.FD, s.mask, s); err != nil {
+		s.Kill()
+		return filter.Closed
+	}
+	return filter.Stop
+}
+
+// Ready is called by the worker.
+func (s *session) Ready(events uint32) {
+	if events&unix.EPOLLERR != 0 {
+		s.Kill()
+		return
+	}
+	s.pump()
+}
+
+// Resume goes on after the filters before held the bytes.
+func (s *session) Resume() {
+	s.held = false
+	s.move()
+}
+
+func (s *session) pump() {
+	if s.held {
+		return
+	}
+	if len(s.pending) == 0 && s.conn.Watch() != filter.Nothing {
+		switch s.conn.Data(false) {
+		case filter.Closed:
+			return
+		case filter.Stop:
+			s.held = true
+			s.watch(0)
+			return
+		}
+	}
+	s.move()
+}
+
+func (s *session) move() {
+	if !s.flush() {
+		return
+	}
+	buf := s.conn.Core.Worker.Buffer()[:min(len(s.conn.Core.Worker.Buffer()), max(int(s.conn.Limit), 1))]
+	n, _, err := unix.Recvfrom(s.conn.FD, buf, unix.MSG_DONTWAIT)
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+	case err != nil:
+		s.Kill()
+		return
+	case n == 0:
+		s.fin = true
+	default:
+		s.conn.Info.Received += uint64(n)
+		s.pending = append(s.pending[:0], buf[:n]...)
+	}
+	s.flush()
+}
+
+// flush writes what is pending; true lets more be read.
+func (s *session) flush() bool {
+	for len(s.pending) > 0 {
+		n, err := unix.SendmsgN(s.conn.FD, s.pending, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err == unix.EAGAIN {
+			s.watch(unix.EPOLLOUT)
+			return false
+		}
+		if err != nil {
+			s.Kill()
+			return false
+		}
+		s.conn.Info.Sent += uint64(n)
+		s.pending = s.pending[n:]
+	}
+	if s.fin {
+		s.Close()
+		return false
+	}
+	s.watch(unix.EPOLLIN)
+	return true
+}
+
+func (s *session) watch(mask uint32) {
+	if mask != s.mask {
+		s.mask = mask
+		if err := s.conn.Core.Worker.Mod(s.conn.FD, mask); err != nil {
+			s.Kill()
+		}
+	}
+}
+
+// Close ends the connection in order.
+func (s *session) Close() {
+	s.conn.Core.Worker.Forget(s.conn.FD)
+	filter.CloseQuietly(s.conn.FD)
+	s.conn.End()
+}
+
+// Kill ends it by RST.
+func (s *session) Kill() {
+	s.conn.Core.Worker.Forget(s.conn.FD)
+	unix.Close(s.conn.FD) // SO_LINGER{1,0} is set
+	s.conn.End()
+}
+
+// Flush has nothing to do: the counters are always up to date.
+func (s *session) Flush() {}
+
+// Status says what the connection does.
+func (s *session) Status(c *api.Connection) { c.State = "echo" }

@@ -1,0 +1,109 @@
+// Package filter runs the filters of a connection: listener filters on a socket
+// that was just accepted, and the network filters of the chain that it matched.
+// The filters themselves are the packages below.
+//
+// Everything here is for the thread of the worker that accepted the connection.
+package filter
+
+import (
+	"log/slog"
+
+	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/pair"
+	"github.com/sluice-proxy/sluice/dataplane/upstream"
+)
+
+// Status is a filter's answer.
+type Status uint8
+
+const (
+	// Continue: on with the next filter.
+	Continue Status = iota
+	// Stop: wait. A listener filter is asked again when more bytes are there, a
+	// network filter calls Resume of its connection.
+	Stop
+	// Closed: the filter has ended the connection, or for a listener filter:
+	// wants it ended.
+	Closed
+)
+
+// Watch says which bytes of the client a network filter has to see.
+type Watch uint8
+
+const (
+	// Nothing: the filter decides when the connection comes.
+	Nothing Watch = iota
+	// FirstByte: before the client's first byte, or its end, is handed on. Until
+	// then the request direction stays on the relay.
+	FirstByte
+	// EveryByte: whenever bytes came. The request direction never leaves the relay.
+	EveryByte
+)
+
+// Filter is one network filter of one connection.
+type Filter interface {
+	// NewConnection is called once, in the order of the chain.
+	NewConnection() Status
+	// Data is called as the factory's Watch says. The bytes are still in the
+	// socket; end says that the client has ended its stream.
+	Data(end bool) Status
+	// Ended is called once, when the connection has ended.
+	Ended()
+}
+
+// Terminal is the last filter of a chain: from its NewConnection on it owns the
+// connection's socket, and reports the end by Connection.End.
+type Terminal interface {
+	Filter
+	// Resume says that the filters before it let the client's bytes go.
+	Resume()
+	// Close ends the connection in order; Kill by RST.
+	Close()
+	Kill()
+	// Flush brings the byte counters up to date.
+	Flush()
+}
+
+// Factory makes the filter of each connection. It is shared by all workers.
+type Factory interface {
+	New(*Connection) Filter
+	Watch() Watch
+	// Release gives the statistics back, with the last connection.
+	Release()
+}
+
+// Context is what a factory is made with.
+type Context struct {
+	Stats *stats.Store
+	// Cluster finds a cluster that is in force now, or nil.
+	Cluster func(name string) *upstream.Cluster
+	Log     *slog.Logger
+}
+
+// Core is what filters use of the worker that they run on.
+type Core struct {
+	Worker *loop.Worker
+	Pairs  *pair.Set
+	// Connections have found their chain, Sockets are still with the listener
+	// filters.
+	Connections map[*Connection]struct{}
+	Sockets     map[*Socket]struct{}
+}
+
+// NewCore makes a worker's core; its pairs come later.
+func NewCore(w *loop.Worker) *Core {
+	return &Core{Worker: w, Connections: map[*Connection]struct{}{}, Sockets: map[*Socket]struct{}{}}
+}
+
+// Base is a network filter that does nothing; filters embed it.
+type Base struct{}
+
+// NewConnection continues.
+func (Base) NewConnection() Status { return Continue }
+
+// Data continues.
+func (Base) Data(bool) Status { return Continue }
+
+// Ended does nothing.
+func (Base) Ended() {}
