@@ -123,6 +123,9 @@ func (d *direction) refused(err error) {
 }
 
 func (d *direction) moved(to api.Path, reason string) {
+	if f := d.p.cfg.Changed; f != nil {
+		f(Change{Response: d.src.side == 1, From: d.path, To: to, Reason: reason, Handed: d.handed()})
+	}
 	d.path, d.reason = to, reason
 	d.changes++
 	d.changed = d.p.set.worker.Now()
@@ -199,23 +202,32 @@ func (d *direction) stay() {
 	d.slot.SetSplice(true)
 }
 
-// Unsplice asks both directions back to the relay, whatever the rule says.
-// Status tells when they are there. On the worker.
+// Force asks a direction (0 request, 1 response) onto a path, whatever the rule
+// says; it goes there when that can be done, or stays where it is. For tests,
+// the self-test among them. On the worker.
+func (p *Pair) Force(direction int, to api.Path) {
+	if d := &p.direction[direction]; !p.closed {
+		switch to {
+		case api.PathSplice:
+			d.promote()
+		case api.PathRelay:
+			d.demote("asked for")
+		}
+		p.watch()
+	}
+}
+
+// Unsplice asks both directions back to the relay. Status tells when they are
+// there. On the worker.
 func (p *Pair) Unsplice() {
 	for i := range p.direction {
-		if !p.closed {
-			p.direction[i].demote("asked for")
-		}
+		p.Force(i, api.PathRelay)
 	}
-	p.watch()
 }
 
 // Resplice gives both directions to the verdict, if they can be. On the worker.
 func (p *Pair) Resplice() {
 	for i := range p.direction {
-		if !p.closed {
-			p.direction[i].promote()
-		}
+		p.Force(i, api.PathSplice)
 	}
-	p.watch()
 }

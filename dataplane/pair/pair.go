@@ -53,8 +53,20 @@ type Config struct {
 	// It may close the pair.
 	Gate      func(end bool) bool
 	EveryRead bool
+	// Changed, if there is one, is told of every change of a direction's path,
+	// on the worker; it must not touch the pair.
+	Changed func(Change)
 	// Ended is called once, on the worker, when both sockets are closed.
 	Ended func(*Pair, Outcome)
+}
+
+// Change is a change of the path of one direction.
+type Change struct {
+	Response bool // the direction; else it is the request
+	From, To api.Path
+	Reason   string
+	// Handed are the bytes of the direction that travelled before.
+	Handed uint64
 }
 
 // Pair is a downstream and an upstream socket that belong together.
