@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-proxy/sluice/xds/ads"
 	"github.com/sluice-proxy/sluice/xds/assemble"
 	"github.com/sluice-proxy/sluice/xds/bootstrap"
+	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
 // Sink puts snapshots in force. Apply is synchronous: when it returns, s is in
@@ -99,10 +100,10 @@ func New(o Options) (*Client, error) {
 	if node.GetUserAgentVersionType() == nil && o.Version != "" {
 		node.UserAgentVersionType = &corev3.Node_UserAgentVersion{UserAgentVersion: o.Version}
 	}
+	dial := transport.New(transport.Options{Clusters: b.ControlPlanes, Log: o.Log})
 	c.ads = ads.New(ads.Options{
-		Delta: b.ADS.Delta, Endpoints: b.ADS.Endpoints, ConnectTimeout: b.ADS.ConnectTimeout,
-		Authority: b.ADS.Authority, Node: node, NodeOnce: b.ADS.SetNodeOnFirstMessageOnly,
-		Metadata: b.ADS.InitialMetadata, Backoff: o.Backoff, Log: o.Log,
+		Delta: b.ADS.Delta, Node: node, NodeOnce: b.ADS.SetNodeOnFirstMessageOnly, Backoff: o.Backoff, Log: o.Log,
+		Dial: func(ctx context.Context) (transport.Conn, error) { return dial.GRPC(ctx, b.ADS.Service) },
 	})
 	return c, nil
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/sluice-proxy/sluice/test/control"
 	"github.com/sluice-proxy/sluice/xds/bootstrap"
 	"github.com/sluice-proxy/sluice/xds/resource"
+	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -174,7 +175,10 @@ func config(t testing.TB, to netip.AddrPort, delta bool, o settings) *bootstrap.
 		Node: &corev3.Node{Id: "n"},
 		LDS:  &bootstrap.Source{ADS: true, InitialFetchTimeout: o.fetch},
 		CDS:  &bootstrap.Source{ADS: true, InitialFetchTimeout: o.fetch},
-		ADS:  &bootstrap.ADS{Delta: delta, Cluster: "xds", Authority: "xds", Endpoints: []netip.AddrPort{to}, SetNodeOnFirstMessageOnly: true},
+		ADS:  &bootstrap.ADS{Delta: delta, Service: transport.Service{Cluster: "xds", Authority: "xds"}, SetNodeOnFirstMessageOnly: true},
+		ControlPlanes: map[string]*transport.Cluster{
+			"xds": {Name: "xds", Endpoints: []transport.Endpoint{{Addr: to}}},
+		},
 	}
 	if o.noCDS {
 		b.CDS = nil

@@ -49,7 +49,7 @@ var floors = map[string]struct{ ours, others []string }{
 		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "golang.org/x/time"}},
 	// The stream layer knows type URLs and bytes: no resource, so no resource
 	// proto either.
-	"xds/ads": {ours: []string{"api/stats", "xds/ads"},
+	"xds/ads": {ours: []string{"api/stats", "xds/ads", "xds/transport"},
 		others: []string{envoy + "/config/core/v3", envoy + "/service/discovery/v3", grpc, protobuf, genproto, "golang.org/x/time"}},
 	"cmd":  {ours: []string{"api", "bpf", "cmd", "dataplane", "xds"}},
 	"test": {ours: []string{"."}},

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +19,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
 // ErrResponse says that a response broke the protocol itself; nothing of it may
@@ -29,17 +30,11 @@ var ErrResponse = errors.New("malformed response")
 // Options of a Client.
 type Options struct {
 	Delta bool
-	// Endpoints are tried in turn, one per connection attempt.
-	Endpoints []netip.AddrPort
-	// ConnectTimeout bounds one attempt, TCP and HTTP/2 each; 5 s if 0.
-	ConnectTimeout time.Duration
-	// Authority is the stream's :authority header.
-	Authority string
-	Node      *corev3.Node
+	// Dial makes one connection for one stream, and one attempt at it.
+	Dial func(context.Context) (transport.Conn, error)
+	Node *corev3.Node
 	// NodeOnce sends the node with the first request of a stream only.
 	NodeOnce bool
-	// Metadata are header names and values of the stream.
-	Metadata [][2]string
 	// Backoff is how long to wait before attempt n, from 1, after a stream
 	// broke; n starts over with every response received. Jitter if nil.
 	Backoff func(n int) time.Duration
@@ -109,9 +104,6 @@ type Client struct {
 func New(o Options) *Client {
 	if o.Backoff == nil {
 		o.Backoff = Jitter
-	}
-	if o.ConnectTimeout == 0 {
-		o.ConnectTimeout = 5 * time.Second
 	}
 	return &Client{o: o, events: make(chan Event)}
 }
@@ -286,8 +278,8 @@ func (c *Client) findLocked(typeURL string) *subscription {
 
 // Run keeps a stream until ctx ends, and returns ctx's error.
 func (c *Client) Run(ctx context.Context) error {
-	for attempt, turn := 0, 0; ; turn++ {
-		heard, err := c.stream(ctx, c.o.Endpoints[turn%len(c.o.Endpoints)])
+	for attempt := 0; ; {
+		heard, err := c.stream(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -5,20 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"math/rand/v2"
-	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
@@ -75,20 +69,17 @@ func (o *outbox) take() []proto.Message {
 }
 
 // stream lives through one stream. heard says that a response came.
-func (c *Client) stream(ctx context.Context, to netip.AddrPort) (heard bool, err error) {
+func (c *Client) stream(ctx context.Context) (heard bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	conn, hangUp, err := dial(ctx, to, c.o.Authority, c.o.ConnectTimeout)
+	conn, err := c.o.Dial(ctx)
 	if err != nil {
 		return false, err
 	}
-	defer hangUp()
-	for _, kv := range c.o.Metadata {
-		ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(kv[0]), kv[1])
-	}
+	defer conn.Close()
 	g, err := c.begin(ctx, conn)
 	if err != nil {
-		return false, fmt.Errorf("open stream to %s: %w", to, err)
+		return false, fmt.Errorf("open stream: %w", err)
 	}
 	out := &outbox{wake: make(chan struct{}, 1), full: cancel}
 	sent := make(chan struct{})
@@ -116,43 +107,7 @@ func (c *Client) stream(ctx context.Context, to netip.AddrPort) (heard bool, err
 	}
 }
 
-// dial connects to exactly this address; retrying is for Run alone.
-func dial(ctx context.Context, to netip.AddrPort, authority string, timeout time.Duration) (conn *grpc.ClientConn, hangUp func(), err error) {
-	d := net.Dialer{Timeout: timeout}
-	tcp, err := d.DialContext(ctx, "tcp", to.String())
-	if err != nil {
-		return nil, nil, err
-	}
-	once := make(chan net.Conn, 1)
-	once <- tcp
-	conn, err = grpc.NewClient("passthrough:///"+to.String(),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-			select {
-			case tcp := <-once:
-				return tcp, nil
-			default:
-				return nil, errors.New("connection lost")
-			}
-		}),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithAuthority(authority),
-		grpc.WithNoProxy(), // HTTPS_PROXY is not meant for us
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: timeout}),
-		grpc.WithIdleTimeout(0),
-		grpc.WithDisableServiceConfig(),
-	)
-	if err != nil {
-		_ = tcp.Close() // the error that counts is err
-		return nil, nil, fmt.Errorf("make gRPC client for %s: %w", to, err)
-	}
-	return conn, func() {
-		_ = conn.Close() // its error says nothing new
-		_ = tcp.Close()  // nil or "already closed", whether gRPC took it or not
-	}, nil
-}
-
-func (c *Client) begin(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientStream, error) {
+func (c *Client) begin(ctx context.Context, conn grpc.ClientConnInterface) (grpc.ClientStream, error) {
 	ads := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
 	if c.o.Delta {
 		return ads.DeltaAggregatedResources(ctx)

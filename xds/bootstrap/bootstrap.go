@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/xds/resource"
+	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
 // Options say where the bootstrap is, as Envoy's flags of the same names do.
@@ -52,6 +53,9 @@ type Config struct {
 	LDS, CDS *Source
 	// ADS is nil if the file has no ads_config.
 	ADS *ADS
+	// ControlPlanes are the static clusters that connections of Sluice's own can be
+	// made to, by name.
+	ControlPlanes map[string]*transport.Cluster
 
 	// Unbuilt are the paths of fields of the file outside of listeners and
 	// clusters that are accepted without effect.
@@ -59,6 +63,8 @@ type Config struct {
 	// Unknown counts the fields that AllowUnknownStatic let pass (Envoy:
 	// server.static_unknown_fields).
 	Unknown int
+
+	unfit map[string]error // why a static cluster is not among ControlPlanes
 }
 
 // StaticListener is a listener of static_resources.
@@ -87,18 +93,10 @@ type Source struct {
 type ADS struct {
 	// Delta says DELTA_GRPC, else GRPC (state of the world).
 	Delta bool
-	// Cluster is the static cluster that the stream goes to.
-	Cluster string
-	// Endpoints are that cluster's, in the order of the file, at least one.
-	Endpoints []netip.AddrPort
-	// ConnectTimeout is that cluster's.
-	ConnectTimeout time.Duration
-	// Authority is envoy_grpc.authority, or the cluster's name, as Envoy has it.
-	Authority string
+	// Service is where the stream goes to.
+	Service transport.Service
 	// SetNodeOnFirstMessageOnly is set_node_on_first_message_only.
 	SetNodeOnFirstMessageOnly bool
-	// InitialMetadata are header names and values, in order.
-	InitialMetadata [][2]string
 }
 
 // Load reads, merges, checks and decodes the bootstrap. Its errors are one line:

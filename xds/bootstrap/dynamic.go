@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/xds/resource"
+	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
 // errNode is Envoy's.
@@ -66,45 +67,43 @@ func (c *Config) ads(path string, p *corev3.ApiConfigSource) (*ADS, error) {
 	case n > 1:
 		return nil, fmt.Errorf("%s: envoy.config.core.v3.ApiConfigSource::(AGGREGATED_)(DELTA_)GRPC must have no more than 1 gRPC services specified (%d)", path, n)
 	}
-	g := p.GetGrpcServices()[0]
-	a := &ADS{
+	service, err := c.service(path+"[0]", p.GetGrpcServices()[0])
+	if err != nil {
+		return nil, err
+	}
+	if c.Node.GetId() == "" || c.Node.GetCluster() == "" {
+		return nil, errNode
+	}
+	return &ADS{
 		// The only other type that is let through is GRPC.
 		Delta:                     p.GetApiType() == corev3.ApiConfigSource_DELTA_GRPC,
-		Cluster:                   g.GetEnvoyGrpc().GetClusterName(),
-		Authority:                 g.GetEnvoyGrpc().GetAuthority(),
+		Service:                   service,
 		SetNodeOnFirstMessageOnly: p.GetSetNodeOnFirstMessageOnly(),
-	}
+	}, nil
+}
+
+// service reads where a gRPC service is, which must be a place that can be
+// connected to.
+func (c *Config) service(path string, g *corev3.GrpcService) (transport.Service, error) {
+	s := transport.Service{Cluster: g.GetEnvoyGrpc().GetClusterName(), Authority: g.GetEnvoyGrpc().GetAuthority()}
 	for _, h := range g.GetInitialMetadata() {
 		v := h.GetValue()
 		if v == "" {
 			v = string(h.GetRawValue())
 		}
-		a.InitialMetadata = append(a.InitialMetadata, [2]string{h.GetKey(), v})
+		s.Metadata = append(s.Metadata, [2]string{h.GetKey(), v})
 	}
-	if a.Authority == "" {
-		a.Authority = a.Cluster
+	if s.Authority == "" {
+		s.Authority = s.Cluster // as Envoy has it
 	}
-	path += "[0].envoy_grpc.cluster_name"
-	for i, s := range c.Clusters {
-		if s.Value.Name != a.Cluster {
-			continue
-		}
-		if s.Value.Discovery != api.Static {
-			return nil, fmt.Errorf("%s: Unknown gRPC client cluster '%s': %s is not STATIC", path, a.Cluster, place("clusters", i, a.Cluster))
-		}
-		for _, l := range s.Value.Assignment.Localities {
-			for _, e := range l.Endpoints {
-				a.Endpoints = append(a.Endpoints, e.Addr)
-			}
-		}
-		if len(a.Endpoints) == 0 {
-			return nil, fmt.Errorf("%s: %s has no endpoints", path, place("clusters", i, a.Cluster))
-		}
-		if c.Node.GetId() == "" || c.Node.GetCluster() == "" {
-			return nil, errNode
-		}
-		a.ConnectTimeout = s.Value.ConnectTimeout
-		return a, nil
+	if c.ControlPlanes[s.Cluster] != nil {
+		return s, nil
 	}
-	return nil, fmt.Errorf("%s: Unknown gRPC client cluster '%s'", path, resource.Short(a.Cluster))
+	path += ".envoy_grpc.cluster_name"
+	for i, p := range c.Proto.GetStaticResources().GetClusters() {
+		if p.GetName() == s.Cluster {
+			return s, fmt.Errorf("%s: Unknown gRPC client cluster '%s': %s.%w", path, s.Cluster, place("clusters", i, s.Cluster), c.unfit[s.Cluster])
+		}
+	}
+	return s, fmt.Errorf("%s: Unknown gRPC client cluster '%s'", path, resource.Short(s.Cluster))
 }

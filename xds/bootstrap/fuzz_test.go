@@ -34,7 +34,7 @@ func FuzzBootstrap(f *testing.F) {
 				}
 				continue
 			}
-			if c.ADS != nil && (len(c.ADS.Endpoints) == 0 || c.Node.GetId() == "") || c.ADS == nil && (c.LDS != nil || c.CDS != nil) {
+			if c.ADS != nil && (c.ControlPlanes[c.ADS.Service.Cluster] == nil || c.Node.GetId() == "") || c.ADS == nil && (c.LDS != nil || c.CDS != nil) {
 				t.Fatalf("unfit: %+v", c)
 			}
 			for _, l := range c.Listeners {

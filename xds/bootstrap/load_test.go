@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/sluice-proxy/sluice/xds/resource"
+	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
 var addrs = cmpopts.EquateComparable(netip.AddrPort{})
@@ -30,23 +31,30 @@ func mustLoad(t *testing.T, o Options) *Config {
 	return c
 }
 
+type plane struct {
+	cluster   string
+	timeout   time.Duration
+	endpoints []transport.Endpoint
+	metadata  [][2]string
+}
+
+func addr(s string) transport.Endpoint { return transport.Endpoint{Addr: netip.MustParseAddrPort(s)} }
+
 // Envoy 1.40's --mode validate accepts these files.
 func TestControlPlanesBootstrapsLoad(t *testing.T) {
 	for _, tt := range []struct {
 		file    string
-		ads     ADS
+		ads     plane
 		skipped []string
 		admin   string
 		id      string
 	}{
-		{"istio.json", ADS{Cluster: "xds-grpc", ConnectTimeout: time.Second, Authority: "xds-grpc", Endpoints: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:15010")}},
+		{"istio.json", plane{"xds-grpc", time.Second, []transport.Endpoint{addr("127.0.0.1:15010")}, nil},
 			[]string{"static_resources.listeners[0]"}, "127.0.0.1:15000", "sidecar~127.0.0.1~app-1.default~default.svc.cluster.local"},
-		{"kuma.yaml", ADS{Cluster: "ads_cluster", ConnectTimeout: time.Second, Authority: "ads_cluster", Endpoints: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5678"), netip.MustParseAddrPort("[::1]:5678")},
-			InitialMetadata: [][2]string{{"authorization", "eyJhbGciOiJSUzI1NiJ9.e30.x"}}}, nil, "127.0.0.1:9901", "default.backend-1"},
-		{"envoy-gateway.yaml", ADS{Cluster: "xds_cluster", ConnectTimeout: 10 * time.Second, Authority: "xds_cluster", Endpoints: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:18000")}},
+		{"kuma.yaml", plane{"ads_cluster", time.Second, []transport.Endpoint{addr("127.0.0.1:5678"), addr("[::1]:5678")}, [][2]string{{"authorization", "eyJhbGciOiJSUzI1NiJ9.e30.x"}}}, nil, "127.0.0.1:9901", "default.backend-1"},
+		{"envoy-gateway.yaml", plane{"xds_cluster", 10 * time.Second, []transport.Endpoint{addr("127.0.0.1:18000")}, nil},
 			[]string{"envoy-gateway-proxy-stats-0.0.0.0-19001"}, "127.0.0.1:0", "eg-1"},
-		{"consul", ADS{Cluster: "local_agent", ConnectTimeout: time.Second, Authority: "local_agent", Endpoints: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8502")},
-			InitialMetadata: [][2]string{{"x-consul-token", "b1gs33cr3t"}}}, nil, "127.0.0.1:19000", "web-sidecar-proxy"},
+		{"consul", plane{"local_agent", time.Second, []transport.Endpoint{addr("127.0.0.1:8502")}, [][2]string{{"x-consul-token", "b1gs33cr3t"}}}, nil, "127.0.0.1:19000", "web-sidecar-proxy"},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			o := Options{Path: filepath.Join("testdata", tt.file)}
@@ -54,10 +62,14 @@ func TestControlPlanesBootstrapsLoad(t *testing.T) {
 				o.ServiceNode, o.ServiceCluster = "eg-1", "default/eg"
 			}
 			c := mustLoad(t, o)
-			tt.ads.Delta = true
-			tt.ads.SetNodeOnFirstMessageOnly = tt.file != "consul"
-			if d := cmp.Diff(&tt.ads, c.ADS, addrs); d != "" {
+			want := &ADS{Delta: true, SetNodeOnFirstMessageOnly: tt.file != "consul",
+				Service: transport.Service{Cluster: tt.ads.cluster, Authority: tt.ads.cluster, Metadata: tt.ads.metadata}}
+			if d := cmp.Diff(want, c.ADS); d != "" {
 				t.Error(d)
+			}
+			p := c.ControlPlanes[tt.ads.cluster]
+			if d := cmp.Diff(tt.ads.endpoints, p.Endpoints, addrs); d != "" || p.ConnectTimeout != tt.ads.timeout {
+				t.Error(p, d)
 			}
 			forever := &Source{ADS: true}
 			if d := cmp.Diff([]*Source{forever, forever}, []*Source{c.LDS, c.CDS}); d != "" {
@@ -142,10 +154,10 @@ dynamic_resources:
   cds_config: {ads: {}, initial_fetch_timeout: 2.5s}
   lds_config: {ads: {}}
   ads_config: {api_type: GRPC, grpc_services: [{envoy_grpc: {cluster_name: cp, authority: x}, initial_metadata: [{key: k, raw_value: dg==}]}]}`})
-	if c.ADS.Delta || c.ADS.Authority != "x" || c.ADS.ConnectTimeout != 5*time.Second || c.ADS.SetNodeOnFirstMessageOnly {
+	if c.ADS.Delta || c.ADS.Service.Authority != "x" || c.ADS.SetNodeOnFirstMessageOnly {
 		t.Errorf("%+v", c.ADS)
 	}
-	if d := cmp.Diff([][2]string{{"k", "v"}}, c.ADS.InitialMetadata); d != "" {
+	if d := cmp.Diff([][2]string{{"k", "v"}}, c.ADS.Service.Metadata); d != "" {
 		t.Error(d)
 	}
 	if c.LDS.InitialFetchTimeout != 15*time.Second || c.CDS.InitialFetchTimeout != 2500*time.Millisecond {
@@ -194,7 +206,7 @@ func TestAFIFOIsReadOnce(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- os.WriteFile(path, b, 0o600) }()
 	c := mustLoad(t, Options{Path: path})
-	if err := <-done; err != nil || c.ADS.Cluster != "local_agent" {
+	if err := <-done; err != nil || c.ADS.Service.Cluster != "local_agent" {
 		t.Error(err, c.ADS)
 	}
 }

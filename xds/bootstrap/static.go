@@ -10,11 +10,13 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/xds/resource"
+	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
 // static decodes static_resources by the decoders of the dynamic ones.
 func (c *Config) static(o Options) error {
 	clusters := map[string]bool{}
+	c.ControlPlanes, c.unfit = map[string]*transport.Cluster{}, map[string]error{}
 	for i, p := range c.Proto.GetStaticResources().GetClusters() {
 		place := place("clusters", i, p.GetName())
 		a, err := anypb.New(p)
@@ -32,6 +34,11 @@ func (c *Config) static(o Options) error {
 			return fmt.Errorf("%s: cluster manager: duplicate cluster '%s'", place, name)
 		}
 		clusters[name] = true
+		if p, err := transport.Read(p); err != nil {
+			c.unfit[name] = err
+		} else {
+			c.ControlPlanes[name] = p
+		}
 		v.Static = true
 		c.Clusters = append(c.Clusters, StaticCluster{Value: v, Any: a, Notes: notes})
 	}
