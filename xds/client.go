@@ -81,7 +81,7 @@ func New(o Options) (*Client, error) {
 	}
 	o.Workers = max(o.Workers, 1)
 	c := &Client{
-		o: o, figures: newFigures(o.Stats), model: assemble.New(),
+		o: o, figures: newFigures(o.Stats, o.Log), model: assemble.New(),
 		initialized: make(chan struct{}), versions: map[string]string{}, fetches: newFetches(),
 	}
 	b := o.Bootstrap

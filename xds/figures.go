@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -66,14 +68,17 @@ type figures struct {
 	connected, pendingRequests                        *stats.Gauge
 	identifier                                        *stats.Text
 	dynamicUnknown, unbuilt                           *stats.Counter
+
+	log  *slog.Logger
+	told map[string]bool // what was logged, of notInForce
 }
 
-func newFigures(st *stats.Store) *figures {
+func newFigures(st *stats.Store, log *slog.Logger) *figures {
 	cm, lm := st.Scope("cluster_manager"), st.Scope("listener_manager")
 	cp, sv := st.Scope("control_plane"), st.Scope("server")
 	cds := st.Scope("cluster_manager", "cds")
 	f := &figures{
-		store: st, cds: newSubscription(cds), lds: newSubscription(st.Scope("listener_manager", "lds")),
+		store: st, log: log, told: map[string]bool{}, cds: newSubscription(cds), lds: newSubscription(st.Scope("listener_manager", "lds")),
 		eds:          map[string]edsFigures{},
 		clusterAdded: cm.Counter("cluster_added"), clusterModified: cm.Counter("cluster_modified"),
 		clusterRemoved: cm.Counter("cluster_removed"),
@@ -117,7 +122,16 @@ func (f *figures) forget(gone func(name string) bool) {
 	}
 }
 
+// notInForce are the fields whose absence somebody may come to feel.
+var notInForce = []string{"health_checks", "outlier_detection"}
+
 func (f *figures) noted(n resource.Notes, dynamic bool) {
+	for _, field := range notInForce {
+		if slices.Contains(n.Unbuilt, field) && !f.told[field] {
+			f.told[field] = true
+			f.log.Warn("clusters ask for what is accepted without effect; this is said once", "field", field)
+		}
+	}
 	f.unbuilt.Add(uint64(len(n.Unbuilt)))
 	if dynamic {
 		f.dynamicUnknown.Add(uint64(n.Unknown))

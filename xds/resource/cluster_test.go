@@ -3,6 +3,7 @@ package resource
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -87,8 +88,6 @@ func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
 		{"subsets", `name: c, lb_subset_config: {subset_selectors: [{keys: [a]}]}`, `lb_subset_config: not supported yet ({"subset_selectors":[{"keys":["a"]}]})`},
 		{"TLS", `name: c, transport_socket: ` + tls, "transport_socket: not supported yet (envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext)"},
 		{"TLS by match", `name: c, transport_socket_matches: [{name: m, transport_socket: ` + tls + `}]`, "transport_socket_matches[0]: not supported yet"},
-		{"health checks", `name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]`, `health_checks: not supported yet ({"timeout":"1s","interval":"1s","unhealthy_threshold":1,"healthy_threshold":1,"tcp_health_check":{}})`},
-		{"outlier detection", `name: c, outlier_detection: {}`, "outlier_detection: not supported yet ({})"},
 		{"a source address", `name: c, upstream_bind_config: {source_address: {address: 127.0.0.6, port_value: 0}}`, `upstream_bind_config: not supported yet ({"source_address":{"address":"127.0.0.6","port_value":0}})`},
 		{"an upstream filter", `name: c, filters: [{name: m, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: p}}]`, "filters[0]: not supported yet (envoy.extensions.filters.network.rbac.v3.RBAC)"},
 		{"no number for the panic threshold", `name: c, common_lb_config: {healthy_panic_threshold: {value: NaN}}`, "common_lb_config.healthy_panic_threshold.value: value must be inside range [0, 100] (NaN)"},
@@ -168,5 +167,20 @@ func TestAssignmentIsRefusedByFieldAndValue(t *testing.T) {
 				t.Error(name, d)
 			}
 		})
+	}
+}
+
+// Consul puts outlier_detection on every cluster, Istio and Kuma health checks on
+// some: neither may cost the cluster.
+func TestChecksOfHealthAreAcceptedWithoutEffect(t *testing.T) {
+	_, c, n, err := Cluster(pack(t, clusterOf(t, `name: c, outlier_detection: {consecutive_5xx: 3}, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]`)))
+	if err != nil || c == nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(n.Unbuilt, []string{"health_checks", "outlier_detection"}) {
+		t.Errorf("noted %v", n.Unbuilt)
+	}
+	if _, _, _, err := Cluster(pack(t, clusterOf(t, `name: c, health_checks: [{}]`))); err == nil {
+		t.Error("a check without timeout and interval breaks a constraint, and was accepted")
 	}
 }

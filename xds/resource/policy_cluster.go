@@ -28,12 +28,14 @@ func clusterPolicies() policies {
 				m, ok := v.Message().Interface().(*clusterv3.Cluster_LbSubsetConfig)
 				return ok && len(m.GetSubsetSelectors()) == 0
 			}, "lb_subset_config").
-			// Which host, from which address, how. health_checks and
-			// outlier_detection: a host that they take out would go on getting
-			// connections.
-			fields(refused, "cluster_type", "transport_socket_matcher", "health_checks", "outlier_detection",
-				"upstream_bind_config", "load_balancing_policy", "upstream_config").
+			// Which host, from which address, how.
+			fields(refused, "cluster_type", "transport_socket_matcher", "upstream_bind_config", "load_balancing_policy", "upstream_config").
 			// HTTP, DNS, figures, timing, and the parameters of policies that are refused.
+			// health_checks and outlier_detection take bad hosts out of the choice and
+			// change nothing in who may connect, and where to: without them a
+			// connection to a bad host fails, as it does until they have found out.
+			// Consul puts outlier_detection on every cluster.
+			fields(noted, "health_checks", "outlier_detection").
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout",
 				"max_requests_per_connection", "upstream_http_protocol_options", "common_http_protocol_options",
 				"http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options",
