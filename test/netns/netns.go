@@ -143,23 +143,7 @@ func Connect(a, b End, mtu int) error {
 		return err
 	}
 	for _, e := range []End{a, b} {
-		if mtu != 0 {
-			if err := e.NS.ip("link", "set", e.Name, "mtu", strconv.Itoa(mtu)); err != nil {
-				return err
-			}
-		}
-		for _, p := range e.Addrs {
-			args := []string{"addr", "add", p.String(), "dev", e.Name}
-			if p.Addr().Is6() {
-				args = append(args, "nodad")
-			}
-			if err := e.NS.ip(args...); err != nil {
-				return err
-			}
-		}
-	}
-	for _, e := range []End{a, b} {
-		if err := e.NS.ip("link", "set", e.Name, "up"); err != nil {
+		if err := e.Configure(mtu); err != nil {
 			return err
 		}
 	}
@@ -171,6 +155,25 @@ func Connect(a, b End, mtu int) error {
 		}
 	}
 	return nil
+}
+
+// Configure gives a device its MTU (0: as it is) and addresses, and sets it up.
+func (e End) Configure(mtu int) error {
+	if mtu != 0 {
+		if err := e.NS.ip("link", "set", e.Name, "mtu", strconv.Itoa(mtu)); err != nil {
+			return err
+		}
+	}
+	for _, p := range e.Addrs {
+		args := []string{"addr", "add", p.String(), "dev", e.Name}
+		if p.Addr().Is6() {
+			args = append(args, "nodad")
+		}
+		if err := e.NS.ip(args...); err != nil {
+			return err
+		}
+	}
+	return e.NS.ip("link", "set", e.Name, "up")
 }
 
 func (e End) awaitCarrier(limit time.Duration) error {
