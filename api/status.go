@@ -48,16 +48,12 @@ type Path uint8
 
 // The paths that are built.
 const (
-	PathRelay  Path = iota // through user space
-	PathSplice             // in the kernel
+	PathRelay  Path = iota // through user space, by recv and send
+	PathSplice             // in the kernel, by the verdict
+	PathPipe               // by splice(2), through a pipe of the worker's
 )
 
-func (p Path) String() string {
-	if p == PathSplice {
-		return "splice"
-	}
-	return "relay"
-}
+func (p Path) String() string { return [...]string{"relay", "splice", "pipe"}[p] }
 
 // Connection is one pair, as /connections shows it.
 type Connection struct {
@@ -83,8 +79,8 @@ type DirectionStatus struct {
 	Reason string
 	// Bytes that the kernel counted as received from the source.
 	Bytes uint64
-	// Of these: moved by user space, and by the kernel.
-	Relayed, Spliced uint64
+	// Of these: moved by recv and send, by splice(2), and by the verdict.
+	Relayed, Piped, Spliced uint64
 	// Changes of path so far.
 	Changes uint64
 	// Ended says that the FIN was handed on.

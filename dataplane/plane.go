@@ -183,6 +183,9 @@ func (p *Plane) Close() error {
 			for s := range c.Connections {
 				s.Kill()
 			}
+			if c.Pairs != nil {
+				c.Pairs.Close()
+			}
 		})
 		c.Worker.Close()
 	}

@@ -13,11 +13,14 @@ const (
 	reasonOff        = "operator: splice off"
 	reasonNew        = "few messages so far"
 	reasonBulk       = "bulk"
+	reasonSmall      = "small pieces"
+	reasonNoPipe     = "no pipe to be had"
 	reasonHalfClosed = "half-closed"
 	reasonInsert     = "kernel refused the socket"
 	reasonNoSlot     = "splice maps are full"
 	reasonAlways     = "operator: splice always"
 	reasonChatty     = "conversation"
+	reasonAsked      = "asked for"
 )
 
 // promote gives the direction to the verdict. It needs a relay that holds no
@@ -25,7 +28,7 @@ const (
 // direction stays on the relay and says why.
 func (d *direction) promote() bool {
 	p := d.p
-	if p.set.splice == nil || d.done || d.src.fin || d.dst.fin || len(d.pending) > 0 || d.path == api.PathSplice {
+	if p.set.splice == nil || d.done || d.src.fin || d.dst.fin || d.holds() || d.path == api.PathSplice {
 		if d.src.fin || d.dst.fin {
 			d.reason = reasonHalfClosed
 		}
@@ -129,17 +132,32 @@ func (d *direction) moved(to api.Path, reason string) {
 	d.path, d.reason = to, reason
 	d.changes++
 	d.changed = d.p.set.worker.Now()
-	d.reads, d.readBytes = 0, 0
+	d.traffic = traffic{}
 	d.seen = scanned{}
 }
 
-// demote asks for the way back to the relay; it is gone when the backlog has
-// drained and what was passed has been written.
-func (d *direction) demote(reason string) {
+// shift moves a direction that holds no byte between recv and splice(2). Both
+// take from the same queue in order, so only the ledger has to agree.
+func (d *direction) shift(to api.Path, reason string) {
+	if d.holds() || d.path == to || d.done || to == api.PathPipe && (d.barredPipe || d.gate != gateOpen) {
+		return
+	}
+	switch missing, ok := d.balance(false); {
+	case d.p.closed || d.src.failed:
+	case missing != 0:
+		d.p.fault(d, "ledger does not balance between relay and pipe")
+	case ok: // else bytes keep coming in: another time
+		d.moved(to, reason)
+	}
+}
+
+// demote asks for the way back to user space, by recv or by splice(2); it is
+// gone when the backlog has drained and what was passed has been written.
+func (d *direction) demote(to api.Path, reason string) {
 	if d.path != api.PathSplice || d.leaving || d.src.fin || d.done {
 		return
 	}
-	d.leaving = true
+	d.leaving, d.to = true, to
 	d.reason = reason
 	d.slot.SetSplice(false)
 	d.p.backoff = 0
@@ -183,16 +201,16 @@ func (d *direction) restore() bool {
 		d.kick()
 		return false
 	}
-	d.moved(api.PathRelay, d.reason)
+	d.moved(d.to, d.reason)
 	d.leaving, d.owned, d.awaiting = false, false, false
 	d.reading = true
 	s.Demotions.Add(1)
 	setsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
-	if missing, ok := d.balance(false); !ok || missing != 0 {
+	missing, ok := d.balance(false)
+	if !p.closed && !d.src.failed && (!ok || missing != 0) {
 		p.fault(d, "ledger does not balance after the splice was left")
-		return false
 	}
-	return true
+	return !p.closed
 }
 
 // stay gives up leaving.
@@ -206,12 +224,15 @@ func (d *direction) stay() {
 // says; it goes there when that can be done, or stays where it is. For tests,
 // the self-test among them. On the worker.
 func (p *Pair) Force(direction int, to api.Path) {
-	if d := &p.direction[direction]; !p.closed {
+	if d := &p.direction[direction]; !p.closed && d.gate == gateOpen {
 		switch to {
 		case api.PathSplice:
 			d.promote()
-		case api.PathRelay:
-			d.demote("asked for")
+		case api.PathRelay, api.PathPipe:
+			d.demote(to, reasonAsked)
+			if d.path != api.PathSplice {
+				d.shift(to, reasonAsked)
+			}
 		}
 		p.watch()
 	}

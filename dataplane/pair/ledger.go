@@ -1,6 +1,10 @@
 package pair
 
-import "golang.org/x/sys/unix"
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
 
 // enqueued is the number of bytes that the socket's TCP has taken in to send,
 // counted from an arbitrary start. The order of the two reads makes it lag
@@ -51,36 +55,44 @@ func (d *direction) handed() uint64 {
 // balance compares what the source's TCP received with what is accounted for
 // and what still waits in its receive queue. 0 is as it must be; more says that
 // so many bytes are missing, less that so many came twice. ok is false when
-// bytes kept coming in while it looked.
+// bytes kept coming in while it looked, or when the source is found broken: then
+// the pair knows already.
 func (d *direction) balance(finRead bool) (missing int64, ok bool) {
+	missing, ok, err := d.compare(finRead)
+	if err != 0 && !d.src.failed && !d.p.closed {
+		d.p.fail(d.src) // sk_err is told only once
+	}
+	return missing, ok
+}
+
+// compare is balance without consequences, and with the error that it met.
+func (d *direction) compare(finRead bool) (missing int64, ok bool, err syscall.Errno) {
 	s, fd := d.p.set, d.src.fd
 	for range 50 {
-		if tcpInfo(fd, &s.info) != 0 {
-			return 0, false
+		if err := tcpInfo(fd, &s.info); err != 0 {
+			// Not TCP: there is no other count to compare with.
+			return 0, err == unix.ENOPROTOOPT || err == unix.EOPNOTSUPP, 0
 		}
 		received, state := s.info.Bytes_received-d.before(), s.info.State
 		handed := d.handed()
-		var queued int
-		if !finRead {
-			n, err := unread(fd)
-			if err != 0 && err != unix.EAGAIN {
-				return 0, false
-			}
-			queued = n
-		}
 		// A FIN counts one in bytes_received (tcp_rcv_nxt_update).
+		if finRead {
+			return int64(received) - int64(handed) - 1, true, 0
+		}
+		queued, err := unread(fd)
+		if err != 0 && err != unix.EAGAIN {
+			return 0, false, err
+		}
 		fin := uint64(0)
-		if finRead || state >= tcpTimeWait {
+		if state >= tcpTimeWait {
 			fin = 1
 		}
-		if tcpInfo(fd, &s.info) != 0 {
-			return 0, false
-		}
+		tcpInfo(fd, &s.info)
 		if s.info.Bytes_received-d.before() == received {
-			return int64(received) - int64(handed) - int64(queued) - int64(fin), true
+			return int64(received) - int64(handed) - int64(queued) - int64(fin), true, 0
 		}
 	}
-	return 0, false
+	return 0, false, 0
 }
 
 // before is what was read from the source before it was the pair's.

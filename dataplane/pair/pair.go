@@ -110,13 +110,15 @@ type direction struct {
 	gate    gate
 	changes uint64
 	changed int64 // when the path last changed
-	// plain are the bytes that the relay read; reads and readBytes count since
-	// the last change, for the rule.
-	plain            uint64
-	reads, readBytes uint64
-	// pending was read and not accepted by the destination yet.
+	// plain are the bytes that the relay took from the source, piped those of
+	// them that it took by splice(2).
+	plain, piped uint64
+	traffic      traffic // for the rule
+	// pending was read and not accepted by the destination yet. So is what is
+	// in the pipe, if the direction has one. It never has both.
 	pending []byte
 	held    []byte // pending's buffer, of the pool
+	pipe    *pipe
 	// reading asks for EPOLLIN on the source; awaiting for EPOLLOUT on the
 	// destination although nothing is pending.
 	reading, awaiting bool
@@ -228,11 +230,11 @@ func (p *Pair) interest(e *end) uint32 {
 		if !e.fin {
 			m |= unix.EPOLLRDHUP
 		}
-		if in.reading && len(in.pending) == 0 {
+		if in.reading && !in.holds() {
 			m |= unix.EPOLLIN
 		}
 	}
-	if !out.done && (len(out.pending) > 0 || out.awaiting) {
+	if !out.done && (out.holds() || out.awaiting) {
 		m |= unix.EPOLLOUT
 	}
 	return m
@@ -309,7 +311,7 @@ func (d *direction) finish() {
 		p.close(p.broken, true)
 		return
 	}
-	if d.slot != nil && !d.balanced(true) {
+	if !d.balanced(true) {
 		return
 	}
 	d.done = true
@@ -336,6 +338,9 @@ func (p *Pair) polled() {
 		if d.path == api.PathSplice || d.src.fin {
 			d.pump()
 		}
+	}
+	if p.deadline != 0 && !p.closed {
+		p.pollSoon() // the grace ends, whatever else does not happen
 	}
 	p.watch()
 }
@@ -372,7 +377,7 @@ func (p *Pair) owes() bool {
 		if d.done {
 			continue
 		}
-		if len(d.pending) > 0 || d.slot != nil && (d.slot.Passed() != d.slot.Written() || d.path == api.PathSplice && !d.drained()) {
+		if d.holds() || d.slot != nil && (d.slot.Passed() != d.slot.Written() || d.path == api.PathSplice && !d.drained()) {
 			return true
 		}
 	}

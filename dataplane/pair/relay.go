@@ -1,6 +1,9 @@
 package pair
 
-import "golang.org/x/sys/unix"
+import (
+	"github.com/sluice-proxy/sluice/api"
+	"golang.org/x/sys/unix"
+)
 
 // relayRounds is how often one direction may read before others get their turn.
 const relayRounds = 4
@@ -9,7 +12,11 @@ const relayRounds = 4
 // source is empty or the destination is full.
 func (d *direction) pumpRelay() {
 	p := d.p
-	if len(d.pending) > 0 && !d.give(nil) {
+	if !d.flush() {
+		return
+	}
+	if d.path == api.PathPipe && !d.src.failed {
+		d.pumpPipe()
 		return
 	}
 	buf := p.set.worker.Buffer()[:p.set.readSize(p.cfg.Limit)]
@@ -21,7 +28,7 @@ func (d *direction) pumpRelay() {
 				d.finish()
 				return
 			}
-			d.maybePromote()
+			d.choose(true)
 			return
 		case err != 0 && !d.src.failed:
 			p.fail(d.src)
@@ -33,23 +40,39 @@ func (d *direction) pumpRelay() {
 		}
 		p.active = p.set.worker.Now()
 		d.plain += uint64(n)
-		d.reads++
-		d.readBytes += uint64(n)
+		d.traffic.saw(n)
 		if !d.give(buf[:n]) {
 			return
 		}
 		if n < len(buf) && !d.src.fin {
 			// A short read has emptied the queue: asking again would only say so.
-			d.maybePromote()
+			d.choose(true)
 			return
 		}
 	}
-	// Fairness: the rest comes with the next event, or, if the source is not
-	// watched any more, with the next poll.
-	if !d.src.watched {
-		p.backoff = 0
-		p.pollSoon()
+	d.yield()
+}
+
+// yield ends a turn that could go on, for fairness: the rest comes with the next
+// event, or, if the source is not watched any more, with the next poll.
+func (d *direction) yield() {
+	d.choose(false)
+	if !d.src.watched && !d.p.closed {
+		d.p.backoff = 0
+		d.p.pollSoon()
 	}
+}
+
+// holds tells whether user space, or a pipe, has bytes that the destination's
+// TCP has not: then nothing more may be read, and no path changed.
+func (d *direction) holds() bool { return len(d.pending) > 0 || d.pipe != nil }
+
+// flush writes what the direction holds; false says that some is left.
+func (d *direction) flush() bool {
+	if d.pipe != nil {
+		return d.empty()
+	}
+	return len(d.pending) == 0 || d.give(nil)
 }
 
 // give writes what is pending and then b. What the destination does not take is
@@ -93,4 +116,8 @@ func (d *direction) release() {
 		d.p.set.buffers.put(d.held)
 	}
 	d.held, d.pending = nil, nil
+	if d.pipe != nil {
+		d.p.set.pipes.discard(d.pipe)
+		d.pipe = nil
+	}
 }

@@ -38,21 +38,47 @@ func (m Mode) String() string { return modeNames[m] }
 const (
 	minMessages    = 16
 	maxMeanMessage = 16 << 10 // bytes
+	minMeanPipe    = 32 << 10 // bytes
 	bulkBytes      = 1 << 20  // since the last look
 	minStay        = int64(time.Second)
+	trafficWindow  = 64 // reads
 )
 
-// wantsSplice decides for a direction on the relay that holds no byte: reads
-// and bytes are those since its last change of path, stayed the nanoseconds.
-func (m Mode) wantsSplice(reads, bytes uint64, changes uint64, stayed int64) bool {
+// traffic is what the rule knows of a direction whose bytes user space moves:
+// the reads since the last change of path and their bytes. Both are halved when
+// the window is full, so that what was long ago does not decide.
+type traffic struct{ reads, bytes uint32 }
+
+func (t *traffic) saw(n int) {
+	if t.reads == trafficWindow {
+		t.reads /= 2
+		t.bytes /= 2
+	}
+	t.reads++
+	t.bytes += uint32(n)
+}
+
+func (t *traffic) mean() uint32 { return t.bytes / max(t.reads, 1) }
+
+// wantsSplice decides for a direction that user space moves and has found
+// empty: changes are those of its path so far, stayed the nanoseconds since the
+// last.
+func (m Mode) wantsSplice(t *traffic, changes uint64, stayed int64) bool {
 	switch m {
 	case Always:
-		return reads > 0 || changes == 0
+		return t.reads > 0 || changes == 0
 	case Auto:
-		return reads >= minMessages && bytes/reads < maxMeanMessage && (changes == 0 || stayed >= minStay)
+		return t.reads >= minMessages && t.mean() < maxMeanMessage && (changes == 0 || stayed >= minStay)
 	}
 	return false
 }
+
+// wantsPipe decides for a direction on the relay.
+func (t *traffic) wantsPipe() bool { return t.reads >= minMessages && t.mean() >= minMeanPipe }
+
+// leavesPipe decides for a direction on the pipe. What comes in so small pieces
+// is moved as fast by recv and send, and may be a conversation.
+func (t *traffic) leavesPipe() bool { return t.reads >= minMessages && t.mean() < maxMeanMessage }
 
 // wantsRelay decides for a spliced direction by what the verdict counted since
 // the last look, at least a scan period ago.

@@ -38,6 +38,7 @@ type Set struct {
 	spliced []*Pair // those with a slot
 	scan    loop.Timer
 	buffers buffers
+	pipes   pipes
 	info    unix.TCPInfo
 	queued  int // of the last enqueued
 
@@ -53,6 +54,8 @@ type Counters struct {
 	// were reset because nothing helped; Races the un-splices taken back;
 	// Faults the pairs that were reset because bytes did not add up.
 	Rescues, Stuck, Races, Faults atomic.Uint64
+	// NoPipe are the times that a direction found no pipe and relayed.
+	NoPipe atomic.Uint64
 }
 
 // Totals are the counters of several sets, added up.
@@ -65,7 +68,7 @@ func (t *Totals) Add(c *Counters) {
 	}
 	for name, n := range map[string]*atomic.Uint64{
 		"promotions": &c.Promotions, "demotions": &c.Demotions, "refusals": &c.Refusals, "episodes": &c.Episodes,
-		"rescues": &c.Rescues, "stuck": &c.Stuck, "races": &c.Races, "faults": &c.Faults,
+		"rescues": &c.Rescues, "stuck": &c.Stuck, "races": &c.Races, "faults": &c.Faults, "no_pipe": &c.NoPipe,
 	} {
 		t.named[name] += n.Load()
 	}
@@ -125,10 +128,21 @@ func (s *Set) readSize(limit uint32) int {
 	return min(loop.BufferSize, max(16<<10, int(limit)))
 }
 
-func (d *direction) maybePromote() {
+// choose asks the rule about a direction that user space moves and that holds no
+// byte. empty says that its source was found empty.
+func (d *direction) choose(empty bool) {
 	s := d.p.set
-	if s.splice != nil && !d.barred && !d.src.fin && !d.done && s.mode.wantsSplice(d.reads, d.readBytes, d.changes, s.worker.Now()-d.changed) {
-		d.promote()
+	if d.src.fin || d.done || d.p.closed {
+		return
+	}
+	if empty && s.splice != nil && !d.barred && s.mode.wantsSplice(&d.traffic, d.changes, s.worker.Now()-d.changed) && d.promote() {
+		return
+	}
+	switch {
+	case d.path == api.PathRelay && d.traffic.wantsPipe():
+		d.shift(api.PathPipe, reasonBulk)
+	case d.path == api.PathPipe && d.traffic.leavesPipe():
+		d.shift(api.PathRelay, reasonSmall)
 	}
 }
 
@@ -209,7 +223,7 @@ func (d *direction) scan() {
 	}
 	d.seen = scanned{bytes: bytes, segments: segments}
 	if s.mode.wantsRelay(moved, by, s.worker.Now()-d.changed) {
-		d.demote(reasonBulk)
+		d.demote(api.PathPipe, reasonBulk)
 	}
 }
 
@@ -230,6 +244,10 @@ func (d *direction) checkQuiet() {
 		d.pumpSplice()
 	}
 }
+
+// Close gives back what the set keeps for reuse; its pairs have ended. On the
+// worker.
+func (s *Set) Close() { s.pipes.close() }
 
 // Len is the number of pairs. On the worker.
 func (s *Set) Len() int { return len(s.pairs) }

@@ -30,10 +30,13 @@ type splice struct {
 	// verdict redirects nothing more until we have written all that it passed.
 	// Valid only while passed != written has held without a break.
 	owned bool
-	// leaving: the way back to the relay was asked for.
+	// leaving: the way back to user space was asked for, by the path to.
 	leaving bool
+	to      api.Path
 	// barred: the kernel refused this direction once.
 	barred bool
+	// barredPipe: splice(2) did.
+	barredPipe bool
 	// since when something is owed without progress, and the progress then.
 	stalled  int64
 	progress uint64
@@ -198,6 +201,9 @@ func (d *direction) rescue() {
 // balanced checks the ledger at an end; a difference resets the pair.
 func (d *direction) balanced(finRead bool) bool {
 	missing, ok := d.balance(finRead)
+	if d.p.closed {
+		return false
+	}
 	if ok && missing == 0 {
 		return true
 	}
@@ -215,9 +221,12 @@ func (d *direction) balanced(finRead bool) bool {
 // fault resets a pair whose bytes do not add up.
 func (p *Pair) fault(d *direction, why string) {
 	p.set.Faults.Add(1)
-	missing, _ := d.balance(d.src.fin)
-	p.set.log.Error("reset pair", "reason", why, "direction", directionNames[d.src.side], "missing", missing,
-		"plain", d.plain, "redirected", d.slot.Redirected(), "passed", d.slot.Passed(), "written", d.slot.Written())
+	missing, _, _ := d.compare(d.src.fin)
+	of := []any{"reason", why, "direction", directionNames[d.src.side], "missing", missing, "relayed", d.plain - d.piped, "piped", d.piped}
+	if d.slot != nil {
+		of = append(of, "redirected", d.slot.Redirected(), "passed", d.slot.Passed(), "written", d.slot.Written())
+	}
+	p.set.log.Error("reset pair", of...)
 	p.close(Fault, true)
 }
 

@@ -31,13 +31,13 @@ func (p *Pair) Status(c *api.Connection) {
 }
 
 func (d *direction) status() api.DirectionStatus {
-	s := api.DirectionStatus{Path: d.path, Reason: d.reason, Changes: d.changes, Ended: d.done, Relayed: d.plain}
+	s := api.DirectionStatus{Path: d.path, Reason: d.reason, Changes: d.changes, Ended: d.done, Relayed: d.plain - d.piped, Piped: d.piped}
 	if d.slot != nil {
 		s.Spliced = d.slot.Redirected()
 		s.Relayed += d.slot.Passed()
 	}
 	// The kernel's own count, not ours. A FIN counts one in it; the SYN does not.
-	s.Bytes = s.Relayed + s.Spliced
+	s.Bytes = s.Relayed + s.Piped + s.Spliced
 	if tcpInfo(d.src.fd, &d.p.set.info) == 0 {
 		s.Bytes = d.p.set.info.Bytes_received - d.before()
 		if d.src.fin && !d.src.failed && s.Bytes > 0 {

@@ -78,7 +78,7 @@ func with(splice *bpf.Splice, log *slog.Logger, step func(*rig) error) error {
 	}
 	go w.Run()
 	defer w.Close()
-	defer w.Do(set.KillAll)
+	defer w.Do(func() { set.KillAll(); set.Close() })
 
 	client, down, err := connection()
 	if err != nil {

@@ -91,15 +91,19 @@ func (d *Dial) end(err error) {
 	d.done(d.fd, nil)
 }
 
-// Prepare sets what every socket of a pair has from its start: TCP_NODELAY, and
+// Prepare sets what every socket of a pair has from its start: TCP_NODELAY;
 // SO_LINGER{1,0}, so that a killed process ends its connections by RST and never
-// by what looks like a clean end.
+// by what looks like a clean end; and SO_OOBINLINE, because the kernel counts an
+// urgent byte as received that recv would leave out.
 func Prepare(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return fmt.Errorf("set TCP_NODELAY: %w", err)
 	}
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return fmt.Errorf("set SO_LINGER: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != nil {
+		return fmt.Errorf("set SO_OOBINLINE: %w", err)
 	}
 	return nil
 }

@@ -265,8 +265,8 @@ func TestConnections(t *testing.T) {
 	}}
 	const want = `[{"id":7,"listener":"l","chain":"ch","cluster":"web","generation":3,"age_ms":1500,"worker":1,"state":"open",` +
 		`"downstream":{"remote":"10.0.0.1:5","local":"10.0.0.2:80"},"upstream":{"remote":"","local":"10.0.0.2:6"},` +
-		`"request":{"path":"splice","reason":"promoted","bytes":9,"relayed_bytes":4,"spliced_bytes":5,"changes":1,"ended":false},` +
-		`"response":{"path":"relay","reason":"quiet","bytes":0,"relayed_bytes":0,"spliced_bytes":0,"changes":0,"ended":true}}]`
+		`"request":{"path":"splice","reason":"promoted","bytes":9,"relayed_bytes":4,"piped_bytes":0,"spliced_bytes":5,"changes":1,"ended":false},` +
+		`"response":{"path":"relay","reason":"quiet","bytes":0,"relayed_bytes":0,"piped_bytes":0,"spliced_bytes":0,"changes":0,"ended":true}}]`
 	if got := compact(t, f.get(t, "/connections")); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}

@@ -34,6 +34,7 @@ type directionJSON struct {
 	Reason       string `json:"reason"`
 	Bytes        uint64 `json:"bytes"`
 	RelayedBytes uint64 `json:"relayed_bytes"`
+	PipedBytes   uint64 `json:"piped_bytes"`
 	SplicedBytes uint64 `json:"spliced_bytes"`
 	Changes      uint64 `json:"changes"`
 	Ended        bool   `json:"ended"`
@@ -56,7 +57,7 @@ func ends(remote, local interface {
 func direction(d api.DirectionStatus) directionJSON {
 	return directionJSON{
 		Path: d.Path.String(), Reason: d.Reason,
-		Bytes: d.Bytes, RelayedBytes: d.Relayed, SplicedBytes: d.Spliced,
+		Bytes: d.Bytes, RelayedBytes: d.Relayed, PipedBytes: d.Piped, SplicedBytes: d.Spliced,
 		Changes: d.Changes, Ended: d.Ended,
 	}
 }
