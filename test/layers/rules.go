@@ -46,7 +46,7 @@ var floors = map[string]struct{ ours, others []string }{
 	"dataplane/match":   {ours: []string{"api"}, others: []string{}},
 	"dataplane/balance": {ours: []string{"api"}, others: []string{}},
 	"xds": {ours: []string{"api", "xds"},
-		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "golang.org/x/time"}},
+		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time"}},
 	// The stream layer knows type URLs and bytes: no resource, so no resource
 	// proto either.
 	"xds/ads": {ours: []string{"api/stats", "xds/ads", "xds/transport"},

@@ -103,8 +103,8 @@ type ADS struct {
 // `FILE: field.path: cause (value)`.
 func Load(o Options) (*Config, error) { return load(o, os.ReadFile) }
 
-func load(o Options, file func(string) ([]byte, error)) (*Config, error) {
-	p, unknown, err := read(o, file)
+func load(o Options, open func(string) ([]byte, error)) (*Config, error) {
+	p, unknown, err := read(o, open)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/sluice-proxy/sluice/xds/file"
 	"github.com/sluice-proxy/sluice/xds/resource"
 	"github.com/sluice-proxy/sluice/xds/transport"
 )
@@ -172,7 +173,7 @@ func TestEveryFormatReadsTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parse(b, ".yaml", false, p); err != nil {
+	if _, err := file.Parse(b, ".yaml", file.Options{}, p); err != nil {
 		t.Fatal(err)
 	}
 	bin, err := proto.Marshal(p)

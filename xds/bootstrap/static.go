@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/xds/file"
 	"github.com/sluice-proxy/sluice/xds/resource"
 	"github.com/sluice-proxy/sluice/xds/transport"
 )
@@ -21,7 +22,7 @@ func (c *Config) static(o Options) error {
 		place := place("clusters", i, p.GetName())
 		a, err := anypb.New(p)
 		if err != nil {
-			return fmt.Errorf("%s: %w", place, oneLine(err))
+			return fmt.Errorf("%s: %w", place, file.OneLine(err))
 		}
 		name, v, notes, err := resource.Cluster(a)
 		if err == nil {
@@ -47,7 +48,7 @@ func (c *Config) static(o Options) error {
 		place := place("listeners", i, p.GetName())
 		a, err := anypb.New(p)
 		if err != nil {
-			return fmt.Errorf("%s: %w", place, oneLine(err))
+			return fmt.Errorf("%s: %w", place, file.OneLine(err))
 		}
 		name, v, notes, err := resource.Listener(a)
 		if err == nil {

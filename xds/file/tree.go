@@ -1,4 +1,4 @@
-package bootstrap
+package file
 
 import (
 	"bytes"
@@ -78,6 +78,11 @@ func (t *tree) field(path string, fd protoreflect.FieldDescriptor, v any) (any, 
 			return nil, fail(path, "not an object", v)
 		}
 		if fd.MapValue().Kind() != protoreflect.MessageKind || wellKnown(fd.MapValue().Message()) {
+			for key, one := range in {
+				if w, ok := one.(word); ok && isString(fd.MapValue()) {
+					in[key] = string(w)
+				}
+			}
 			return v, leaf(path, fd, v)
 		}
 		out := make(map[string]any, len(in))
@@ -109,10 +114,18 @@ func (t *tree) field(path string, fd protoreflect.FieldDescriptor, v any) (any, 
 
 // value is a field's value, or one element of it.
 func (t *tree) value(path string, fd protoreflect.FieldDescriptor, v any) (any, error) {
+	if w, ok := v.(word); ok && isString(fd) {
+		v = string(w)
+	}
 	if fd.Kind() == protoreflect.MessageKind && !wellKnown(fd.Message()) {
 		return t.message(path, fd.Message(), v)
 	}
 	return v, leaf(path, fd, v)
+}
+
+func isString(fd protoreflect.FieldDescriptor) bool {
+	return fd.Kind() == protoreflect.StringKind ||
+		fd.Kind() == protoreflect.MessageKind && fd.Message().FullName() == "google.protobuf.StringValue"
 }
 
 // wellKnown says whether a message has a JSON form of its own. Any has too, but
