@@ -36,9 +36,13 @@ type Listener struct {
 	// the connection goes on then is ContinueOnListenerFiltersTimeout.
 	ListenerFiltersTimeout           time.Duration
 	ContinueOnListenerFiltersTimeout bool
-	// FilterChains never share the same Match. DefaultFilterChain may be nil.
+	// FilterChains never overlap in what they match. DefaultFilterChain may be
+	// nil.
 	FilterChains       []*FilterChain
 	DefaultFilterChain *FilterChain
+	// Matcher, if it is not nil, finds the chain by name in place of the chains'
+	// Match; their names are unique then.
+	Matcher *Matcher
 	// Static says that the listener came from the bootstrap, not from LDS.
 	Static bool
 }
@@ -73,13 +77,6 @@ type FilterChain struct {
 	// Filters run in order; the last one is terminal. An empty list closes the
 	// connection (listener.proto, FilterChain.filters).
 	Filters []Filter
-}
-
-// FilterChainMatch holds the criteria that are built. The zero value takes
-// every connection.
-type FilterChainMatch struct {
-	// DestinationPort is the port of the connection's local address, 0 for any.
-	DestinationPort uint16
 }
 
 // Filter is one network filter: exactly one pointer is set.

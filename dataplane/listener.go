@@ -69,7 +69,7 @@ type workerStats struct {
 
 func (p *Plane) newListener(c *api.Listener) *listener {
 	l := &listener{config: c, generation: p.generation, chains: map[*api.FilterChain]*filter.Chain{}, listenerFilters: p.newListenerFilters(c)}
-	l.index = match.New(c.FilterChains, c.DefaultFilterChain)
+	l.index = match.New(c)
 	for _, chain := range append(c.FilterChains[:len(c.FilterChains):len(c.FilterChains)], c.DefaultFilterChain) {
 		if chain != nil {
 			l.chains[chain] = p.newChain(chain)
@@ -151,10 +151,26 @@ func (p *Plane) accepted(b *bound, worker, fd int) {
 	})
 }
 
+// find is the filter chain of a connection, or nil.
+func (l *listener) find(i *stream.Info) *api.FilterChain {
+	c := match.Connection{
+		Local: i.Local, Remote: i.Remote, Direct: i.DirectRemote, ServerName: i.ServerName,
+		TransportProtocol: i.TransportProtocol, ApplicationProtocols: i.ApplicationProtocols,
+	}
+	if l.config.Matcher != nil {
+		// The objects that are built have no fields of their own.
+		c.FilterState = func(key, field string) (string, bool) {
+			o, ok := i.State[key]
+			return o.Value, ok && field == ""
+		}
+	}
+	return l.index.Find(&c)
+}
+
 // enter finds the filter chain of a socket that the listener filters are done
 // with. It returns false when the socket is closed already.
 func (p *Plane) enter(l *listener, sock *filter.Socket, held bool) bool {
-	chain := l.index.Find(sock.Info.Local.Port())
+	chain := l.find(sock.Info)
 	if chain == nil {
 		l.stats.noMatch.Inc()
 		sock.Info.Flags.Set(stream.NoRouteFound)

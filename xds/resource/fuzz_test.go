@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -37,6 +38,8 @@ func FuzzListener(f *testing.F) {
 	seed(f, listenerOf(f, chainWith("")), listenerOf(f, proxy("idle_timeout: 0s, access_log: [{name: a}]")),
 		listenerOf(f, on+`, filter_chains: [{filter_chain_match: {destination_port: 1}, filters: [`+rbac+`]}, {filters: [`+hcm+`]}]`),
 		listenerOf(f, plus(`additional_addresses: [{address: {socket_address: {address: "::", port_value: 0, ipv4_compat: true}}}], socket_options: [{level: 6, name: 4, int_value: 1}]`)),
+		listenerOf(f, on+`, filter_chain_matcher: {matcher_tree: {input: {name: i, typed_config: {"@type": type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.SourceIPInput}}, custom_match: {name: m, typed_config: {"@type": type.googleapis.com/xds.type.matcher.v3.IPMatcher, range_matchers: [{ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}], on_match: {action: {name: a, typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: a}}}}]}}}}, filter_chains: [{name: a, filters: [`+tcp+`]}]`),
+		listenerOf(f, on+`, filter_chains: [{filter_chain_match: {prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}], direct_source_prefix_ranges: [{address_prefix: "::"}], source_type: EXTERNAL, source_prefix_ranges: [{address_prefix: "10.1.0.0", prefix_len: 99}], source_ports: [1, 2], transport_protocol: raw_buffer}, filters: [`+tcp+`]}]`),
 		listenerOf(f, on+`, traffic_direction: OUTBOUND, filter_chains: [{filters: [{name: istio.metadata_exchange, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange, value: {enable_discovery: true, protocol: istio-peer-exchange}}}, `+tcp+`]}], listener_filters_timeout: 0s, continue_on_listener_filters_timeout: true`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, l, _, err := Listener(&anypb.Any{TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener", Value: b})
@@ -47,12 +50,16 @@ func FuzzListener(f *testing.F) {
 		if len(l.Addresses) == 0 || !l.Addresses[0].Addr.IsValid() || l.Name == "" || l.PerConnectionBufferLimit == 0 || l.Backlog < 0 {
 			t.Fatalf("unfit: %+v", l)
 		}
-		seen := map[api.FilterChainMatch]bool{}
+		seen := map[string]bool{}
 		for _, c := range l.FilterChains {
-			if seen[c.Match] {
-				t.Fatalf("two chains match %+v", c.Match)
+			key := fmt.Sprintf("%+v", c.Match)
+			if l.Matcher != nil {
+				key = c.Name
 			}
-			seen[c.Match] = true
+			if seen[key] {
+				t.Fatalf("two chains match %s", key)
+			}
+			seen[key] = true
 			for _, flt := range c.Filters {
 				if flt.TCPProxy == nil || flt.TCPProxy.MaxConnectAttempts == 0 || flt.TCPProxy.IdleTimeout < 0 {
 					t.Fatalf("unfit: %+v", flt)

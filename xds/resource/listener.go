@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -71,62 +70,47 @@ func (w *walker) listener(p *listenerv3.Listener) *api.Listener {
 	if l.Name == "" && len(l.Addresses) > 0 {
 		l.Name = l.Addresses[0].Addr.String()
 	}
+	if p.GetFilterChainMatcher() != nil {
+		l.Matcher = w.chainMatcher("filter_chain_matcher", p.GetFilterChainMatcher())
+	}
 	for i, c := range p.GetFilterChains() {
-		l.FilterChains = append(l.FilterChains, w.chain(fmt.Sprintf("filter_chains[%d]", i), c))
+		path := fmt.Sprintf("filter_chains[%d]", i)
+		if l.Matcher != nil {
+			c = w.withoutMatch(path, c)
+		}
+		w.message(path, c.ProtoReflect())
+		l.FilterChains = append(l.FilterChains, w.chain(path, c))
 	}
 	if c := p.GetDefaultFilterChain(); c != nil {
-		if c.GetFilterChainMatch() != nil {
-			c = proto.CloneOf(c)
-			c.FilterChainMatch = nil
-			w.unbuilt = append(w.unbuilt, "default_filter_chain.filter_chain_match")
-		}
+		c = w.withoutMatch("default_filter_chain", c)
 		w.message("default_filter_chain", c.ProtoReflect())
 		l.DefaultFilterChain = w.chain("default_filter_chain", c)
 	}
 	if len(l.FilterChains) == 0 && l.DefaultFilterChain == nil {
 		w.fail("filter_chains", w.adding(l, "no filter chains specified"))
 	}
-	w.distinct(l)
+	w.distinct(l, p)
 	return l
+}
+
+// withoutMatch drops a match that Envoy ignores: that of the default filter
+// chain, and all of them under a filter_chain_matcher.
+func (w *walker) withoutMatch(path string, c *listenerv3.FilterChain) *listenerv3.FilterChain {
+	if c.GetFilterChainMatch() == nil {
+		return c
+	}
+	c = proto.CloneOf(c)
+	c.FilterChainMatch = nil
+	w.unbuilt = append(w.unbuilt, path+".filter_chain_match")
+	return c
 }
 
 func (w *walker) chain(path string, p *listenerv3.FilterChain) *api.FilterChain {
 	return &api.FilterChain{
-		Name: p.GetName(),
-		// The proto bounds the port.
-		Match:   api.FilterChainMatch{DestinationPort: uint16(p.GetFilterChainMatch().GetDestinationPort().GetValue())},
+		Name:    p.GetName(),
+		Match:   w.chainMatch(path+".filter_chain_match", p.GetFilterChainMatch()),
 		Filters: w.filters(path, p.GetFilters()),
 	}
-}
-
-// distinct refuses two chains with one match. A chain whose match was refused
-// is not compared: what is left of it says nothing.
-func (w *walker) distinct(l *api.Listener) {
-	if len(w.errs) > 0 {
-		return
-	}
-	seen := map[api.FilterChainMatch]*api.FilterChain{}
-	for i, c := range l.FilterChains {
-		first, twice := seen[c.Match]
-		if !twice {
-			seen[c.Match] = c
-			continue
-		}
-		w.fail(fmt.Sprintf("filter_chains[%d]", i), w.adding(l,
-			fmt.Sprintf("filter chain '%s' has the same matching rules defined as '%s'. duplicate matcher is: %s",
-				short(c.Name), short(first.Name), matcher(c.Match))))
-	}
-}
-
-// matcher is the match as Envoy prints it.
-func matcher(m api.FilterChainMatch) string {
-	b, err := json.Marshal(struct {
-		DestinationPort uint16 `json:"destination_port,omitempty"`
-	}{m.DestinationPort})
-	if err != nil {
-		return "{}"
-	}
-	return string(b)
 }
 
 // adding prefixes a cause as Envoy does: by the address.

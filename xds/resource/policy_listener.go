@@ -15,11 +15,12 @@ func listenerPolicies() policies {
 			fields(built, "name", "stat_prefix", "tcp_backlog_size", "enable_reuse_port",
 				"listener_filters_timeout", "continue_on_listener_filters_timeout",
 				"per_connection_buffer_limit_bytes").
-			fields(inside, "address", "additional_addresses", "filter_chains").
-			// Without its match, which Envoy ignores (listener.go).
-			fields(built, "default_filter_chain").
+			fields(inside, "address", "additional_addresses").
+			// Decoded chain by chain, as some matches are ignored (listener.go), and
+			// the matcher extension by extension (matcher.go).
+			fields(built, "filter_chains", "default_filter_chain", "filter_chain_matcher").
 			// Who is accepted where, and what is done with it.
-			fields(refused, "fcds_config", "filter_chain_matcher", "udp_listener_config", "api_listener",
+			fields(refused, "fcds_config", "udp_listener_config", "api_listener",
 				"internal_listener", "deprecated_v1").
 			onlyIf(isFalse, "use_original_dst", "transparent").
 			onlyIf(isTrue, "bind_to_port").
@@ -46,13 +47,16 @@ func listenerPolicies() policies {
 			onlyIf(rawBuffer, "transport_socket").
 			fields(noted, "metadata", "transport_socket_connect_timeout"),
 		"envoy.config.listener.v3.FilterChainMatch": policy{}.
-			fields(built, "destination_port").
+			fields(built, "destination_port", "source_type", "source_ports").
+			fields(inside, "prefix_ranges", "direct_source_prefix_ranges", "source_prefix_ranges").
 			judge(func(protoreflect.Value) (decision, string) {
 				return refused, "contains unimplemented fields" // Envoy's words, Envoy has not built them either
 			}, "address_suffix", "suffix_len").
-			fields(refused, "prefix_ranges", "direct_source_prefix_ranges", "source_type",
-				"source_prefix_ranges", "source_ports", "server_names", "transport_protocol",
-				"application_protocols"),
+			// What only an inspector finds.
+			onlyIf(func(v protoreflect.Value) bool { return v.String() != "tls" }, "transport_protocol").
+			fields(refused, "server_names", "application_protocols"),
+		"envoy.config.core.v3.CidrRange": policy{}.
+			fields(built, "address_prefix", "prefix_len"),
 		"envoy.config.listener.v3.Filter": policy{}.
 			fields(built, "name", "typed_config").
 			fields(refused, "config_discovery"),
