@@ -98,7 +98,8 @@ type MatcherTree struct {
 
 // RangeMatcher is one entry of xds.type.matcher.v3.IPMatcher. Of two ranges that
 // hold an address the longer one counts, and of two equal ones the first; if its
-// OnMatch leads to nothing the next is tried, unless it is Exclusive.
+// OnMatch leads to nothing the next is tried, but one that is Exclusive only if
+// it is the first.
 type RangeMatcher struct {
 	Prefixes  []netip.Prefix
 	OnMatch   OnMatch

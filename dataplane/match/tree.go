@@ -160,6 +160,7 @@ func newRanges(in []api.RangeMatcher) lookup {
 		if a.Is4() {
 			bits = t.bits4
 		}
+		tried := false
 		for _, n := range bits {
 			p, err := a.Prefix(int(n))
 			if err != nil {
@@ -170,9 +171,13 @@ func newRanges(in []api.RangeMatcher) lookup {
 				continue
 			}
 			for _, r := range *rs {
-				if try(r.outcome) || r.exclusive {
+				if tried && r.exclusive {
+					continue
+				}
+				if try(r.outcome) {
 					return
 				}
+				tried = true
 			}
 		}
 	}

@@ -62,7 +62,8 @@ func TestTree(t *testing.T) {
 
 		{"the longest range", ranges(api.RangeMatcher{Prefixes: pre("192.0.0.0/8"), OnMatch: to("8")}, api.RangeMatcher{Prefixes: pre("192.0.2.0/24"), OnMatch: to("24")}), plain, "24"},
 		{"a shorter range if the longest leads nowhere", ranges(api.RangeMatcher{Prefixes: pre("192.0.0.0/8"), OnMatch: to("8")}, api.RangeMatcher{Prefixes: pre("192.0.2.0/24"), OnMatch: never}), plain, "8"},
-		{"not so if it is exclusive", ranges(api.RangeMatcher{Prefixes: pre("192.0.0.0/8"), OnMatch: to("8")}, api.RangeMatcher{Prefixes: pre("192.0.2.0/24"), OnMatch: never, Exclusive: true}), plain, ""},
+		{"not so if the shorter is exclusive", ranges(api.RangeMatcher{Prefixes: pre("192.0.0.0/8"), OnMatch: to("8"), Exclusive: true}, api.RangeMatcher{Prefixes: pre("192.0.2.0/24"), OnMatch: never}), plain, ""},
+		{"an exclusive range that is the longest", ranges(api.RangeMatcher{Prefixes: pre("192.0.0.0/8"), OnMatch: to("8"), Exclusive: true}), plain, "8"},
 		{"a range of the other family", ranges(api.RangeMatcher{Prefixes: pre("::/0"), OnMatch: to("x")}), plain, ""},
 
 		{"a domain", &api.Matcher{Tree: &api.MatcherTree{Input: input(api.InputServerName), Domains: []api.DomainMatcher{{Domains: []string{"a.b.c"}, OnMatch: to("x")}, {Domains: []string{"*"}, OnMatch: to("y")}}}}, hello, "x"},

@@ -42,7 +42,8 @@ type scenario struct {
 }
 
 func all() []scenario {
-	return slices.Concat(transfers, ends, failures, limits, choices, chains, updates)
+	return slices.Concat(transfers, ends, failures, limits, choices, chains, updates,
+		criteria, trees, chainRejections)
 }
 
 // needEnvoy skips without Envoy, but not where CI promised it.

@@ -136,7 +136,8 @@ func (r *run) bound(listener string) netip.AddrPort {
 func (r *run) dialAt(ap netip.AddrPort) *client {
 	r.Helper()
 	if r.plant {
-		ap = r.serve("impostor", peer.ResetAfter("impostor", 0, 0))
+		// A reset that comes too soon would fail the connect itself.
+		ap = r.serve("impostor", peer.ResetAfter("impostor", 0, 20*time.Millisecond))
 	}
 	r.mark()
 	nc, err := net.DialTimeout("tcp", ap.String(), 5*time.Second)
