@@ -28,7 +28,7 @@ const (
 // direction stays on the relay and says why.
 func (d *direction) promote() bool {
 	p := d.p
-	if p.set.splice == nil || d.done || d.src.fin || d.dst.fin || d.holds() || d.path == api.PathSplice {
+	if p.set.splice == nil || d.gate != gateOpen || d.done || d.src.fin || d.dst.fin || d.holds() || d.path == api.PathSplice {
 		if d.src.fin || d.dst.fin {
 			d.reason = reasonHalfClosed
 		}

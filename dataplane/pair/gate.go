@@ -41,7 +41,7 @@ func (d *direction) ask() bool {
 // Open lets the request direction go on after Gate said false. On the worker.
 func (p *Pair) Open() {
 	d := &p.direction[0]
-	if p.closed || d.gate != gateHeld {
+	if p.closed || d.done || d.gate != gateHeld {
 		return
 	}
 	d.reading = true

@@ -138,7 +138,7 @@ func (s *Set) Start(cfg Config) *Pair {
 		p.direction[i] = direction{p: p, src: &p.ends[i], dst: &p.ends[1-i], reading: true, changed: p.active, reason: s.startReason()}
 	}
 	if d := &p.direction[0]; cfg.Gate != nil {
-		d.gate, d.reason, d.barred = gateShut, reasonFilter, cfg.EveryRead
+		d.gate, d.reason = gateShut, reasonFilter
 	}
 	p.poll.F = p.polled
 	if cfg.IdleTimeout > 0 {
@@ -158,7 +158,7 @@ func (s *Set) Start(cfg Config) *Pair {
 	}
 	if s.mode == Always {
 		for i := range p.direction {
-			if !p.closed && p.direction[i].gate == gateOpen {
+			if !p.closed {
 				p.direction[i].promote()
 			}
 		}
