@@ -19,7 +19,7 @@ test:
 # Each decoder, for a while each.
 FUZZTIME ?= 5m
 fuzz:
-	for p in ./xds/resource ./xds/bootstrap ./xds/file; do \
+	for p in ./xds/resource ./xds/bootstrap ./xds/file ./xds/transport; do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 

@@ -53,6 +53,7 @@ type Client struct {
 	figures     *figures
 	ads         *ads.Client // nil without ads_config
 	initialized chan struct{}
+	made        time.Time
 
 	mu       sync.RWMutex // held by Run to write, by Dump to read
 	model    *assemble.Model
@@ -82,7 +83,7 @@ func New(o Options) (*Client, error) {
 	o.Workers = max(o.Workers, 1)
 	c := &Client{
 		o: o, figures: newFigures(o.Stats, o.Log), model: assemble.New(),
-		initialized: make(chan struct{}), versions: map[string]string{}, fetches: newFetches(),
+		initialized: make(chan struct{}), made: time.Now(), versions: map[string]string{}, fetches: newFetches(),
 	}
 	b := o.Bootstrap
 	if b.ADS == nil {
@@ -100,7 +101,7 @@ func New(o Options) (*Client, error) {
 	if node.GetUserAgentVersionType() == nil && o.Version != "" {
 		node.UserAgentVersionType = &corev3.Node_UserAgentVersion{UserAgentVersion: o.Version}
 	}
-	dial := transport.New(transport.Options{Clusters: b.ControlPlanes, Log: o.Log})
+	dial := transport.New(transport.Options{Clusters: b.ControlPlanes})
 	c.ads = ads.New(ads.Options{
 		Delta: b.ADS.Delta, Node: node, NodeOnce: b.ADS.SetNodeOnFirstMessageOnly, Backoff: o.Backoff, Log: o.Log,
 		Dial: func(ctx context.Context) (transport.Conn, error) { return dial.GRPC(ctx, b.ADS.Service) },

@@ -7,11 +7,13 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sluice-proxy/sluice/xds/assemble"
+	"github.com/sluice-proxy/sluice/xds/bootstrap"
 )
 
 // Dump is the configuration as the client knows it, for /config_dump.
 type Dump struct {
-	// Resources by type URL (listener, cluster, endpoint), sorted by name.
+	// Resources by type URL (listener, cluster, endpoint), sorted by name but for
+	// those of the bootstrap that no traffic goes through, which come last.
 	Resources map[string][]ResourceDump
 	// VersionInfo is, by type URL, the version last accepted.
 	VersionInfo map[string]string
@@ -45,12 +47,21 @@ func (c *Client) Dump() Dump {
 	defer c.mu.RUnlock()
 	return Dump{
 		Resources: map[string][]ResourceDump{
-			listenerURL: dumps(c.model.Listeners()),
-			clusterURL:  dumps(c.model.Clusters()),
+			listenerURL: append(dumps(c.model.Listeners()), c.idle(c.o.Bootstrap.HTTP)...),
+			clusterURL:  append(dumps(c.model.Clusters()), c.idle(c.o.Bootstrap.Reserved)...),
 			endpointURL: dumps(c.model.Endpoints()),
 		},
 		VersionInfo: maps.Clone(c.versions),
 	}
+}
+
+// idle shows static resources that are in the file and not in the model.
+func (c *Client) idle(list []bootstrap.Idle) []ResourceDump {
+	out := make([]ResourceDump, 0, len(list))
+	for _, i := range list {
+		out = append(out, ResourceDump{Name: i.Name, Static: true, Updated: c.made, Active: i.Any})
+	}
+	return out
 }
 
 func dumps(views []assemble.View) []ResourceDump {

@@ -54,10 +54,21 @@ func (o *options) run(ctx context.Context, e env) error {
 		fmt.Fprintf(e.stdout, "configuration '%s' OK\n", o.configPath)
 		return nil
 	}
-	for _, name := range config.Skipped {
-		log.Warn("static listener needs HTTP and is not served", "listener", name)
-	}
+	warnIdle(log, "static listeners need HTTP: they are shown and not bound", config.HTTP)
+	warnIdle(log, "static clusters are for Sluice's own connections only: what is sent there ends", config.Reserved)
 	return o.serve(ctx, config, log)
+}
+
+// warnIdle is one line for all of them.
+func warnIdle(log *logger, what string, idle []bootstrap.Idle) {
+	if len(idle) == 0 {
+		return
+	}
+	var names []string
+	for _, i := range idle {
+		names = append(names, i.Name)
+	}
+	log.Warn(what, "names", names, "first_reason", idle[0].Why)
 }
 
 func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logger) (err error) {

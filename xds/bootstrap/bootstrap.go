@@ -45,9 +45,14 @@ type Config struct {
 
 	Listeners []StaticListener
 	Clusters  []StaticCluster
-	// Skipped names the static listeners that need HTTP: they are accepted and
-	// not bound. The owner of the log warns once for each.
-	Skipped []string
+	// HTTP are the static listeners that need HTTP: they are shown and not bound.
+	// The owner of the log warns once for all.
+	HTTP []Idle
+	// Reserved are the static clusters that only connections of Sluice's own can be
+	// made to: one to a control plane may use what traffic cannot yet. No static
+	// listener names any; a connection that a later listener sends there ends as it
+	// does without that cluster. The owner of the log warns once for all.
+	Reserved []Idle
 
 	// LDS and CDS are nil if the file does not ask for them.
 	LDS, CDS *Source
@@ -79,6 +84,13 @@ type StaticCluster struct {
 	Value *api.Cluster
 	Any   *anypb.Any
 	Notes resource.Notes
+}
+
+// Idle is a static resource that no traffic goes through.
+type Idle struct {
+	Name string
+	Any  *anypb.Any
+	Why  error
 }
 
 // Source is where a kind of resource comes from. Only ADS is built.

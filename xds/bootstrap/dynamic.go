@@ -86,6 +86,15 @@ func (c *Config) ads(path string, p *corev3.ApiConfigSource) (*ADS, error) {
 // connected to.
 func (c *Config) service(path string, g *corev3.GrpcService) (transport.Service, error) {
 	s := transport.Service{Cluster: g.GetEnvoyGrpc().GetClusterName(), Authority: g.GetEnvoyGrpc().GetAuthority()}
+	if p := g.GetGoogleGrpc(); p != nil {
+		own, service, err := transport.ReadGoogle(p)
+		if err != nil {
+			return s, fmt.Errorf("%s.google_grpc.%w", path, err)
+		}
+		s = service
+		s.Cluster = path + ".google_grpc" // no cluster of the file is called so
+		c.ControlPlanes[s.Cluster] = own
+	}
 	for _, h := range g.GetInitialMetadata() {
 		v := h.GetValue()
 		if v == "" {

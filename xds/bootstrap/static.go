@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -16,7 +20,14 @@ import (
 
 // static decodes static_resources by the decoders of the dynamic ones.
 func (c *Config) static(o Options) error {
-	clusters := map[string]bool{}
+	clusters, routed := map[string]bool{}, routed(c.Proto.GetStaticResources().GetListeners())
+	secrets := map[string]*tlsv3.Secret{}
+	for i, s := range c.Proto.GetStaticResources().GetSecrets() {
+		if err := resource.Constraint(s); err != nil {
+			return fmt.Errorf("%s: %w", place("secrets", i, s.GetName()), err)
+		}
+		secrets[s.GetName()] = s
+	}
 	c.ControlPlanes, c.unfit = map[string]*transport.Cluster{}, map[string]error{}
 	for i, p := range c.Proto.GetStaticResources().GetClusters() {
 		place := place("clusters", i, p.GetName())
@@ -25,20 +36,27 @@ func (c *Config) static(o Options) error {
 			return fmt.Errorf("%s: %w", place, file.OneLine(err))
 		}
 		name, v, notes, err := resource.Cluster(a)
-		if err == nil {
-			err = tolerate(notes.Unknown, o)
-		}
-		switch {
-		case err != nil:
-			return fmt.Errorf("%s: %w", place, err)
-		case clusters[name]:
+		if clusters[name] {
 			return fmt.Errorf("%s: cluster manager: duplicate cluster '%s'", place, name)
 		}
 		clusters[name] = true
-		if p, err := transport.Read(p); err != nil {
-			c.unfit[name] = err
+		if err == nil {
+			err = tolerate(notes.Unknown, o)
+		}
+		if errors.Is(err, resource.ErrConstraint) {
+			return fmt.Errorf("%s: %w", place, err)
+		}
+		if plane, planeErr := transport.Read(p, secrets); planeErr == nil {
+			c.ControlPlanes[name] = plane
 		} else {
-			c.ControlPlanes[name] = p
+			c.unfit[name] = planeErr
+		}
+		if err != nil {
+			if c.ControlPlanes[name] == nil || routed[name] || notes.Unknown > 0 {
+				return fmt.Errorf("%s: %w", place, err)
+			}
+			c.Reserved = append(c.Reserved, Idle{Name: name, Any: a, Why: err})
+			continue
 		}
 		v.Static = true
 		c.Clusters = append(c.Clusters, StaticCluster{Value: v, Any: a, Notes: notes})
@@ -58,7 +76,7 @@ func (c *Config) static(o Options) error {
 			if name == "" {
 				name = fmt.Sprintf("static_resources.listeners[%d]", i)
 			}
-			c.Skipped = append(c.Skipped, name)
+			c.HTTP = append(c.HTTP, Idle{Name: name, Any: a, Why: err})
 			continue
 		}
 		if err != nil {
@@ -74,6 +92,26 @@ func (c *Config) static(o Options) error {
 		c.Listeners = append(c.Listeners, StaticListener{Value: v, Any: a, Notes: notes})
 	}
 	return nil
+}
+
+// routed are the clusters that listeners send connections to.
+func routed(listeners []*listenerv3.Listener) map[string]bool {
+	out := map[string]bool{}
+	for _, l := range listeners {
+		for _, c := range append(slices.Clip(l.GetFilterChains()), l.GetDefaultFilterChain()) {
+			for _, f := range c.GetFilters() {
+				t := &tcpproxyv3.TcpProxy{}
+				if f.GetTypedConfig().UnmarshalTo(t) != nil {
+					continue
+				}
+				out[t.GetCluster()] = true
+				for _, w := range t.GetWeightedClusters().GetClusters() {
+					out[w.GetName()] = true
+				}
+			}
+		}
+	}
+	return out
 }
 
 func place(kind string, i int, name string) string {

@@ -36,8 +36,8 @@ func bootstrapPolicies() policies {
 		"envoy.config.bootstrap.v3.Bootstrap.StaticResources": policy{}.
 			// Each is decoded as the resource that it is.
 			fields(built, "listeners", "clusters").
-			// Read by TLS, which is refused.
-			fields(noted, "secrets"),
+			// Read by the TLS of connections to control planes (xds/transport).
+			fields(built, "secrets"),
 		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": policy{}.
 			fields(inside, "lds_config", "cds_config", "ads_config").
 			fields(refused, "lds_resources_locator", "cds_resources_locator"),
@@ -60,9 +60,9 @@ func bootstrapPolicies() policies {
 			judge(oneOf(int32(corev3.ApiVersion_AUTO), int32(corev3.ApiVersion_V3)), "transport_api_version").
 			fields(noted, "refresh_delay", "request_timeout", "rate_limit_settings", "config_validators"),
 		"envoy.config.core.v3.GrpcService": policy{}.
-			fields(built, "initial_metadata").
+			// xds/transport reads google_grpc and refuses what it cannot do.
+			fields(built, "initial_metadata", "google_grpc").
 			fields(inside, "envoy_grpc").
-			fields(refused, "google_grpc").
 			fields(noted, "timeout", "retry_policy"),
 		"envoy.config.core.v3.GrpcService.EnvoyGrpc": policy{}.
 			fields(built, "cluster_name", "authority").

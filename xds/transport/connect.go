@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -9,39 +10,70 @@ import (
 
 const defaultConnectTimeout = 5 * time.Second
 
+// errNoEndpoint is Envoy's text for a cluster that has none.
+var errNoEndpoint = errors.New("no healthy upstream")
+
+// target is an endpoint with its address.
+type target struct {
+	Endpoint
+	host string // that the address was resolved from
+}
+
 // wire is a connection that is ready for HTTP.
 type wire struct {
 	net.Conn
-	to Endpoint
+	to      target
+	secured bool
 }
 
-// connect makes one attempt at one endpoint.
-func (p *peer) connect(ctx context.Context, _ string) (*wire, error) {
-	to := p.next()
+// connect makes one attempt at one endpoint; alpn is what will be spoken.
+func (p *peer) connect(ctx context.Context, alpn string) (*wire, error) {
+	to, err := p.next(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to control plane: cluster %s: %w", p.Name, err)
+	}
+	c, err := p.dial(ctx, to)
+	if err != nil {
+		return nil, fmt.Errorf("connect to control plane: cluster %s: %w", p.Name, err)
+	}
+	if p.TLS == nil {
+		return &wire{Conn: c, to: to}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.timeout())
+	defer cancel()
+	s, err := p.TLS.secure(ctx, c, to.host, alpn)
+	if err != nil {
+		_ = c.Close() // the error that counts is err
+		return nil, fmt.Errorf("connect to control plane: cluster %s: %w with %s: %w", p.Name, ErrTLS, to, err)
+	}
+	return &wire{Conn: s, to: to, secured: true}, nil
+}
+
+func (p *peer) dial(ctx context.Context, to target) (net.Conn, error) {
 	d := net.Dialer{Timeout: p.timeout(), KeepAliveConfig: p.TCP}
 	if !p.TCP.Enable {
 		d.KeepAlive = -1 // Go's own default is on
 	}
-	network, address := "tcp", to.String()
 	if to.Path != "" {
-		network, address = "unix", to.Path
-	} else if p.Source.IsValid() {
+		return d.DialContext(ctx, "unix", to.Path)
+	}
+	if p.Source.IsValid() {
 		d.LocalAddr = &net.TCPAddr{IP: p.Source.AsSlice()}
 	}
-	c, err := d.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, fmt.Errorf("connect to control plane: cluster %s: %w", p.Name, err)
-	}
-	return &wire{Conn: c, to: to}, nil
+	return d.DialContext(ctx, "tcp", to.String())
 }
 
 // next is the endpoint whose turn it is.
-func (p *peer) next() Endpoint {
+func (p *peer) next(ctx context.Context) (target, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e := p.Endpoints[p.turn%len(p.Endpoints)]
+	all, err := p.candidates(ctx)
+	if err != nil {
+		return target{}, err
+	}
+	t := all[p.turn%len(all)]
 	p.turn++
-	return e
+	return t, nil
 }
 
 func (p *peer) timeout() time.Duration {

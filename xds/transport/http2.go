@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"os"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -58,7 +57,24 @@ func (p *peer) http2(w *wire, s Service) (Conn, error) {
 	return &conn{ClientConn: g, raw: w.Conn, s: s}, nil
 }
 
-func (w *wire) credentials() credentials.TransportCredentials { return insecure.NewCredentials() }
+func (w *wire) credentials() credentials.TransportCredentials {
+	if w.secured {
+		return handshaken{insecure.NewCredentials()}
+	}
+	return insecure.NewCredentials()
+}
+
+// handshaken are credentials for a connection that is secured already; gRPC sends
+// `:scheme: https` by their name.
+type handshaken struct {
+	credentials.TransportCredentials
+}
+
+func (handshaken) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
+}
+
+func (h handshaken) Clone() credentials.TransportCredentials { return h }
 
 // Close closes the connection also where gRPC has not taken it yet.
 func (c *conn) Close() error {
@@ -90,7 +106,7 @@ func (s Service) outgoing(ctx context.Context) (context.Context, error) {
 		ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(kv[0]), kv[1])
 	}
 	for _, t := range s.Tokens {
-		b, err := os.ReadFile(t.File)
+		b, err := readData(t.value)
 		if err != nil {
 			return nil, fmt.Errorf("read token: %w", err)
 		}

@@ -10,12 +10,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
 )
 
@@ -37,18 +37,24 @@ type Service struct {
 	Authority string
 	// Metadata are header names and values, in order.
 	Metadata [][2]string
-	// Tokens are headers whose values are read from files, each time anew.
+	// Tokens are headers whose values are read anew for each stream.
 	Tokens []Token
 }
 
-// Token is a header with a secret that lies in a file.
-type Token struct{ Header, Prefix, File string }
+// Token is a header with a secret that lies in a file, most often.
+type Token struct {
+	Header, Prefix string
+	value          *corev3.DataSource
+}
 
 // Cluster is a static cluster, as connections of Sluice's own use it.
 type Cluster struct {
 	Name string
-	// Endpoints are tried in turn, one per connection; at least one.
+	// Endpoints are tried in turn, one per connection.
 	Endpoints []Endpoint
+	DNS       DNS
+	// TLS is nil for plaintext.
+	TLS *TLS
 	// ConnectTimeout bounds each of resolving, connecting and TLS; 5 s if 0.
 	ConnectTimeout time.Duration
 	// KeepAlive is the HTTP/2 ping; none if its Interval is 0.
@@ -87,31 +93,35 @@ type KeepAlive struct{ Interval, Timeout time.Duration }
 type Options struct {
 	// Clusters by name. They are not changed.
 	Clusters map[string]*Cluster
-	Log      *slog.Logger
+	// Resolver resolves names; the system's if nil.
+	Resolver *net.Resolver
 }
 
 // Dialer makes connections to control planes. Its methods may be called from any
 // goroutine.
 type Dialer struct {
-	o Options
-
-	mu    sync.Mutex
-	peers map[string]*peer
+	peers map[string]*peer // never changed
 }
 
 // peer is what is kept of a cluster from one connection to the next.
 type peer struct {
 	*Cluster
 
-	mu   sync.Mutex
-	turn int // of the next connection
+	lookup lookup
+
+	mu      sync.Mutex // also held while names are resolved
+	turn    int        // of the next connection
+	answers map[string]answer
 }
 
 // New returns a Dialer, which needs no closing.
 func New(o Options) *Dialer {
-	d := &Dialer{o: o, peers: make(map[string]*peer, len(o.Clusters))}
+	if o.Resolver == nil {
+		o.Resolver = net.DefaultResolver
+	}
+	d := &Dialer{peers: make(map[string]*peer, len(o.Clusters))}
 	for name, c := range o.Clusters {
-		d.peers[name] = &peer{Cluster: c}
+		d.peers[name] = &peer{Cluster: c, lookup: o.Resolver.LookupNetIP, answers: map[string]answer{}}
 	}
 	return d
 }
@@ -152,8 +162,6 @@ func (d *Dialer) HTTP(ctx context.Context, cluster string) (net.Conn, error) {
 }
 
 func (d *Dialer) peer(name string) (*peer, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if p := d.peers[name]; p != nil {
 		return p, nil
 	}
