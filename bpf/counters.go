@@ -15,6 +15,7 @@ var exitNames = [...]string{
 	spliceExitEXIT_NO_SEQ:     "no_seq",
 	spliceExitEXIT_NO_TARGET:  "no_target",
 	spliceExitEXIT_FULL:       "full",
+	spliceExitEXIT_BUDGET:     "budget",
 	spliceExitEXIT_REFUSED:    "refused",
 }
 

@@ -4,5 +4,5 @@ package bpf
 // BPF2GO_STRIP name the pinned compiler (see the Makefile); -nostdinc and the
 // vendored headers make the bytes the same on every machine.
 
-//go:generate go tool bpf2go -tags linux -target bpfel -type exit -type event -type mode -type basis -type direction splice splice.bpf.c -- -mcpu=v3 -O2 -nostdinc -Wall -Werror -Iheaders
+//go:generate go tool bpf2go -tags linux -target bpfel -type exit -type event -type mode -type basis -type direction -type budget splice splice.bpf.c -- -mcpu=v3 -O2 -nostdinc -Wall -Werror -Iheaders
 //go:generate go tool bpf2go -tags linux -target bpfel syscalls syscalls.bpf.c -- -mcpu=v3 -O2 -nostdinc -Wall -Werror -Iheaders

@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"unsafe"
@@ -32,6 +33,7 @@ type Splice struct {
 	objects spliceObjects
 	attach  *link.RawLink
 	words   []byte // the directions map, mapped for life
+	budget  []byte // the budgets map
 	rings   []*Ring
 
 	mu   sync.Mutex
@@ -88,6 +90,11 @@ func Load(workers int) (s *Splice, err error) {
 	if err != nil {
 		return s, fmt.Errorf("map directions: %w", err)
 	}
+	s.budget, err = unix.Mmap(s.objects.Budgets.FD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return s, fmt.Errorf("map budget: %w", err)
+	}
+	s.SetBudget(math.MaxInt64)
 	for i := range workers {
 		r, err := newRing(spec.Maps[spliceMapRings].InnerMap)
 		if err != nil {
@@ -118,6 +125,10 @@ func (s *Splice) Close() error {
 	if s.words != nil {
 		errs = append(errs, unix.Munmap(s.words))
 		s.words = nil
+	}
+	if s.budget != nil {
+		errs = append(errs, unix.Munmap(s.budget))
+		s.budget = nil
 	}
 	errs = append(errs, s.objects.Close())
 	return errors.Join(errs...)

@@ -42,6 +42,7 @@ func (s *Splice) NewSlot(worker int, source int, target uint64, limit uint32) (*
 	}
 	dir := s.direction(index)
 	generation := atomic.LoadUint32(&dir.Generation) + 1
+	s.settle(dir)
 	*dir = spliceDirection{Target: target, Limit: limit, Worker: uint32(worker), Generation: generation}
 	slot := &Slot{splice: s, dir: dir, index: index, source: cookie, fd: uint64(source)}
 	if err := s.objects.Slots.Put(cookie, index); err != nil {
@@ -54,6 +55,7 @@ func (s *Splice) NewSlot(worker int, source int, target uint64, limit uint32) (*
 // Free gives the slot back. The source must be closed, or never have been
 // intercepted.
 func (s *Slot) Free() error {
+	s.Settle()
 	err := s.splice.objects.Slots.Delete(s.source)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		err = nil

@@ -44,6 +44,7 @@ enum exit {
 	EXIT_NO_SEQ,	/* the source's sequence could not be read */
 	EXIT_NO_TARGET, /* the destination is gone */
 	EXIT_FULL,	/* the destination's backlog is at its limit */
+	EXIT_BUDGET,	/* all backlogs together are at theirs */
 	EXIT_REFUSED,	/* the redirect was refused */
 	EXIT_MAX,
 };
@@ -79,7 +80,20 @@ struct direction {
 	__u32 next;	   /* sequence number that the next byte must have */
 	__u32 broken;
 	__u32 max_backlog; /* highest payload seen in the destination's backlog */
-	__u32 verdict_pad[15];
+	__u32 verdict_pad0;
+	__u64 charged;	   /* to the budget, for the backlog last seen; user space
+			    * takes it back when it knows that the backlog is gone */
+	__u32 verdict_pad[12];
+};
+
+/* What all backlogs together may hold and do hold, in bytes of memory. Nothing
+ * in the kernel accounts for them: no socket, no tcp_mem, no cgroup. */
+struct budget {
+	__u64 limit;
+	__u64 user_pad[7];
+
+	__u64 charged;
+	__u64 verdict_pad[7];
 };
 
 /* Hand-written CO-RE views of the kernel's own structs. */
@@ -128,6 +142,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct direction);
 } directions SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct budget);
+} budgets SEC(".maps");
 
 /* One ring per worker, so that a wake-up reaches the right loop at once. A
  * record is a __u64: slot, and its generation in the upper half. */
@@ -221,6 +243,22 @@ static __always_inline long trim(struct __sk_buff *skb, struct direction *d, __u
 	return off > 0 ? -1 : (long)skb->len;
 }
 
+/* Books what this direction's backlog holds, and tells whether there is room for
+ * more. A backlog that is empty and was costs nothing: no word is shared. */
+static __always_inline int charge(struct direction *d, __u64 owed)
+{
+	__u32 zero = 0;
+
+	if (owed == 0 && *(volatile __u64 *)&d->charged == 0)
+		return 1;
+	struct budget *b = bpf_map_lookup_elem(&budgets, &zero);
+	if (!b)
+		return 0;
+	__u64 had = __sync_lock_test_and_set(&d->charged, owed);
+	__s64 total = __sync_fetch_and_add(&b->charged, owed - had) + owed - had;
+	return owed == 0 || total <= (__s64)b->limit;
+}
+
 SEC("sk_skb/stream_verdict")
 int splice(struct __sk_buff *skb)
 {
@@ -290,9 +328,16 @@ int splice(struct __sk_buff *skb)
 	if (backlog > (__s32)d->max_backlog)
 		d->max_backlog = backlog;
 	/* Memory, not payload: a one-byte segment costs a thousand times its length. */
-	if (backlog > 0 && (__u64)backlog * k->truesize > (__u64)d->limit * len) {
+	__u64 owed = backlog > 0 ? (__u64)backlog * k->truesize / len : 0;
+	int full = owed > d->limit;
+	int room = charge(d, full ? d->limit : owed);
+	if (full) {
 		d->overflows++;
 		return pass(d, slot, len, EXIT_FULL);
+	}
+	if (!room) {
+		d->overflows++;
+		return pass(d, slot, len, EXIT_BUDGET);
 	}
 
 	/* A key that is not in the map would mean SK_DROP: acked bytes, gone. */

@@ -21,27 +21,37 @@ const (
 	spliceBasisBASIS_FULL spliceBasis = 2
 )
 
-type spliceDirection struct {
+type spliceBudget struct {
 	_          structs.HostLayout
-	Target     uint64
-	Written    uint64
-	Mode       spliceMode
-	Limit      uint32
-	Worker     uint32
-	Generation uint32
-	UserPad    [4]uint64
-	Redirected uint64
-	Passed     uint64
-	Last       uint64
-	Segments   uint64
-	Overflows  uint64
-	Trimmed    uint64
-	Basis      spliceBasis
-	Base       uint32
-	Next       uint32
-	Broken     uint32
-	MaxBacklog uint32
-	VerdictPad [15]uint32
+	Limit      uint64
+	UserPad    [7]uint64
+	Charged    uint64
+	VerdictPad [7]uint64
+}
+
+type spliceDirection struct {
+	_           structs.HostLayout
+	Target      uint64
+	Written     uint64
+	Mode        spliceMode
+	Limit       uint32
+	Worker      uint32
+	Generation  uint32
+	UserPad     [4]uint64
+	Redirected  uint64
+	Passed      uint64
+	Last        uint64
+	Segments    uint64
+	Overflows   uint64
+	Trimmed     uint64
+	Basis       spliceBasis
+	Base        uint32
+	Next        uint32
+	Broken      uint32
+	MaxBacklog  uint32
+	VerdictPad0 uint32
+	Charged     uint64
+	VerdictPad  [12]uint32
 }
 
 type spliceEvent uint32
@@ -67,8 +77,9 @@ const (
 	spliceExitEXIT_NO_SEQ     spliceExit = 8
 	spliceExitEXIT_NO_TARGET  spliceExit = 9
 	spliceExitEXIT_FULL       spliceExit = 10
-	spliceExitEXIT_REFUSED    spliceExit = 11
-	spliceExitEXIT_MAX        spliceExit = 12
+	spliceExitEXIT_BUDGET     spliceExit = 11
+	spliceExitEXIT_REFUSED    spliceExit = 12
+	spliceExitEXIT_MAX        spliceExit = 13
 )
 
 type spliceMode uint32
@@ -82,6 +93,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	spliceMapBudgets     = "budgets"
 	spliceMapDirections  = "directions"
 	spliceMapEvents      = "events"
 	spliceMapExits       = "exits"
@@ -141,6 +153,7 @@ type spliceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type spliceMapSpecs struct {
+	Budgets     *ebpf.MapSpec `ebpf:"budgets"`
 	Directions  *ebpf.MapSpec `ebpf:"directions"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Exits       *ebpf.MapSpec `ebpf:"exits"`
@@ -176,6 +189,7 @@ func (o *spliceObjects) Close() error {
 //
 // It can be passed to loadSpliceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type spliceMaps struct {
+	Budgets     *ebpf.Map `ebpf:"budgets"`
 	Directions  *ebpf.Map `ebpf:"directions"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Exits       *ebpf.Map `ebpf:"exits"`
@@ -187,6 +201,7 @@ type spliceMaps struct {
 
 func (m *spliceMaps) Close() error {
 	return _SpliceClose(
+		m.Budgets,
 		m.Directions,
 		m.Events,
 		m.Exits,

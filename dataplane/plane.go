@@ -29,8 +29,11 @@ type Options struct {
 	Concurrency int
 	// Splice is auto, always or off; empty means auto.
 	Splice string
-	Stats  *stats.Store
-	Log    *slog.Logger
+	// SpliceMemory bounds what all splices may hold in the kernel beside their
+	// sockets, in bytes; 0 means an eighth of the machine's memory.
+	SpliceMemory uint64
+	Stats        *stats.Store
+	Log          *slog.Logger
 }
 
 // Plane is the data plane. Its methods are safe for concurrent use.
@@ -71,7 +74,7 @@ func New(o Options) (*Plane, error) {
 	p := &Plane{stats: o.Stats, log: o.Log, listeners: map[string]*listener{}, sockets: map[socketPlace]*bound{}}
 	p.clusters.Store(&map[string]*upstream.Cluster{})
 	p.spliceStats = o.Stats.Scope("splice")
-	p.splice, p.status = prepareSplice(o.Concurrency, mode, o.Log)
+	p.splice, p.status = prepareSplice(&o, mode)
 	for i := range o.Concurrency {
 		if err := p.addWorker(i, mode); err != nil {
 			p.Close()

@@ -1,23 +1,23 @@
 package dataplane
 
 import (
-	"log/slog"
-
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/selftest"
+	"golang.org/x/sys/unix"
 )
 
 // prepareSplice loads the kernel path and tests it. Nil means that every pair
 // relays, for the reason in the status.
-func prepareSplice(workers int, mode pair.Mode, log *slog.Logger) (*bpf.Splice, api.SpliceStatus) {
+func prepareSplice(o *Options, mode pair.Mode) (*bpf.Splice, api.SpliceStatus) {
+	log := o.Log
 	status := api.SpliceStatus{Mode: mode.String()}
 	if mode == pair.Off {
 		status.Reason = "operator: splice off"
 		return nil, status
 	}
-	splice, err := bpf.Load(workers)
+	splice, err := bpf.Load(o.Concurrency)
 	if err != nil {
 		status.Reason = err.Error()
 		log.Warn("splice is unavailable, every connection is relayed", "reason", err)
@@ -31,8 +31,27 @@ func prepareSplice(workers int, mode pair.Mode, log *slog.Logger) (*bpf.Splice, 
 		splice.Close()
 		return nil, status
 	}
+	budget := o.SpliceMemory
+	if budget == 0 {
+		budget = totalMemory() / memoryShare
+	}
+	splice.SetBudget(budget)
 	status.Available = true
 	return splice, status
+}
+
+// memoryShare of the machine's memory may be in backlogs, unless the operator
+// says otherwise.
+const memoryShare = 8
+
+// totalMemory is the machine's, in bytes. What the verdict hands over is charged
+// to no cgroup, so that no cgroup's limit would be the right one.
+func totalMemory() uint64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 8 << 30
+	}
+	return info.Totalram * uint64(info.Unit)
 }
 
 // flushSplice copies what the verdict and the pairs counted to the store, under
@@ -46,9 +65,18 @@ func (p *Plane) flushSplice() {
 	for name, n := range total.Named() {
 		sc.Gauge(name).Set(n)
 	}
+	if m, err := pair.TCPMemory(); err != nil {
+		p.log.Error("read TCP's memory", "error", err)
+	} else {
+		sc.Gauge("tcp_memory_pages").Set(m.Used)
+		sc.Gauge("tcp_memory_pressure_pages").Set(m.Pressure)
+	}
 	if p.splice == nil {
 		return
 	}
+	limit, charged := p.splice.Budget()
+	sc.Gauge("backlog_bytes").Set(charged)
+	sc.Gauge("backlog_limit_bytes").Set(limit)
 	counted, err := p.splice.Counters()
 	if err != nil {
 		p.log.Error("read splice counters", "error", err)

@@ -21,6 +21,7 @@ type options struct {
 	adminAddressPath                         string
 	allowUnknownStatic, allowUnknown         bool
 	splice                                   string
+	spliceMemory                             uint64
 	envoyVersion                             string
 	all                                      map[string]string // as given, by name
 	idle                                     []string          // given and without meaning here
@@ -84,6 +85,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.allowUnknownStatic, "allow-unknown-static-fields", false, "accept fields of the bootstrap that are not known")
 	f.BoolVar(&o.allowUnknown, "allow-unknown-fields", false, "the same, by its older name")
 	f.StringVar(&o.splice, "splice", "auto", "path of the bytes: auto, always (spliced) or off (relayed)")
+	f.Uint64Var(&o.spliceMemory, "splice-memory", 0, "bytes that all splices together may hold in the kernel beside their sockets (default: an eighth of the memory)")
 	f.StringVar(&o.envoyVersion, "envoy-version", "1.40.0", "the Envoy version that --version names")
 
 	idle := func(name string) { _ = f.SetAnnotation(name, idleMark, nil) }

@@ -95,7 +95,7 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 			}
 		}
 	}
-	plane, err := dataplane.New(dataplane.Options{Concurrency: workers, Splice: o.splice, Stats: store, Log: log.Logger})
+	plane, err := dataplane.New(dataplane.Options{Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Stats: store, Log: log.Logger})
 	if err != nil {
 		return err
 	}

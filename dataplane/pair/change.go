@@ -15,6 +15,7 @@ const (
 	reasonBulk       = "bulk"
 	reasonSmall      = "small pieces"
 	reasonNoPipe     = "no pipe to be had"
+	reasonMemory     = "TCP is short of memory"
 	reasonHalfClosed = "half-closed"
 	reasonInsert     = "kernel refused the socket"
 	reasonNoSlot     = "splice maps are full"
@@ -32,6 +33,11 @@ func (d *direction) promote() bool {
 		if d.src.fin || d.dst.fin {
 			d.reason = reasonHalfClosed
 		}
+		return false
+	}
+	if p.set.pressed() {
+		p.set.Pressed.Add(1)
+		d.reason = reasonMemory
 		return false
 	}
 	if err := p.adopt(); err != nil {
@@ -102,6 +108,7 @@ func (d *direction) bury() {
 	if d.slot == nil {
 		return
 	}
+	d.look()
 	delete(d.p.set.bySlot, d.slot.Index())
 	if err := d.slot.Free(); err != nil {
 		d.p.set.log.Error("free slot", "error", err)
@@ -133,7 +140,10 @@ func (d *direction) moved(to api.Path, reason string) {
 	d.changes++
 	d.changed = d.p.set.worker.Now()
 	d.traffic = traffic{}
-	d.seen = scanned{}
+	if d.slot != nil {
+		d.look()
+		d.seen.quiet = 0
+	}
 }
 
 // shift moves a direction that holds no byte between recv and splice(2). Both
@@ -160,7 +170,7 @@ func (d *direction) demote(to api.Path, reason string) {
 	d.leaving, d.to = true, to
 	d.reason = reason
 	d.slot.SetSplice(false)
-	d.p.backoff = 0
+	d.backoff = 0
 	d.pumpSplice()
 }
 

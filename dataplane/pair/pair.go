@@ -79,7 +79,6 @@ type Pair struct {
 
 	active    int64 // when user space last saw a byte
 	poll      loop.Timer
-	backoff   time.Duration
 	idle      loop.Timer
 	deadline  int64 // of a pair whose one end has failed
 	adopted   bool
@@ -124,6 +123,10 @@ type direction struct {
 	reading, awaiting bool
 	// done: the end of the stream was handed on, or cannot be any more.
 	done bool
+
+	// due is when the direction is pumped without an event, 0 for never.
+	due     int64
+	backoff time.Duration
 
 	splice
 }
@@ -185,7 +188,7 @@ func (e *end) Ready(events uint32) {
 	}
 	if events&unix.EPOLLOUT != 0 && !p.closed {
 		out.awaiting = false
-		p.backoff = 0
+		out.backoff = 0
 		out.pump()
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 && !p.closed && !in.done {
@@ -200,7 +203,7 @@ func (e *end) Ready(events uint32) {
 		p.set.worker.Del(e.fd)
 		e.watched = false
 		if !in.done {
-			p.pollSoon()
+			in.pollSoon()
 		}
 	}
 	p.watch()
@@ -287,7 +290,7 @@ func (p *Pair) fail(e *end) {
 	}
 	in.pump()
 	if !p.closed {
-		p.pollSoon()
+		p.arm()
 	}
 }
 
@@ -305,7 +308,7 @@ func (d *direction) finish() {
 		// An RST discards what the other side's TCP has not sent yet: let it
 		// go out first, but do not wait for a reader that does not read.
 		if q, err := outq(d.dst.fd); err == 0 && q > 0 && p.set.worker.Now() < p.deadline {
-			p.pollSoon()
+			d.pollSoon()
 			return
 		}
 		p.close(p.broken, true)
@@ -326,39 +329,6 @@ func (d *direction) finish() {
 	if p.direction[0].done && p.direction[1].done {
 		p.close(Complete, false)
 	}
-}
-
-func (p *Pair) polled() {
-	if p.deadline != 0 && p.set.worker.Now() >= p.deadline {
-		p.close(p.broken, true)
-		return
-	}
-	for i := range p.direction {
-		d := &p.direction[i]
-		if d.path == api.PathSplice || d.src.fin {
-			d.pump()
-		}
-	}
-	if p.deadline != 0 && !p.closed {
-		p.pollSoon() // the grace ends, whatever else does not happen
-	}
-	p.watch()
-}
-
-// pollSoon has the pair pumped again without an event: after 200 us, then at
-// growing intervals: what is owed has other ways to be noticed, and this one is
-// there for when they fail.
-func (p *Pair) pollSoon() {
-	if p.poll.Armed() {
-		return
-	}
-	switch {
-	case p.backoff == 0:
-		p.backoff = 200 * time.Microsecond
-	case p.backoff < longestPoll:
-		p.backoff = min(2*p.backoff, longestPoll)
-	}
-	p.set.worker.After(&p.poll, p.backoff)
 }
 
 func (p *Pair) idled() {

@@ -107,6 +107,7 @@ func (d *direction) pumpPipe() {
 		p.active = s.worker.Now()
 		d.plain += uint64(n)
 		d.piped += uint64(n)
+		s.PipedBytes.Add(uint64(n))
 		d.traffic.saw(n)
 		tube.n, d.pipe = n, tube
 		if !d.empty() {

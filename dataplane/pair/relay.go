@@ -40,6 +40,7 @@ func (d *direction) pumpRelay() {
 		}
 		p.active = p.set.worker.Now()
 		d.plain += uint64(n)
+		p.set.RelayedBytes.Add(uint64(n))
 		d.traffic.saw(n)
 		if !d.give(buf[:n]) {
 			return
@@ -58,8 +59,8 @@ func (d *direction) pumpRelay() {
 func (d *direction) yield() {
 	d.choose(false)
 	if !d.src.watched && !d.p.closed {
-		d.p.backoff = 0
-		d.p.pollSoon()
+		d.backoff = 0
+		d.pollSoon()
 	}
 }
 

@@ -40,6 +40,7 @@ const (
 	maxMeanMessage = 16 << 10 // bytes
 	minMeanPipe    = 32 << 10 // bytes
 	bulkBytes      = 1 << 20  // since the last look
+	maxOverflows   = 64       // segments, since the last look
 	minStay        = int64(time.Second)
 	trafficWindow  = 64 // reads
 )
@@ -80,8 +81,11 @@ func (t *traffic) wantsPipe() bool { return t.reads >= minMessages && t.mean() >
 // is moved as fast by recv and send, and may be a conversation.
 func (t *traffic) leavesPipe() bool { return t.reads >= minMessages && t.mean() < maxMeanMessage }
 
-// wantsRelay decides for a spliced direction by what the verdict counted since
-// the last look, at least a scan period ago.
-func (m Mode) wantsRelay(bytes, segments uint64, stayed int64) bool {
-	return m == Auto && segments > 0 && bytes >= bulkBytes && bytes/segments > maxMeanMessage && stayed >= minStay
+// leavesSplice decides for a spliced direction by what the verdict counted since
+// the last look, a scan period ago.
+func (m Mode) leavesSplice(moved scanned, stayed int64) bool {
+	if m != Auto || moved.segments == 0 || stayed < minStay {
+		return false
+	}
+	return moved.bytes >= bulkBytes && (moved.bytes/moved.segments > maxMeanMessage || moved.overflows >= maxOverflows)
 }

@@ -11,17 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scanPeriod is how often spliced pairs are looked at, through shared memory and
-// without a system call each.
-const scanPeriod = time.Second
-
-// alwaysScanPeriod is the same where the rule has no say, and the scan is only
-// there to find what no wake-up told.
-const alwaysScanPeriod = 5 * time.Second
-
-// quietScans is how many scans a direction may be quiet before its source is
-// asked whether bytes came that the verdict never saw.
-const quietScans = 8
+const (
+	// scanPeriod is how often spliced pairs are looked at, through shared
+	// memory and without a system call each: for the rule, and for what a lost
+	// wake-up should have told.
+	scanPeriod = time.Second
+	// quietScans is how many scans a direction may be quiet before its source
+	// is asked whether bytes came that the verdict never saw.
+	quietScans = 8
+	// stuckAfter is how long a pair may owe bytes, with a destination that
+	// would take them and none moving, before it is reset.
+	stuckAfter = 30 * time.Second
+)
 
 // Set is the pairs of one worker and what they share.
 type Set struct {
@@ -41,6 +42,13 @@ type Set struct {
 	pipes   pipes
 	info    unix.TCPInfo
 	queued  int // of the last enqueued
+	// the last reading of TCP's memory: when, and what it said
+	memoryRead int64
+	pressure   bool
+
+	// replaced by tests, before the first pair
+	memory     func() (Memory, error)
+	stuckAfter time.Duration
 
 	Counters
 }
@@ -54,8 +62,11 @@ type Counters struct {
 	// were reset because nothing helped; Races the un-splices taken back;
 	// Faults the pairs that were reset because bytes did not add up.
 	Rescues, Stuck, Races, Faults atomic.Uint64
-	// NoPipe are the times that a direction found no pipe and relayed.
-	NoPipe atomic.Uint64
+	// NoPipe are the times that a direction found no pipe and relayed; Pressed
+	// those that it was not promoted because TCP was short of memory.
+	NoPipe, Pressed atomic.Uint64
+	// Bytes by the path that they took; those of the splice are a scan behind.
+	RelayedBytes, PipedBytes, SplicedBytes atomic.Uint64
 }
 
 // Totals are the counters of several sets, added up.
@@ -68,7 +79,8 @@ func (t *Totals) Add(c *Counters) {
 	}
 	for name, n := range map[string]*atomic.Uint64{
 		"promotions": &c.Promotions, "demotions": &c.Demotions, "refusals": &c.Refusals, "episodes": &c.Episodes,
-		"rescues": &c.Rescues, "stuck": &c.Stuck, "races": &c.Races, "faults": &c.Faults, "no_pipe": &c.NoPipe,
+		"rescues": &c.Rescues, "stuck": &c.Stuck, "races": &c.Races, "faults": &c.Faults, "no_pipe": &c.NoPipe, "memory_pressure": &c.Pressed,
+		"bytes_relay": &c.RelayedBytes, "bytes_pipe": &c.PipedBytes, "bytes_splice": &c.SplicedBytes,
 	} {
 		t.named[name] += n.Load()
 	}
@@ -79,8 +91,8 @@ func (t *Totals) Named() map[string]uint64 { return t.named }
 
 // scanned is what the scan saw last in a direction.
 type scanned struct {
-	bytes, segments uint64
-	quiet           int
+	bytes, segments, overflows uint64
+	quiet                      int
 }
 
 // NewSet makes the set of a worker. splice may be nil: then pairs relay, for the
@@ -89,7 +101,8 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, l
 	if mode == Off {
 		splice = nil
 	}
-	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, pairs: map[*Pair]struct{}{}, bySlot: map[uint32]*direction{}}
+	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, pairs: map[*Pair]struct{}{}, bySlot: map[uint32]*direction{},
+		memory: TCPMemory, stuckAfter: stuckAfter}
 	s.scan.F = s.scanSpliced
 	if splice != nil {
 		if err := w.Add(splice.Ring(w.ID).FD(), unix.EPOLLIN, wakeups{s}); err != nil {
@@ -97,13 +110,6 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, l
 		}
 	}
 	return s, nil
-}
-
-func (s *Set) scanPeriod() time.Duration {
-	if s.mode == Always {
-		return alwaysScanPeriod
-	}
-	return scanPeriod
 }
 
 func (s *Set) startReason() string {
@@ -156,7 +162,7 @@ func (w wakeups) Ready(uint32) {
 		if d == nil || d.slot.Generation() != generation || d.path != api.PathSplice || d.done || d.p.closed {
 			return
 		}
-		d.p.backoff = 0
+		d.backoff = 0
 		d.pumpSplice()
 		d.p.watch()
 	})
@@ -169,7 +175,7 @@ func (s *Set) track(p *Pair) {
 	p.scanIndex = len(s.spliced)
 	s.spliced = append(s.spliced, p)
 	if !s.scan.Armed() {
-		s.worker.After(&s.scan, s.scanPeriod())
+		s.worker.After(&s.scan, scanPeriod)
 	}
 }
 
@@ -199,7 +205,7 @@ func (s *Set) scanSpliced() {
 		p.watch()
 	}
 	if len(s.spliced) > 0 {
-		s.worker.After(&s.scan, s.scanPeriod())
+		s.worker.After(&s.scan, scanPeriod)
 	}
 }
 
@@ -208,28 +214,40 @@ func (d *direction) scan() {
 		return
 	}
 	s := d.p.set
-	if d.slot.Broken() || d.slot.Passed() != d.slot.Written() && !d.p.poll.Armed() {
-		d.p.backoff = 0
+	if d.slot.Broken() || d.slot.Passed() != d.slot.Written() && d.due == 0 && !d.reading && !d.awaiting && !d.holds() {
+		s.Rescues.Add(1)
+		d.backoff = 0
 		d.pumpSplice()
 		return
 	}
-	bytes, segments := d.slot.Redirected(), d.slot.Segments()
-	moved, by := bytes-d.seen.bytes, segments-d.seen.segments
-	if moved == 0 {
+	moved := d.look()
+	if moved.bytes == 0 {
 		if d.seen.quiet++; d.seen.quiet == 1 || d.seen.quiet%quietScans == 0 {
 			d.checkQuiet()
 		}
 		return
 	}
-	d.seen = scanned{bytes: bytes, segments: segments}
-	if s.mode.wantsRelay(moved, by, s.worker.Now()-d.changed) {
+	d.seen.quiet = 0
+	if s.mode.leavesSplice(moved, s.worker.Now()-d.changed) {
 		d.demote(api.PathPipe, reasonBulk)
 	}
+}
+
+// look returns what the verdict moved since the last look, and counts it.
+func (d *direction) look() (moved scanned) {
+	now := scanned{bytes: d.slot.Redirected(), segments: d.slot.Segments(), overflows: d.slot.Overflows(), quiet: d.seen.quiet}
+	moved = scanned{bytes: now.bytes - d.seen.bytes, segments: now.segments - d.seen.segments, overflows: now.overflows - d.seen.overflows}
+	d.seen = now
+	d.p.set.SplicedBytes.Add(moved.bytes)
+	return moved
 }
 
 // checkQuiet looks for bytes that came in while the verdict counted nothing: a
 // lost data_ready. A kick has the kernel look again.
 func (d *direction) checkQuiet() {
+	if d.slot.Charged() > 0 && d.drained() {
+		d.slot.Settle()
+	}
 	if d.src.fin || !d.probe() {
 		return
 	}

@@ -14,10 +14,6 @@ const (
 	// rescuePeriod is how often a pair that owes something is looked at
 	// although nothing woke it.
 	rescuePeriod = 100 * time.Millisecond
-	longestPoll  = time.Second
-	// stuckAfter is how long a pair may owe bytes, with a destination that
-	// would take them and none moving, before it is reset.
-	stuckAfter = 30 * time.Second
 )
 
 // splice is the kernel side of a direction. The zero value has none.
@@ -75,13 +71,14 @@ func (d *direction) pumpSplice() {
 			}
 			d.owned = true
 			d.awaiting = false
+			d.slot.Settle()
 			p.set.Episodes.Add(1)
 		}
 		if round++; round > spliceRounds {
 			d.reading = d.src.watched && !d.src.fin
 			if !d.reading || d.leaving {
-				p.backoff = 0
-				p.pollSoon()
+				d.backoff = 0
+				d.pollSoon()
 			}
 			return
 		}
@@ -142,7 +139,7 @@ func (d *direction) accepted(n int) {
 // rest leaves the direction to the verdict alone.
 func (d *direction) rest() {
 	d.reading, d.awaiting, d.owned = false, false, false
-	d.stalled, d.p.backoff = 0, 0
+	d.stalled, d.backoff = 0, 0
 }
 
 // probe takes the source's socket lock once, so that a verdict that was running
@@ -169,7 +166,7 @@ func (d *direction) kick() bool {
 // destination is full.
 func (d *direction) awaitDrain() {
 	d.reading = false
-	if d.p.backoff >= 3*time.Millisecond {
+	if d.backoff >= 3*time.Millisecond {
 		d.awaiting = true
 	}
 	d.rescue()
@@ -184,18 +181,18 @@ func (d *direction) rescue() {
 	full := p.set.queued > 0 // its peer is slow, or gone: TCP's own timers see to that
 	if d.stalled == 0 || progress != d.progress || full {
 		d.stalled, d.progress = now, progress
-	} else if now-d.stalled > int64(stuckAfter) {
+	} else if now-d.stalled > int64(p.set.stuckAfter) {
 		p.set.Stuck.Add(1)
 		p.fault(d, "no progress")
 		return
 	}
-	if p.backoff >= rescuePeriod {
+	if d.backoff >= rescuePeriod {
 		p.set.Rescues.Add(1)
 		if !d.kick() {
 			return
 		}
 	}
-	p.pollSoon()
+	d.pollSoon()
 }
 
 // balanced checks the ledger at an end; a difference resets the pair.
@@ -207,10 +204,10 @@ func (d *direction) balanced(finRead bool) bool {
 	if ok && missing == 0 {
 		return true
 	}
-	if missing > 0 && d.path == api.PathSplice && d.p.backoff < rescuePeriod {
+	if missing > 0 && d.path == api.PathSplice && d.backoff < rescuePeriod {
 		// Bytes may wait in the receive queue for a verdict that nobody ran.
 		if d.kick() {
-			d.p.pollSoon()
+			d.pollSoon()
 		}
 		return false
 	}

@@ -76,6 +76,7 @@ func with(splice *bpf.Splice, log *slog.Logger, step func(*rig) error) error {
 	if err != nil {
 		return err
 	}
+	set.IgnoreMemory()
 	go w.Run()
 	defer w.Close()
 	defer w.Do(func() { set.KillAll(); set.Close() })

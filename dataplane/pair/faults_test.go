@@ -1,0 +1,152 @@
+package pair
+
+import (
+	"errors"
+	"io"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/bpf"
+)
+
+// planted is a rig whose faults are meant, with one spliced pair.
+func planted(t *testing.T) (*rig, *testPair) {
+	r := newRig(t, Always, "tcp4")
+	r.faults = true
+	p := r.pair(nil)
+	pingPong(t, p.client, p.server, 3, 10)
+	return r, p
+}
+
+// The verdict passes bytes and its wake-up is lost: the scan finds them.
+func TestLostWakeupIsRescued(t *testing.T) {
+	r, p := planted(t)
+	r.w.Do(func() {
+		d := &p.direction[0]
+		bpf.Plant{Slot: d.slot}.LoseWakeups(true, 0)
+		d.slot.SetSplice(false)
+	})
+	p.client.Write([]byte("unheard"))
+	buf := make([]byte, 7)
+	p.server.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.ReadFull(p.server, buf); err != nil || string(buf) != "unheard" {
+		t.Fatalf("read %q, %v", buf, err)
+	}
+	counted, err := r.splice.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counted["event.wake_lost"] == 0 || r.set.Rescues.Load() == 0 {
+		t.Errorf("%d wake-ups lost, %d rescues", counted["event.wake_lost"], r.set.Rescues.Load())
+	}
+}
+
+// A pair that owes bytes which nothing brings is reset, and counted.
+func TestStuckPairIsReset(t *testing.T) {
+	r, p := planted(t)
+	r.w.Do(func() {
+		r.set.stuckAfter = 300 * time.Millisecond
+		p.direction[0].slot.AddWritten(-1) // as if a byte had been passed and not come
+	})
+	expectReset(t, p)
+	if r.set.Stuck.Load() != 1 {
+		t.Errorf("%d stuck", r.set.Stuck.Load())
+	}
+}
+
+// The verdict sees a gap: both sides are reset.
+func TestMissingBytesResetThePair(t *testing.T) {
+	r, p := planted(t)
+	r.w.Do(func() { bpf.Plant{Slot: p.direction[0].slot}.Expect(-1) })
+	p.client.Write([]byte("after the gap"))
+	expectReset(t, p)
+	if r.set.Faults.Load() != 1 {
+		t.Errorf("%d faults", r.set.Faults.Load())
+	}
+}
+
+// Bytes are dropped by the kernel, as a delete that races with a verdict does:
+// the ledger finds it at the end, and the end is no clean one.
+func TestLedgerTurnsALossIntoAReset(t *testing.T) {
+	r, p := planted(t)
+	r.w.Do(func() { bpf.Plant{Slot: p.direction[0].slot}.Expect(4) })
+	p.client.Write([]byte("lost"))
+	await(t, "the verdict drops them", func() bool {
+		counted, err := r.splice.Counters()
+		return err == nil && counted["exit.duplicate"] == 1
+	})
+	p.client.CloseWrite()
+	expectReset(t, p)
+}
+
+// The same at a change of path.
+func TestLedgerChecksTheWayBack(t *testing.T) {
+	r, p := planted(t)
+	r.w.Do(func() { bpf.Plant{Slot: p.direction[0].slot}.Expect(4) })
+	p.client.Write([]byte("lost"))
+	await(t, "the verdict drops them", func() bool {
+		counted, err := r.splice.Counters()
+		return err == nil && counted["exit.duplicate"] == 1
+	})
+	r.w.Do(func() { p.Force(0, api.PathRelay) })
+	expectReset(t, p)
+}
+
+func expectReset(t *testing.T, p *testPair) {
+	t.Helper()
+	if o := p.end(t); o != Fault {
+		t.Errorf("ended %v", o)
+	}
+	p.server.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := io.Copy(io.Discard, p.server); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("server read %v, want a reset", err)
+	}
+}
+
+func TestNothingIsPromotedUnderMemoryPressure(t *testing.T) {
+	r := newRig(t, Auto, "tcp4")
+	used := uint64(200)
+	r.w.Do(func() {
+		r.set.memory = func() (Memory, error) { return Memory{Used: used, Low: 50, Pressure: 100}, nil }
+	})
+	p := r.pair(nil)
+	pingPong(t, p.client, p.server, 100, 10)
+	if c := r.status(p); c.Request.Path != api.PathRelay || c.Request.Reason != reasonMemory || r.set.Pressed.Load() == 0 {
+		t.Errorf("request is on %v (%s), %d refused", c.Request.Path, c.Request.Reason, r.set.Pressed.Load())
+	}
+	// Between the marks pressure lasts; below the low one it is over.
+	for _, tt := range []struct {
+		used uint64
+		want bool
+	}{{80, true}, {40, false}, {80, false}, {101, true}} {
+		r.w.Do(func() {
+			used, r.set.memoryRead = tt.used, 0
+			if got := r.set.pressed(); got != tt.want {
+				t.Errorf("with %d pages: pressure %v", tt.used, got)
+			}
+		})
+	}
+	r.w.Do(func() { used, r.set.memoryRead = 40, 0 })
+	pingPong(t, p.client, p.server, 100, 10)
+	if c := r.status(p); c.Request.Path != api.PathSplice {
+		t.Errorf("request is on %v (%s)", c.Request.Path, c.Request.Reason)
+	}
+}
+
+func TestMemoryIsReadFromProc(t *testing.T) {
+	if _, err := TCPMemory(); err != nil {
+		t.Error(err)
+	}
+	var m Memory
+	stat := []byte("sockets: used 35\nTCP: inuse 14 orphan 1 tw 613 alloc 92 mem 157\nUDP: inuse 0 mem 9\n")
+	if err := m.parse([]byte("287901\t383869\t575802\n"), stat); err != nil || m != (Memory{157, 287901, 383869}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for _, bad := range [][2]string{{"1 2", string(stat)}, {"a b c", string(stat)}, {"1 2 3", "TCP: inuse 1\n"}, {"1 2 3", "TCP: mem x\n"}} {
+		if err := m.parse([]byte(bad[0]), []byte(bad[1])); err == nil {
+			t.Errorf("%q gives no error", bad)
+		}
+	}
+}
