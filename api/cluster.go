@@ -128,6 +128,15 @@ type Assignment struct {
 // Equal compares by content.
 func (a *Assignment) Equal(o *Assignment) bool { return a == o || reflect.DeepEqual(a, o) }
 
+// Hosts is the number of endpoints.
+func (a *Assignment) Hosts() int {
+	n := 0
+	for _, l := range a.Localities {
+		n += len(l.Endpoints)
+	}
+	return n
+}
+
 // Locality is a LocalityLbEndpoints.
 type Locality struct {
 	Region, Zone, SubZone string

@@ -70,6 +70,14 @@ func (l *Listener) StatName() string {
 // Equal compares by content.
 func (l *Listener) Equal(o *Listener) bool { return l == o || reflect.DeepEqual(l, o) }
 
+// EqualButChains tells whether l and o differ in their filter chains at most.
+func (l *Listener) EqualButChains(o *Listener) bool {
+	a, b := *l, *o
+	a.FilterChains, a.DefaultFilterChain = nil, nil
+	b.FilterChains, b.DefaultFilterChain = nil, nil
+	return a.Equal(&b)
+}
+
 // FilterChain is a match and the network filters of the connections it takes.
 type FilterChain struct {
 	Name  string

@@ -61,10 +61,13 @@ type Client struct {
 
 	// Run only from here.
 	fetches *fetches
+	ttls    *fetches // when resources end unless they are sent again
 	// withheld are the CDS responses whose answer waits for warm clusters.
 	withheld []answer
 	cdsDone  bool // answered or timed out, or not asked for
+	cdsAsked bool
 	ldsAsked bool
+	again    bool   // a changed cluster waits for endpoints that EDS was asked for before
 	edsEpoch uint64 // of the model, when EDS was last told what is wanted
 	live     bool   // Initialized is closed
 }
@@ -83,7 +86,7 @@ func New(o Options) (*Client, error) {
 	o.Workers = max(o.Workers, 1)
 	c := &Client{
 		o: o, figures: newFigures(o.Stats, o.Log), model: assemble.New(),
-		initialized: make(chan struct{}), made: time.Now(), versions: map[string]string{}, fetches: newFetches(),
+		initialized: make(chan struct{}), made: time.Now(), versions: map[string]string{}, fetches: newFetches(), ttls: newFetches(),
 	}
 	b := o.Bootstrap
 	if b.ADS == nil {
@@ -143,6 +146,7 @@ func (c *Client) stream(ctx context.Context, done chan<- struct{}) {
 
 func (c *Client) loop(ctx context.Context, events <-chan ads.Event) {
 	defer c.fetches.stop()
+	defer c.ttls.stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -151,6 +155,8 @@ func (c *Client) loop(ctx context.Context, events <-chan ads.Event) {
 			c.event(ctx, e)
 		case <-c.fetches.timer.C:
 			c.overdue(ctx)
+		case <-c.ttls.timer.C:
+			c.expired(ctx)
 		}
 	}
 }
@@ -167,19 +173,34 @@ func (c *Client) event(ctx context.Context, e ads.Event) {
 	}
 }
 
-// begin subscribes to what is wanted from the start: clusters and the endpoints
-// of static ones. Listeners come when those are known (Envoy starts LDS when the
-// cluster manager is initialised).
+// begin subscribes to what is wanted from the start: the endpoints of static
+// clusters. Clusters come when those are known, and listeners when the endpoints
+// of all clusters are (Envoy starts LDS when the cluster manager is initialised).
 func (c *Client) begin() {
-	if s := c.o.Bootstrap.CDS; s != nil && s.ADS {
-		c.figures.cds.started()
-		c.ads.Subscribe(clusterURL, nil)
-		c.fetches.start(fetch{clusterURL, ""}, s.InitialFetchTimeout)
-	} else {
-		c.cdsDone = true
+	for _, s := range c.o.Bootstrap.Clusters {
+		if s.Value.Discovery == api.EDS {
+			c.figures.of(s.Value).started()
+		}
 	}
 	c.wantEndpoints()
+	c.maybeClusters()
 	c.maybeListeners()
+}
+
+// maybeClusters asks for clusters once the static ones are warm.
+func (c *Client) maybeClusters() {
+	if c.cdsAsked || c.model.Warming() > 0 {
+		return
+	}
+	c.cdsAsked = true
+	s := c.o.Bootstrap.CDS
+	if s == nil || !s.ADS {
+		c.cdsDone = true
+		return
+	}
+	c.figures.cds.started()
+	c.ads.Subscribe(clusterURL, nil)
+	c.fetches.start(fetch{clusterURL, ""}, s.InitialFetchTimeout)
 }
 
 // maybeListeners asks for listeners once clusters and endpoints are there.
@@ -210,7 +231,7 @@ func (c *Client) goLive() {
 // versions count.
 func (c *Client) disconnected() {
 	c.figures.connected.Set(0)
-	if c.o.Bootstrap.CDS != nil {
+	if c.cdsAsked && c.o.Bootstrap.CDS != nil {
 		c.figures.cds.disconnected()
 	}
 	if c.ldsAsked && c.o.Bootstrap.LDS != nil {

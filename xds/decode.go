@@ -40,7 +40,11 @@ func decode[T any](r *ads.Response, one decoder[T], has func(string, *anypb.Any)
 		}
 		out := assemble.Resource[T]{Name: res.Name, Version: r.ResourceVersion(res), Raw: res.Body}
 		if res.Body == nil { // heartbeat
-			u.Resources = append(u.Resources, out)
+			// In state of the world it does not count as present where presence
+			// counts: Envoy 1.40 deletes the listener.
+			if r.Delta || r.TypeURL == endpointURL {
+				u.Resources = append(u.Resources, out)
+			}
 			continue
 		}
 		if name, ok := firstString(res.Body.GetValue()); ok {
@@ -59,7 +63,7 @@ func decode[T any](r *ads.Response, one decoder[T], has func(string, *anypb.Any)
 		}
 		// Without a name nothing could be kept in its place either.
 		if errors.Is(err, resource.ErrConstraint) || err != nil && name == "" {
-			return u, notes, fmt.Errorf("%q: %w", name, err)
+			return u, notes, wholeResponse{name, err}
 		}
 		notes.Unbuilt = append(notes.Unbuilt, n.Unbuilt...)
 		notes.Unknown += n.Unknown
@@ -67,6 +71,37 @@ func decode[T any](r *ads.Response, one decoder[T], has func(string, *anypb.Any)
 		u.Resources = append(u.Resources, out)
 	}
 	return u, notes, nil
+}
+
+// wholeResponse is why nothing of a response is taken. Envoy prints the whole
+// resource in place of the name.
+type wholeResponse struct {
+	name  string
+	cause error
+}
+
+func (e wholeResponse) Error() string { return fmt.Sprintf("%q: %s", e.name, e.cause) }
+func (e wholeResponse) Unwrap() error { return e.cause }
+
+// dialling is what of a cluster says how its endpoints are dialled: the bytes of
+// transport_socket and transport_socket_matches.
+func dialling(b []byte) string {
+	var out []byte
+	for len(b) > 0 {
+		num, typ, tag := protowire.ConsumeTag(b)
+		if tag < 0 {
+			return string(out)
+		}
+		n := protowire.ConsumeFieldValue(num, typ, b[tag:])
+		if n < 0 {
+			return string(out)
+		}
+		if num == 24 || num == 43 {
+			out = append(out, b[:tag+n]...)
+		}
+		b = b[tag+n:]
+	}
+	return string(out)
 }
 
 // firstString reads field 1, which is the name in all three types, without
@@ -102,9 +137,14 @@ func rejection(typeURL string, problems []assemble.Problem) error {
 	}
 	switch typeURL {
 	case listenerURL:
-		return errors.New("Error adding/updating listener(s) " + strings.Join(lines, "\n") + "\n")
+		return badResources("Error adding/updating listener(s) " + strings.Join(lines, "\n") + "\n")
 	case clusterURL:
-		return errors.New("Error adding/updating cluster(s) " + strings.Join(lines, ", "))
+		return badResources("Error adding/updating cluster(s) " + strings.Join(lines, ", "))
 	}
-	return errors.New(strings.Join(lines, ", "))
+	return badResources(strings.Join(lines, ", "))
 }
+
+// badResources is why some resources of a response are not taken.
+type badResources string
+
+func (b badResources) Error() string { return string(b) }

@@ -33,6 +33,7 @@ func newSubscription(sc *stats.Scope) *subscription {
 func (s *subscription) started()      { s.attempt.Inc() }
 func (s *subscription) disconnected() { s.failure.Inc(); s.attempt.Inc() }
 func (s *subscription) timedOut()     { s.fetchTimeout.Inc(); s.attempt.Inc() }
+func (s *subscription) again()        { s.success.Inc(); s.attempt.Inc() }
 func (s *subscription) rejection()    { s.rejected.Inc(); s.attempt.Inc() }
 func (s *subscription) accepted(version string, took time.Duration) {
 	s.duration.Record(float64(took.Milliseconds()))
@@ -50,13 +51,27 @@ type edsFigures struct {
 	// empty: the server removed the endpoints; noRebuild: it sent the same again.
 	empty, noRebuild *stats.Counter
 	scope            *stats.Scope
+	// fresh says that this version of the cluster has no endpoints yet: its first
+	// ones are no rebuild, were they the same as before.
+	fresh bool
+}
+
+func (e *edsFigures) started() { e.subscription.started(); e.fresh = true }
+
+// arrived counts an assignment; unmoved says that the cluster had these hosts.
+func (e *edsFigures) arrived(version string, took time.Duration, unmoved, none bool) {
+	e.accepted(version, took)
+	if unmoved && (!e.fresh || none) {
+		e.noRebuild.Inc()
+	}
+	e.fresh = false
 }
 
 // figures are all stats of this package.
 type figures struct {
 	store    *stats.Store
 	cds, lds *subscription
-	eds      map[string]edsFigures // by cluster name
+	eds      map[string]*edsFigures // by cluster name
 
 	clusterAdded, clusterModified, clusterRemoved     *stats.Counter
 	activeClusters, warmingClusters                   *stats.Gauge
@@ -64,6 +79,7 @@ type figures struct {
 	configReloadTime                                  *stats.Gauge
 	listenerAdded, listenerModified, listenerRemoved  *stats.Counter
 	createSuccess, createFailure                      *stats.Counter
+	inPlaceUpdated                                    *stats.Counter
 	listenersActive, listenersWarming, workersStarted *stats.Gauge
 	connected, pendingRequests                        *stats.Gauge
 	identifier                                        *stats.Text
@@ -79,7 +95,7 @@ func newFigures(st *stats.Store, log *slog.Logger) *figures {
 	cds := st.Scope("cluster_manager", "cds")
 	f := &figures{
 		store: st, log: log, told: map[string]bool{}, cds: newSubscription(cds), lds: newSubscription(st.Scope("listener_manager", "lds")),
-		eds:          map[string]edsFigures{},
+		eds:          map[string]*edsFigures{},
 		clusterAdded: cm.Counter("cluster_added"), clusterModified: cm.Counter("cluster_modified"),
 		clusterRemoved: cm.Counter("cluster_removed"),
 		activeClusters: cm.Gauge("active_clusters"), warmingClusters: cm.Gauge("warming_clusters"),
@@ -87,6 +103,7 @@ func newFigures(st *stats.Store, log *slog.Logger) *figures {
 		listenerAdded: lm.Counter("listener_added"), listenerModified: lm.Counter("listener_modified"),
 		listenerRemoved: lm.Counter("listener_removed"),
 		createSuccess:   lm.Counter("listener_create_success"), createFailure: lm.Counter("listener_create_failure"),
+		inPlaceUpdated:  lm.Counter("listener_in_place_updated"),
 		listenersActive: lm.Gauge("total_listeners_active"), listenersWarming: lm.Gauge("total_listeners_warming"),
 		workersStarted: lm.Gauge("workers_started"),
 		connected:      cp.Gauge("connected_state"), pendingRequests: cp.Gauge("pending_requests"),
@@ -101,13 +118,12 @@ func newFigures(st *stats.Store, log *slog.Logger) *figures {
 }
 
 // of are the figures of an EDS cluster, made on first use.
-func (f *figures) of(c *api.Cluster) edsFigures {
+func (f *figures) of(c *api.Cluster) *edsFigures {
 	e, ok := f.eds[c.Name]
 	if !ok {
 		sc := f.store.Scope("cluster", stats.Tag{Name: "envoy.cluster_name", Value: c.StatName()})
-		e = edsFigures{newSubscription(sc), sc.Counter("update_empty"), sc.Counter("update_no_rebuild"), sc}
+		e = &edsFigures{subscription: newSubscription(sc), empty: sc.Counter("update_empty"), noRebuild: sc.Counter("update_no_rebuild"), scope: sc}
 		f.eds[c.Name] = e
-		e.started()
 	}
 	return e
 }

@@ -2,8 +2,10 @@ package xds
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/xds/ads"
 	"github.com/sluice-proxy/sluice/xds/assemble"
 	"github.com/sluice-proxy/sluice/xds/resource"
@@ -41,6 +43,10 @@ func (c *Client) clusters(ctx context.Context, r *ads.Response) {
 	c.count(c.figures.cds, r, start, err)
 	c.cdsDone = true
 	starting := !c.ldsAsked
+	if r.Delta {
+		c.release() // older answers go out before what this one makes us ask
+	}
+	c.wantEndpoints()
 	c.maybeListeners()
 	// While it starts Envoy answers at once; later, when all is warm.
 	if c.model.Warming() > 0 && !starting {
@@ -48,10 +54,11 @@ func (c *Client) clusters(ctx context.Context, r *ads.Response) {
 			c.ads.Accept(r)
 		}
 		c.withhold(answer{r, err})
+		c.ads.Pause(clusterURL)
 		return
 	}
-	c.release()
-	c.answer(r, err)
+	c.withhold(answer{r, err})
+	c.answerWithheld()
 }
 
 func (c *Client) updateClusters(ctx context.Context, r *ads.Response) error {
@@ -60,40 +67,63 @@ func (c *Client) updateClusters(ctx context.Context, r *ads.Response) error {
 	if err != nil {
 		return err
 	}
+	for i := range u.Resources {
+		u.Resources[i].Dialling = dialling(u.Resources[i].Raw.GetValue())
+	}
 	u.Whole = !r.Delta
+	c.timeToLive(r, u.Removed)
+	return c.applyClusters(ctx, u)
+}
+
+func (c *Client) applyClusters(ctx context.Context, u assemble.Update[api.Cluster]) error {
 	c.mu.Lock()
 	res := c.model.UpdateClusters(u)
 	c.mu.Unlock()
 	c.figures.clusterAdded.Add(uint64(res.Added))
 	c.figures.clusterModified.Add(uint64(res.Modified))
 	c.figures.clusterRemoved.Add(uint64(res.Removed))
-	if res.Added+res.Modified+res.Removed > 0 {
+	if len(res.Problems) == 0 && res.Added+res.Modified > 0 {
 		c.figures.configReload.Inc()
 		c.figures.configReloadTime.Set(uint64(time.Now().UnixMilli()))
-		c.wantEndpoints()
+	}
+	for _, v := range res.Subscribed {
+		c.again = c.again || c.model.Waiting(v.EDSName())
+		c.figures.of(v).started()
+		c.fetches.cancel(fetch{endpointURL, v.EDSName()}) // a new version, a new wait
 	}
 	c.publish(ctx)
 	c.figures.warmingClusters.Set(uint64(c.model.Warming()))
 	if res.Removed > 0 {
 		c.figures.forget(func(name string) bool { return !c.model.Known(name) })
 	}
-	return rejection(r.TypeURL, res.Problems)
+	return rejection(clusterURL, res.Problems)
 }
 
 func (c *Client) endpoints(ctx context.Context, r *ads.Response) {
+	if !r.Delta {
+		c.ads.Pause(endpointURL) // the answer says what else there is to say
+	}
 	err := r.Err
 	if err == nil {
 		err = c.updateEndpoints(ctx, r)
 	}
 	if err != nil {
-		// Envoy tells every EDS subscription of a rejected response.
+		// Envoy tells every EDS subscription of a rejected response, and none
+		// waits any longer.
 		for _, e := range c.figures.eds {
 			e.rejection()
 		}
 		c.o.Log.Warn("endpoints rejected", "version", r.Version, "nonce", r.Nonce, "err", err)
+		c.mu.Lock()
+		c.model.GiveUpAll()
+		c.mu.Unlock()
 	}
+	// A cluster that is warm may have let go of another EDS name.
+	c.wantEndpoints()
+	c.publish(ctx)
 	c.warmed()
 	c.answer(r, err)
+	c.ads.Resume(endpointURL)
 }
 
 func (c *Client) updateEndpoints(ctx context.Context, r *ads.Response) error {
@@ -102,39 +132,48 @@ func (c *Client) updateEndpoints(ctx context.Context, r *ads.Response) error {
 	if err != nil {
 		return err
 	}
+	c.timeToLive(r, u.Removed)
+	return c.applyEndpoints(ctx, u, r)
+}
+
+// applyEndpoints takes over u, which r brought; r is nil if it is the end of a
+// TTL.
+func (c *Client) applyEndpoints(ctx context.Context, u assemble.Update[api.Assignment], r *ads.Response) error {
 	c.mu.Lock()
 	res := c.model.UpdateEndpoints(u)
 	c.mu.Unlock()
-	for _, e := range u.Resources {
-		if e.Err != nil {
-			continue
-		}
-		c.fetches.cancel(fetch{endpointURL, e.Name})
-	}
-	// A cluster that was warm may have let go of another EDS name.
-	c.wantEndpoints()
 	c.publish(ctx)
-	took := time.Since(u.Now)
+	took, version := time.Since(u.Now), ""
+	if r != nil {
+		version = r.Version
+	}
+	told := map[string]bool{}
 	for _, e := range u.Resources {
-		if e.Err != nil {
+		if e.Err != nil || e.Raw == nil || told[e.Name] {
 			continue
 		}
+		told[e.Name] = true
+		c.fetches.cancel(fetch{endpointURL, e.Name})
 		for _, user := range c.model.EDSUsers(e.Name) {
-			f := c.figures.of(user)
-			f.accepted(r.Version, took)
-			if e.Same {
-				f.noRebuild.Inc()
-			}
+			c.figures.of(user).arrived(version, took, res.Unmoved[e.Name], c.model.Hosts(e.Name) == 0)
 		}
 	}
 	for _, name := range u.Removed {
+		c.fetches.cancel(fetch{endpointURL, name})
 		for _, user := range c.model.EDSUsers(name) {
 			f := c.figures.of(user)
-			f.accepted(r.Version, took)
+			f.accepted(version, took)
 			f.empty.Inc()
 		}
 	}
-	return rejection(r.TypeURL, res.Problems)
+	if r != nil && r.Delta {
+		for _, p := range res.Problems {
+			for _, user := range c.model.EDSUsers(p.Name) {
+				c.figures.of(user).attempt.Inc() // see count
+			}
+		}
+	}
+	return rejection(endpointURL, res.Problems)
 }
 
 func (c *Client) listeners(ctx context.Context, r *ads.Response) {
@@ -156,6 +195,11 @@ func (c *Client) updateListeners(ctx context.Context, r *ads.Response) error {
 		return err
 	}
 	u.Whole = !r.Delta
+	c.timeToLive(r, u.Removed)
+	return c.applyListeners(ctx, u)
+}
+
+func (c *Client) applyListeners(ctx context.Context, u assemble.Update[api.Listener]) error {
 	c.mu.Lock()
 	res := c.model.UpdateListeners(u)
 	c.mu.Unlock()
@@ -170,12 +214,18 @@ func (c *Client) updateListeners(ctx context.Context, r *ads.Response) error {
 	c.figures.listenerAdded.Add(uint64(res.Added))
 	c.figures.listenerModified.Add(uint64(res.Modified))
 	c.figures.listenerRemoved.Add(uint64(res.Removed))
-	return rejection(r.TypeURL, append(res.Problems, refused...))
+	c.figures.inPlaceUpdated.Add(uint64(res.InPlace))
+	return rejection(listenerURL, append(res.Problems, refused...))
 }
 
 func (c *Client) count(s *subscription, r *ads.Response, start time.Time, err error) {
 	if err != nil {
 		s.rejection()
+		var resources badResources
+		if r.Delta && errors.As(err, &resources) {
+			// Envoy's delta subscription counts the delivery, then its failure.
+			s.attempt.Inc()
+		}
 		c.o.Log.Warn("response rejected", "type", r.TypeURL, "version", r.Version, "nonce", r.Nonce, "err", err)
 		return
 	}
@@ -187,6 +237,7 @@ func (c *Client) count(s *subscription, r *ads.Response, start time.Time, err er
 func (c *Client) warmed() {
 	c.figures.warmingClusters.Set(uint64(c.model.Warming()))
 	c.release()
+	c.maybeClusters()
 	c.maybeListeners()
 }
 
@@ -201,13 +252,17 @@ func (c *Client) withhold(a answer) {
 
 // release answers what was withheld once nothing warms any more.
 func (c *Client) release() {
-	if c.model.Warming() > 0 {
-		return
+	if c.model.Warming() == 0 {
+		c.answerWithheld()
 	}
+}
+
+func (c *Client) answerWithheld() {
 	for _, a := range c.withheld {
 		c.answer(a.to, a.err)
 	}
 	c.withheld = nil
+	c.ads.Resume(clusterURL)
 }
 
 func (c *Client) answer(r *ads.Response, err error) {
@@ -224,17 +279,17 @@ func (c *Client) answer(r *ads.Response, err error) {
 // wantEndpoints tells EDS which names are wanted now, and starts the clock of
 // those that are new.
 func (c *Client) wantEndpoints() {
-	if c.ads == nil || c.edsEpoch == c.model.EDSEpoch() {
+	again := c.again
+	c.again = false
+	if c.ads == nil || c.edsEpoch == c.model.EDSEpoch() && !again {
 		return
 	}
+	again = again && c.edsEpoch == c.model.EDSEpoch()
 	c.edsEpoch = c.model.EDSEpoch()
 	names := c.model.EDSNames()
 	for _, name := range names {
 		if !c.model.Waiting(name) {
 			continue
-		}
-		for _, user := range c.model.EDSUsers(name) {
-			c.figures.of(user)
 		}
 		f := fetch{endpointURL, name}
 		if !c.fetches.running(f) {
@@ -242,6 +297,10 @@ func (c *Client) wantEndpoints() {
 		}
 	}
 	c.fetches.keep(func(f fetch) bool { return f.url != endpointURL || c.model.Waiting(f.name) })
+	if again {
+		c.ads.Repeat(endpointURL)
+		return
+	}
 	c.ads.Subscribe(endpointURL, names)
 }
 

@@ -111,7 +111,7 @@ func TestEndpointsThatNeverComeTimeOutToNone(t *testing.T) {
 func TestEveryClusterHasItsOwnTimeout(t *testing.T) {
 	variants(t, settings{}, func(s *story) {
 		s.want("CDS v= n= [] node", "CDS n= node")
-		s.send(clusterURL, "1", nil, edsCluster("soon", 20*time.Millisecond), edsCluster("later", 60*time.Millisecond), edsCluster("never", 0))
+		s.send(clusterURL, "1", nil, edsCluster("soon", 20*time.Millisecond), edsCluster("later", 600*time.Millisecond), edsCluster("never", 0))
 		s.want("EDS v= n= [later never soon]", "EDS n= +[later never soon]", "CDS v=1 n=n1 []", "CDS n=n1")
 		s.sink.await(s.T, "cluster soon alone", func(p *api.Snapshot) bool { return p.Clusters["soon"] != nil && p.Clusters["later"] == nil })
 		s.sink.await(s.T, "cluster later", func(p *api.Snapshot) bool { return p.Clusters["later"] != nil })

@@ -120,7 +120,8 @@ func open(addr api.BindAddress, bind netip.AddrPort, reusePort bool, backlog int
 		return fail("prepare socket for", err)
 	}
 	if err := unix.Bind(fd, upstream.Sockaddr(bind)); err != nil {
-		return fail("cannot bind", err)
+		unix.Close(fd)
+		return -1, bindError{bind, err}
 	}
 	if backlog >= 0 {
 		if err := unix.Listen(fd, backlog); err != nil {
@@ -129,6 +130,20 @@ func open(addr api.BindAddress, bind netip.AddrPort, reusePort bool, backlog int
 	}
 	return fd, nil
 }
+
+// bindError is put in Envoy's words: what a control plane is told of a port in
+// use, operators and tools search for.
+type bindError struct {
+	at    netip.AddrPort
+	cause error
+}
+
+func (e bindError) Error() string {
+	text := e.cause.Error() // Go writes C's messages in lower case
+	return fmt.Sprintf("cannot bind '%v': %s%s", e.at, strings.ToUpper(text[:1]), text[1:])
+}
+
+func (e bindError) Unwrap() error { return e.cause }
 
 func local(fd int) (netip.AddrPort, error) {
 	sa, err := unix.Getsockname(fd)

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -78,11 +79,19 @@ func (l *lockedBuffer) String() string {
 // the test.
 func launch(tb testing.TB, k kind, bootstrap obj) *proxy {
 	tb.Helper()
+	p := spawn(tb, k, bootstrap)
+	p.awaitLive(tb, k)
+	return p
+}
+
+// spawn is launch without the wait: /ready may need a control plane.
+func spawn(tb testing.TB, k kind, bootstrap obj) *proxy {
+	tb.Helper()
 	binary, err := k.binary()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p := &proxy{admin: freePort(tb, "127.0.0.1"), http: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{}}, log: &lockedBuffer{}, done: make(chan struct{})}
+	p := &proxy{admin: freePort(tb, ownLoopback()), http: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{}}, log: &lockedBuffer{}, done: make(chan struct{})}
 	bootstrap["admin"] = obj{"address": address(p.admin)}
 	text, err := json.MarshalIndent(bootstrap, "", " ")
 	if err != nil {
@@ -105,9 +114,14 @@ func launch(tb testing.TB, k kind, bootstrap obj) *proxy {
 			tb.Logf("log of %s:\n%s", k.name, tail(p.log.String(), 4000))
 		}
 	})
+	return p
+}
+
+func (p *proxy) awaitLive(tb testing.TB, k kind) {
+	tb.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		if body, code, err := p.get("/ready"); err == nil && code == http.StatusOK && strings.Contains(body, "LIVE") {
-			return p
+			return
 		}
 		select {
 		case <-p.done:
@@ -188,6 +202,15 @@ func (p *proxy) listening() (map[string][]netip.AddrPort, error) {
 		bound[name] = append(bound[name], ap)
 	}
 	return bound, nil
+}
+
+var loopbacks atomic.Uint32
+
+// ownLoopback is an address of 127.0.0.0/8 that no connection starts from: a port
+// that is free on it stays free until it is bound.
+func ownLoopback() string {
+	n, pid := loopbacks.Add(1), os.Getpid()
+	return netip.AddrFrom4([4]byte{127, byte(100 + pid>>8&63), byte(pid), byte(1 + n%250)}).String()
 }
 
 // freePort is a port that nobody listens on now.

@@ -26,6 +26,7 @@ type run struct {
 	since  time.Time
 	record []string
 	info   []string
+	expect []string // Envoy's record, if there is one to go by
 	names  []string // old, new: addresses as the record calls them
 }
 

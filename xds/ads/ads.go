@@ -46,6 +46,8 @@ type Resource struct {
 	// Name and Version are delta's, or those of the wrapper that a
 	// state-of-the-world resource came in; else empty.
 	Name, Version string
+	// TTL is how long the resource holds unless it is sent again; 0 is for ever.
+	TTL time.Duration
 	// Body is nil in a heartbeat, which only says that the resource is still so.
 	Body *anypb.Any
 }
@@ -125,6 +127,9 @@ type subscription struct {
 	nonce string
 	// asked says that this stream has seen a request for this type.
 	asked bool
+	// paused holds back every request but answers; unsaid is what it held back.
+	paused bool
+	unsaid bool
 	// versions of the accepted resources (delta).
 	versions map[string]string
 }
@@ -161,7 +166,63 @@ func (c *Client) Subscribe(typeURL string, names []string) {
 		c.sendLocked(s, deltaChange(s, added, gone))
 		return
 	}
+	if s.paused {
+		s.unsaid = true
+		return
+	}
 	c.sendLocked(s, sotwRequest(s))
+}
+
+// Pause holds back what would be asked of a type, until Resume or, in state of
+// the world, until the next answer, which says it too. Answers are never held
+// back. What delta has to say of a change of names goes out at once: it is
+// never said again.
+func (c *Client) Pause(typeURL string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.findLocked(typeURL); s != nil {
+		s.paused = true
+	}
+}
+
+// Resume says what Pause held back.
+func (c *Client) Resume(typeURL string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.findLocked(typeURL)
+	if s == nil || !s.paused {
+		return
+	}
+	s.paused = false
+	switch {
+	case !s.asked:
+		c.askLocked(s)
+	case s.unsaid:
+		c.sendLocked(s, sotwRequest(s))
+	}
+}
+
+// Repeat asks once more for what is wanted already, in state of the world: Envoy
+// does so when a changed cluster waits for endpoints that it had (seen). In delta
+// it says nothing.
+func (c *Client) Repeat(typeURL string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.findLocked(typeURL); s != nil && s.asked && !c.o.Delta {
+		c.sendLocked(s, sotwRequest(s))
+	}
+}
+
+// Expire forgets the versions of resources whose TTL has ended: a server that is
+// told of them would not send them again (delta).
+func (c *Client) Expire(typeURL string, names ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.findLocked(typeURL); s != nil {
+		for _, n := range names {
+			delete(s.versions, n)
+		}
+	}
 }
 
 // Ack accepts r. It may come long after r, and after later responses; if r's
@@ -195,10 +256,16 @@ func (c *Client) answer(r *Response, err error) {
 		return
 	}
 	if c.o.Delta {
-		c.sendLocked(s, deltaAnswer(r, err))
+		q := deltaAnswer(r, err)
+		if !s.asked { // the first request of the type, seen
+			first := deltaFirst(s)
+			q.ResourceNamesSubscribe, q.InitialResourceVersions = first.ResourceNamesSubscribe, first.InitialResourceVersions
+		}
+		s.asked = true
+		c.sendLocked(s, q)
 		return
 	}
-	s.nonce = r.Nonce
+	s.nonce, s.asked = r.Nonce, true
 	q := sotwRequest(s)
 	q.ErrorDetail = detail(err)
 	c.sendLocked(s, q)
@@ -226,7 +293,7 @@ func (c *Client) open(o *outbox) int {
 	c.number++
 	c.out, c.nodeSent = o, false
 	for _, s := range c.types {
-		s.asked, s.nonce = false, ""
+		s.asked, s.unsaid, s.nonce = false, false, ""
 	}
 	for _, s := range c.types {
 		c.askLocked(s)
@@ -245,7 +312,7 @@ func (c *Client) close() {
 // state-of-the-world client sends such a request after a reconnect, seen; its
 // delta client does not.)
 func (c *Client) askLocked(s *subscription) {
-	if c.out == nil || !s.wildcard && len(s.names) == 0 {
+	if c.out == nil || s.paused || !s.wildcard && len(s.names) == 0 {
 		return
 	}
 	s.asked = true
@@ -260,6 +327,7 @@ func (c *Client) sendLocked(s *subscription, m proto.Message) {
 	if c.out == nil {
 		return
 	}
+	s.unsaid = false
 	if !c.o.NodeOnce || !c.nodeSent {
 		setNode(m, c.o.Node)
 		c.nodeSent = true

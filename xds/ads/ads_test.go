@@ -14,6 +14,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sluice-proxy/sluice/test/control"
 	"github.com/sluice-proxy/sluice/xds/transport"
@@ -375,11 +376,11 @@ func TestMalformedResponses(t *testing.T) {
 	}{
 		"sotw type mismatch": {
 			fromSotW(&discoveryv3.DiscoveryResponse{TypeUrl: lds, Resources: []*anypb.Any{body(cds)}}),
-			"malformed response: type URL " + cds + " embedded in an individual Any does not match the message-wide type URL " + lds,
+			cds + " does not match the message-wide type URL " + lds + " in DiscoveryResponse",
 		},
 		"delta type mismatch": {
 			fromDelta(&discoveryv3.DeltaDiscoveryResponse{TypeUrl: lds, Resources: []*discoveryv3.Resource{{Name: "a", Resource: body(cds)}}}),
-			"malformed response: type URL " + cds + " embedded in an individual Any does not match the message-wide type URL " + lds,
+			"type URL " + cds + " embedded in an individual Any does not match the message-wide type URL " + lds + " in DeltaDiscoveryResponse",
 		},
 		"delta duplicate": {
 			fromDelta(&discoveryv3.DeltaDiscoveryResponse{TypeUrl: lds, Resources: []*discoveryv3.Resource{{Name: "l3", Resource: body(lds)}, {Name: "l3", Resource: body(lds)}}}),
@@ -395,13 +396,13 @@ func TestMalformedResponses(t *testing.T) {
 		},
 		"sotw wrapper of another type": {
 			fromSotW(&discoveryv3.DiscoveryResponse{TypeUrl: lds, Resources: []*anypb.Any{wrap(&discoveryv3.Resource{Name: "a", Resource: body(cds)})}}),
-			"malformed response: type URL",
+			cds + " does not match the message-wide type URL " + lds,
 		},
 		"sotw wrapper": {
 			fromSotW(&discoveryv3.DiscoveryResponse{TypeUrl: lds, Resources: []*anypb.Any{wrap(&discoveryv3.Resource{Name: "a", Version: "9", Resource: body(lds)})}}), "",
 		},
 		"heartbeats": {
-			fromDelta(&discoveryv3.DeltaDiscoveryResponse{TypeUrl: lds, Resources: []*discoveryv3.Resource{{Name: "a"}, {Name: "b"}}}), "",
+			fromDelta(&discoveryv3.DeltaDiscoveryResponse{TypeUrl: lds, Resources: []*discoveryv3.Resource{{Name: "a", Ttl: durationpb.New(1)}, {Name: "b"}}}), "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -78,7 +78,7 @@ func fromSotW(m *discoveryv3.DiscoveryResponse) *Response {
 				r.Err = fmt.Errorf("%w: decode resource wrapper: %w", ErrResponse, err)
 				return r
 			}
-			res = Resource{Name: w.GetName(), Version: w.GetVersion(), Body: w.GetResource()}
+			res = Resource{Name: w.GetName(), Version: w.GetVersion(), TTL: w.GetTtl().AsDuration(), Body: w.GetResource()}
 		}
 		if r.Err = checkType(r, res.Body); r.Err != nil {
 			return r
@@ -96,9 +96,9 @@ func fromDelta(m *discoveryv3.DeltaDiscoveryResponse) *Response {
 	}
 	seen := make(map[string]bool, len(m.GetResources()))
 	for _, d := range m.GetResources() {
-		res := Resource{Name: d.GetName(), Version: d.GetVersion(), Body: d.GetResource()}
+		res := Resource{Name: d.GetName(), Version: d.GetVersion(), TTL: d.GetTtl().AsDuration(), Body: d.GetResource()}
 		if seen[res.Name] {
-			r.Err = duplicate{fmt.Sprintf("duplicate name %s found among added/updated resources", res.Name)}
+			r.Err = broken{fmt.Sprintf("duplicate name %s found among added/updated resources", res.Name)}
 			return r
 		}
 		seen[res.Name] = true
@@ -109,7 +109,7 @@ func fromDelta(m *discoveryv3.DeltaDiscoveryResponse) *Response {
 	}
 	for _, n := range r.Removed {
 		if seen[n] {
-			r.Err = duplicate{fmt.Sprintf("duplicate name %s found in the union of added+removed resources", n)}
+			r.Err = broken{fmt.Sprintf("duplicate name %s found in the union of added+removed resources", n)}
 			return r
 		}
 		seen[n] = true
@@ -117,16 +117,19 @@ func fromDelta(m *discoveryv3.DeltaDiscoveryResponse) *Response {
 	return r
 }
 
-// duplicate has Envoy's words for itself, without a prefix of ours (seen).
-type duplicate struct{ text string }
+// broken has Envoy's words for itself, without a prefix of ours (seen).
+type broken struct{ text string }
 
-func (d duplicate) Error() string { return d.text }
-func (d duplicate) Unwrap() error { return ErrResponse }
+func (b broken) Error() string { return b.text }
+func (b broken) Unwrap() error { return ErrResponse }
 
 func checkType(r *Response, body *anypb.Any) error {
 	if body == nil || body.GetTypeUrl() == r.TypeURL {
 		return nil
 	}
-	return fmt.Errorf("%w: type URL %s embedded in an individual Any does not match the message-wide type URL %s",
-		ErrResponse, body.GetTypeUrl(), r.TypeURL)
+	text := "%s does not match the message-wide type URL %s in DiscoveryResponse"
+	if r.Delta {
+		text = "type URL %s embedded in an individual Any does not match the message-wide type URL %s in DeltaDiscoveryResponse"
+	}
+	return broken{fmt.Sprintf(text, body.GetTypeUrl(), r.TypeURL)}
 }

@@ -42,7 +42,7 @@ func (m *Model) UpdateClusters(u Update[api.Cluster]) Result {
 	seen := make(map[string]bool, len(u.Resources))
 	for _, r := range u.Resources {
 		if seen[r.Name] && r.Name != "" {
-			res.Problems = append(res.Problems, Problem{Name: r.Name, Err: fmt.Errorf("duplicate cluster %s found", r.Name)})
+			res.Problems = append(res.Problems, Problem{Name: r.Name, Err: fmt.Errorf("duplicate cluster %s found", r.Name), Whole: true})
 			continue
 		}
 		seen[r.Name] = true
@@ -50,6 +50,11 @@ func (m *Model) UpdateClusters(u Update[api.Cluster]) Result {
 		switch {
 		case r.Err != nil:
 			res.Problems = append(res.Problems, Problem{Name: r.Name, Err: r.Err})
+			if c == nil || c.latest() == nil { // Envoy counts before it tries
+				res.Added++
+			} else {
+				res.Modified++
+			}
 			m.failCluster(r, u.Now)
 		case c != nil && c.static || r.Raw == nil:
 		case c == nil || c.latest() == nil:
@@ -59,9 +64,11 @@ func (m *Model) UpdateClusters(u Update[api.Cluster]) Result {
 			}
 			res.Added++
 			m.setCluster(c, hold(r, u.Now))
+			res.subscribed(r.Value)
 		default:
 			if m.changeCluster(c, r, u.Now) {
 				res.Modified++
+				res.subscribed(r.Value)
 			}
 		}
 	}
@@ -78,6 +85,12 @@ func (m *Model) UpdateClusters(u Update[api.Cluster]) Result {
 		}
 	}
 	return res
+}
+
+func (r *Result) subscribed(c *api.Cluster) {
+	if c.Discovery == api.EDS {
+		r.Subscribed = append(r.Subscribed, c)
+	}
 }
 
 // failCluster remembers a rejected version; the name may be new.
@@ -97,7 +110,7 @@ func (m *Model) changeCluster(c *cluster, r Resource[api.Cluster], now time.Time
 	if r.Same || latest.same(r.Raw) {
 		return false
 	}
-	if latest.value.Equal(r.Value) {
+	if latest.value.Equal(r.Value) && latest.dialling == r.Dialling {
 		// Other bytes, same meaning: only the dump changes.
 		latest.raw, latest.version, latest.updated = r.Raw, r.Version, now
 		return false
@@ -109,7 +122,9 @@ func (m *Model) changeCluster(c *cluster, r Resource[api.Cluster], now time.Time
 // setCluster makes h active if it needs no endpoints or they are known, and
 // warming otherwise. Endpoints that are in force for the same EDS name count:
 // servers on go-control-plane do not send an unchanged assignment again, and
-// Envoy uses them too, if only after initial_fetch_timeout (since 1.32).
+// Envoy uses them too, if only after initial_fetch_timeout (since 1.32). Where
+// the way to dial them changed, that time is waited here too: they may belong to
+// the old way.
 func (m *Model) setCluster(c *cluster, h *held[api.Cluster]) {
 	c.failed = nil
 	if c.warming != nil {
@@ -119,7 +134,7 @@ func (m *Model) setCluster(c *cluster, h *held[api.Cluster]) {
 		defer m.unwant(c, old)
 	}
 	if h.value.Discovery == api.EDS {
-		if e := m.want(c, h.value.EDSName()); e.current == nil {
+		if e := m.want(c, h.value.EDSName()); e.current == nil || c.active != nil && c.active.dialling != h.dialling {
 			c.warming = h
 			m.warming++
 			return

@@ -66,11 +66,8 @@ func (m *Model) EDSNames() []string {
 // EDSEpoch changes whenever EDSNames does.
 func (m *Model) EDSEpoch() uint64 { return m.epoch }
 
-// Waiting tells whether the endpoints called name are wanted and not known.
-func (m *Model) Waiting(name string) bool {
-	e := m.endpoints[name]
-	return e != nil && e.current == nil
-}
+// Waiting tells whether a cluster warms for the endpoints called name.
+func (m *Model) Waiting(name string) bool { return len(m.Waiters(name)) > 0 }
 
 // EDSUsers are the clusters that want the endpoints called name, sorted.
 func (m *Model) EDSUsers(name string) []*api.Cluster {
@@ -97,13 +94,22 @@ func (m *Model) HasEndpoints(name string, raw *anypb.Any) bool {
 	return e != nil && e.current.same(raw)
 }
 
+// Hosts is how many endpoints there are under name.
+func (m *Model) Hosts(name string) int {
+	if e := m.endpoints[name]; e != nil && e.current != nil {
+		return e.current.value.Hosts()
+	}
+	return 0
+}
+
 // Wants tells whether anybody asked for the endpoints called name.
 func (m *Model) Wants(name string) bool { return m.endpoints[name] != nil }
 
 // UpdateEndpoints takes over an EDS response. Names that nobody asked for are
 // ignored. Removed names leave the endpoints in force, as in Envoy 1.40: only
-// the cluster's own end takes them away. Of duplicates the last one wins (Envoy
-// 1.40 ACKs them in state of the world; in delta they do not get here).
+// the cluster's own end takes them away; a cluster that waits for them goes on
+// without. Of duplicates the last one wins (Envoy 1.40 ACKs them in state of the
+// world; in delta they do not get here).
 func (m *Model) UpdateEndpoints(u Update[api.Assignment]) Result {
 	var res Result
 	for _, r := range u.Resources {
@@ -119,31 +125,62 @@ func (m *Model) UpdateEndpoints(u Update[api.Assignment]) Result {
 			res.Problems = append(res.Problems, Problem{Name: r.Name, Err: r.Err})
 			e.failed = &Failure{Attempted: r.Raw, Version: r.Version, At: u.Now, Err: r.Err}
 			continue
-		case r.Raw == nil || r.Same || e.current.same(r.Raw):
+		case r.Raw == nil:
 			e.failed = nil
 			continue
+		case r.Same || e.current.same(r.Raw):
+			res.unmoved(r.Name, true)
+			e.failed = nil
+			if !m.Waiting(r.Name) {
+				continue
+			}
 		case e.current == nil:
 			res.Added++
+			res.unmoved(r.Name, r.Value.Hosts() == 0)
 			e.current = hold(r, u.Now)
 		default:
 			res.Modified++
+			res.unmoved(r.Name, e.current.value.Equal(r.Value) || e.current.value.Hosts()+r.Value.Hosts() == 0)
 			e.current = hold(r, u.Now)
 		}
 		e.failed = nil
 		m.arrived(r.Name, e)
 	}
+	for _, name := range u.Removed {
+		m.GiveUp(name)
+	}
 	return res
 }
 
+func (r *Result) unmoved(name string, same bool) {
+	if same {
+		if r.Unmoved == nil {
+			r.Unmoved = map[string]bool{}
+		}
+		r.Unmoved[name] = true
+	}
+}
+
 // GiveUp stops the wait for the endpoints called name: the clusters that warm
-// for them go on without any (initial_fetch_timeout).
+// for them go on with those that are known, or without any
+// (initial_fetch_timeout).
 func (m *Model) GiveUp(name string) {
 	e := m.endpoints[name]
-	if e == nil || e.current != nil {
+	if e == nil || !m.Waiting(name) {
 		return
 	}
-	e.current = &held[api.Assignment]{value: emptyAssignment()}
+	if e.current == nil {
+		e.current = &held[api.Assignment]{value: emptyAssignment()}
+	}
 	m.arrived(name, e)
+}
+
+// GiveUpAll stops every wait for endpoints: a rejected EDS response ends them
+// all (Envoy's EdsClusterImpl::onConfigUpdateFailed).
+func (m *Model) GiveUpAll() {
+	for name := range m.endpoints {
+		m.GiveUp(name)
+	}
 }
 
 func (m *Model) arrived(name string, e *endpoints) {

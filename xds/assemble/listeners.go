@@ -77,6 +77,9 @@ func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners m
 		return
 	}
 	err := r.Err
+	if err == nil && l.active != nil && l.active.value.ReusePort != r.Value.ReusePort {
+		err = fmt.Errorf("Listener %s: reuse port cannot be changed during an update", r.Name) // Envoy's words
+	}
 	if err == nil {
 		err = clash(l, r.Value, owners)
 	}
@@ -93,6 +96,9 @@ func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners m
 	}
 	if l.active != nil {
 		res.Modified++
+		if l.active.value.EqualButChains(r.Value) {
+			res.InPlace++
+		}
 		for _, a := range l.active.value.Addresses {
 			if owners[a.Addr] == l {
 				delete(owners, a.Addr)

@@ -19,6 +19,9 @@ import (
 type Resource[T any] struct {
 	Name, Version string
 	Raw           *anypb.Any
+	// Dialling says how a cluster's endpoints are dialled (its transport sockets,
+	// as bytes): a version in which that differs waits for endpoints of its own.
+	Dialling string
 	// Value is nil if Err is set, if Same, and in a heartbeat (Raw nil too).
 	Value *T
 	Err   error
@@ -45,6 +48,9 @@ type Problem struct {
 	// Undone says that Result counted the resource before a sink refused it, as
 	// Added if there was no version before, else as Modified.
 	Undone Change
+	// Whole says that the problem is the response's (a name twice), not of the
+	// one resource.
+	Whole bool
 }
 
 // Change says what a resource was counted as.
@@ -60,6 +66,12 @@ const (
 // Result says what an update did.
 type Result struct {
 	Added, Modified, Removed int
+	// InPlace is how many of Modified differ in their filter chains only.
+	InPlace int
+	// Subscribed are the clusters whose new version asks EDS for its endpoints.
+	Subscribed []*api.Cluster
+	// Unmoved are the EDS names that came with the endpoints they had before.
+	Unmoved map[string]bool
 	// Problems in the order of the update.
 	Problems []Problem
 }
@@ -74,14 +86,15 @@ type Failure struct {
 
 // held is a version of a resource.
 type held[T any] struct {
-	raw     *anypb.Any
-	version string
-	updated time.Time
-	value   *T
+	raw      *anypb.Any
+	version  string
+	updated  time.Time
+	value    *T
+	dialling string
 }
 
 func hold[T any](r Resource[T], now time.Time) *held[T] {
-	return &held[T]{raw: r.Raw, version: r.Version, updated: now, value: r.Value}
+	return &held[T]{raw: r.Raw, version: r.Version, updated: now, value: r.Value, dialling: r.Dialling}
 }
 
 func (h *held[T]) same(raw *anypb.Any) bool {

@@ -45,7 +45,7 @@ func (c *Config) source(path string, p *corev3.ConfigSource) (*Source, error) {
 	switch p.GetConfigSourceSpecifier().(type) {
 	case *corev3.ConfigSource_Ads:
 	case nil:
-		return nil, fmt.Errorf("%s: Missing config source specifier in envoy.config.core.v3.ConfigSource", path)
+		return nil, fmt.Errorf("%s: Missing config source specifier in envoy::config::core::v3::ConfigSource", path)
 	default: // self: there is nothing above the bootstrap
 		return nil, fmt.Errorf("%s.self: not supported yet", path)
 	}

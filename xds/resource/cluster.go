@@ -95,7 +95,7 @@ func (w *walker) eds(c *api.Cluster, p *clusterv3.Cluster) {
 	c.ServiceName = e.GetServiceName()
 	src := e.GetEdsConfig()
 	if src.GetConfigSourceSpecifier() == nil {
-		w.fail("eds_cluster_config.eds_config", errors.New("Missing config source specifier in envoy.config.core.v3.ConfigSource"))
+		w.fail("eds_cluster_config.eds_config", errors.New("Missing config source specifier in envoy::config::core::v3::ConfigSource"))
 	}
 	c.InitialFetchTimeout = w.duration("eds_cluster_config.eds_config.initial_fetch_timeout",
 		src.GetInitialFetchTimeout(), api.DefaultInitialFetchTimeout)

@@ -78,7 +78,7 @@ func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
 		{"DNS", `name: c, type: STRICT_DNS`, "type: not supported yet (STRICT_DNS)"},
 		{"a custom type", `name: c, cluster_type: {name: envoy.cluster.dns}`, `cluster_type: not supported yet ({"name":"envoy.cluster.dns"})`},
 		{"EDS without a source", `name: c, type: EDS`, "eds_cluster_config: cannot create an EDS cluster without an EDS config"},
-		{"EDS with an empty source", `name: c, type: EDS, eds_cluster_config: {service_name: s}`, "eds_cluster_config.eds_config: Missing config source specifier in envoy.config.core.v3.ConfigSource"},
+		{"EDS with an empty source", `name: c, type: EDS, eds_cluster_config: {service_name: s}`, "eds_cluster_config.eds_config: Missing config source specifier in envoy::config::core::v3::ConfigSource"},
 		{"EDS from a file", `name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /a}}}`, `eds_cluster_config.eds_config.path_config_source: not supported yet ({"path":"/a"})`},
 		{"EDS from another server", `name: c, type: EDS, eds_cluster_config: {eds_config: {api_config_source: {api_type: GRPC}}}`, `eds_cluster_config.eds_config.api_config_source: not supported yet ({"api_type":"GRPC"})`},
 		{"an EDS source for a STATIC cluster", `name: c, eds_cluster_config: {}`, "eds_cluster_config: eds_cluster_config set in a non-EDS cluster"},

@@ -16,7 +16,7 @@ func decode(a *anypb.Any, m proto.Message) (Notes, error) {
 		return Notes{}, fmt.Errorf("type_url: %w: want %s (%q)", ErrType, want, short(got))
 	}
 	if err := proto.Unmarshal(a.GetValue(), m); err != nil {
-		return Notes{}, fmt.Errorf("%w: unable to unpack as %s: %d bytes are no such message", ErrConstraint, want, len(a.GetValue()))
+		return Notes{}, unpackError{string(want), len(a.GetValue())}
 	}
 	return check(m)
 }
@@ -110,3 +110,16 @@ func (s *scan) any(path string, a *anypb.Any, depth int) {
 	}
 	s.message(path, m.ProtoReflect(), depth+1)
 }
+
+// unpackError has Envoy's words, and like a broken constraint it takes the whole
+// response.
+type unpackError struct {
+	want  string
+	bytes int
+}
+
+func (e unpackError) Error() string {
+	return fmt.Sprintf("Unable to unpack as %s: %d bytes are no such message", e.want, e.bytes)
+}
+
+func (e unpackError) Unwrap() error { return ErrConstraint }
