@@ -84,8 +84,8 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 	store := stats.New()
 	// The admin port comes first: a launcher waits for it.
 	var adminListener net.Listener
-	if config.HasAdmin {
-		if adminListener, err = admin.Listen(ctx, config.Admin); err != nil {
+	if config.Admin != nil {
+		if adminListener, err = listenAdmin(ctx, config.Admin); err != nil {
 			return err
 		}
 		defer adminListener.Close()
@@ -128,6 +128,13 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 		err = nil
 	}
 	return err
+}
+
+func listenAdmin(ctx context.Context, a *bootstrap.Admin) (net.Listener, error) {
+	if a.Path != "" {
+		return admin.ListenUnix(ctx, a.Path, a.Mode)
+	}
+	return admin.Listen(ctx, a.Addr)
 }
 
 func serveAdmin(ctx context.Context, s *admin.Server, l net.Listener, done chan<- error) {

@@ -4,8 +4,10 @@ package bootstrap
 
 import (
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -39,9 +41,8 @@ type Config struct {
 	Proto *bootstrapv3.Bootstrap
 	// Node is what the control plane is told.
 	Node *corev3.Node
-	// Admin is the admin server's address, valid if HasAdmin.
-	Admin    netip.AddrPort
-	HasAdmin bool
+	// Admin is where the admin server listens, nil for none.
+	Admin *Admin
 
 	Listeners []StaticListener
 	Clusters  []StaticCluster
@@ -169,15 +170,38 @@ func tolerate(messages int, o Options) error {
 	return fmt.Errorf("unknown fields in %d of the messages", messages)
 }
 
+// Admin is an address, or a unix socket if Path is set.
+type Admin struct {
+	Addr netip.AddrPort
+	// Path is relative to the working directory unless it begins with a slash; one
+	// that begins with @ is in the abstract namespace.
+	Path string
+	// Mode is the socket's; 0 leaves it to the umask.
+	Mode fs.FileMode
+}
+
 func (c *Config) admin() error {
 	a := c.Proto.GetAdmin().GetAddress()
 	if a == nil {
+		return nil
+	}
+	if p := a.GetPipe(); p != nil {
+		if strings.HasPrefix(p.GetPath(), "@") && p.GetMode() != 0 {
+			return fmt.Errorf("admin.address.pipe.mode: Cannot set mode for Abstract AF_UNIX sockets (%#o)", p.GetMode())
+		}
+		if len(p.GetPath()) > maxPath {
+			return fmt.Errorf("admin.address.pipe.path: exceeds maximum UNIX domain socket path size of %d. (%s)", maxPath, resource.Short(p.GetPath()))
+		}
+		c.Admin = &Admin{Path: p.GetPath(), Mode: fs.FileMode(p.GetMode())}
 		return nil
 	}
 	addr, _, err := resource.Addr("admin.address", a)
 	if err != nil {
 		return err
 	}
-	c.Admin, c.HasAdmin = addr, true
+	c.Admin = &Admin{Addr: addr}
 	return nil
 }
+
+// maxPath is what sockaddr_un takes, with its final zero.
+const maxPath = 107

@@ -86,8 +86,8 @@ func TestControlPlanesBootstrapsLoad(t *testing.T) {
 			if d := cmp.Diff(tt.skipped, names(c.HTTP)); d != "" {
 				t.Error(d)
 			}
-			if !c.HasAdmin || c.Admin.String() != tt.admin || c.Node.GetId() != tt.id {
-				t.Errorf("admin %v %v, node %s", c.HasAdmin, c.Admin, c.Node.GetId())
+			if c.Admin == nil || c.Admin.Addr.String() != tt.admin || c.Node.GetId() != tt.id {
+				t.Errorf("admin %v, node %s", c.Admin, c.Node.GetId())
 			}
 			if len(c.Listeners) != 0 || len(c.Clusters) == 0 || len(c.Unbuilt) == 0 || c.Unknown != 0 {
 				t.Errorf("%d listeners, %d clusters, unbuilt %v, %d unknown", len(c.Listeners), len(c.Clusters), c.Unbuilt, c.Unknown)
@@ -119,7 +119,7 @@ func TestTheFlagIsMergedOverTheFile(t *testing.T) {
 	p := filepath.Join(t.TempDir(), "b.yaml")
 	write(t, p, `{node: {id: file, cluster: f}, admin: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}, static_resources: {clusters: [{name: a}]}}`)
 	c := mustLoad(t, Options{Path: p, YAML: `{node: {id: flag}, admin: {address: {socket_address: {port_value: 2, address: "::1"}}}, static_resources: {clusters: [{name: b}]}}`})
-	if c.Node.GetId() != "flag" || c.Node.GetCluster() != "f" || c.Admin.String() != "[::1]:2" {
+	if c.Node.GetId() != "flag" || c.Node.GetCluster() != "f" || c.Admin.Addr.String() != "[::1]:2" {
 		t.Error(c.Node, c.Admin)
 	}
 	if len(c.Clusters) != 2 || c.Clusters[0].Value.Name != "a" || c.Clusters[1].Value.Name != "b" {
@@ -149,7 +149,7 @@ func TestStaticResourcesAreTold(t *testing.T) {
 	if d := cmp.Diff([]string{"metadata"}, one.Notes.Unbuilt); d != "" {
 		t.Error(d)
 	}
-	if c.LDS != nil || c.CDS != nil || c.ADS != nil || c.HasAdmin {
+	if c.LDS != nil || c.CDS != nil || c.ADS != nil || c.Admin != nil {
 		t.Errorf("%+v", c)
 	}
 }
@@ -272,7 +272,7 @@ func TestUnreadableFilesAreOneLine(t *testing.T) {
 func TestAnEmptyFileIsAnEmptyBootstrap(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "b.yaml")
 	write(t, path, "")
-	if c := mustLoad(t, Options{Path: path}); c.HasAdmin || len(c.Listeners) > 0 {
+	if c := mustLoad(t, Options{Path: path}); c.Admin != nil || len(c.Listeners) > 0 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -281,5 +281,21 @@ func write(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestAdminOnAUnixSocket(t *testing.T) {
+	c := mustLoad(t, Options{YAML: `admin: {address: {pipe: {path: ./a.sock, mode: 384}}}`})
+	if d := cmp.Diff(&Admin{Path: "./a.sock", Mode: 0o600}, c.Admin, addrs); d != "" {
+		t.Error(d)
+	}
+	for in, want := range map[string]string{
+		`{path: "@a", mode: 384}`:                  "admin.address.pipe.mode: Cannot set mode for Abstract AF_UNIX sockets (0600)",
+		`{path: a, mode: 512}`:                     "admin.address.pipe.mode: Proto constraint validation failed (PipeValidationError.Mode: value must be less than or equal to 511) (512)",
+		`{path: ` + strings.Repeat("a", 108) + `}`: "admin.address.pipe.path: exceeds maximum UNIX domain socket path size of 107. (" + strings.Repeat("a", 108) + ")",
+	} {
+		if _, err := Load(Options{YAML: "admin: {address: {pipe: " + in + "}}"}); err == nil || err.Error() != "--config-yaml: "+want {
+			t.Errorf("%s: %v", in, err)
+		}
 	}
 }

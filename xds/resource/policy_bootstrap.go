@@ -47,9 +47,7 @@ func bootstrapPolicies() policies {
 			fields(noted, "local_cluster_name", "outlier_detection", "load_stats_config",
 				"enable_deferred_cluster_creation"),
 		"envoy.config.bootstrap.v3.Admin": policy{}.
-			fields(inside, "address").
-			// allow_paths closes doors.
-			fields(refused, "allow_paths").
+			fields(built, "address", "allow_paths").
 			judge(socketOption, "socket_options").
 			fields(noted, "access_log", "access_log_path", "profile_path", "ignore_global_conn_limit"),
 		"envoy.config.core.v3.ApiConfigSource": policy{}.

@@ -10,10 +10,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -142,6 +145,28 @@ func Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, network, addr.String())
 	if err != nil {
 		return nil, fmt.Errorf("bind admin address %s: %w", addr, cause(err))
+	}
+	return l, nil
+}
+
+// ListenUnix binds a unix socket as Envoy does: what is at path is removed first,
+// and the socket stays when the process ends. mode 0 leaves it to the umask.
+func ListenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
+	abstract := strings.HasPrefix(path, "@")
+	if !abstract {
+		_ = os.Remove(path) // binding tells what is wrong
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("bind admin address %s: %w", path, cause(err))
+	}
+	// A successor may have bound the path by the time this process ends.
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	if mode != 0 && !abstract {
+		if err := os.Chmod(path, mode); err != nil {
+			_ = l.Close() // the error that counts is err
+			return nil, fmt.Errorf("bind admin address %s: %w", path, err)
+		}
 	}
 	return l, nil
 }

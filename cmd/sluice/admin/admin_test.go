@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -296,4 +297,30 @@ func compact(t *testing.T, s string) string {
 		b.WriteByte(raw[i])
 	}
 	return b.String()
+}
+
+// As Envoy does: what is in the way is removed, the mode is set at once, and the
+// socket stays for a successor.
+func TestAUnixSocketHasItsMode(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("a.sock", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l, err := ListenUnix(t.Context(), "./a.sock", 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat("a.sock")
+	if err != nil || st.Mode() != os.ModeSocket|0o600 {
+		t.Fatalf("%v, %v", st.Mode(), err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat("a.sock"); err != nil {
+		t.Error("closing has removed what may be a successor's:", err)
+	}
+	if _, err := ListenUnix(t.Context(), "none/a.sock", 0); err == nil || err.Error() != "bind admin address none/a.sock: bind: no such file or directory" {
+		t.Error(err)
+	}
 }
