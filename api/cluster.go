@@ -86,6 +86,8 @@ type Cluster struct {
 	CircuitBreakers CircuitBreakers
 	// Assignment is never nil in a published snapshot.
 	Assignment *Assignment
+	// Metadata is read by access logs.
+	Metadata Metadata
 	// Static says that the cluster came from the bootstrap, not from CDS.
 	Static bool
 }
@@ -167,4 +169,9 @@ type Endpoint struct {
 	// Weight is at least 1.
 	Weight uint32
 	Health Health
+	// Metadata is read by access logs.
+	Metadata Metadata
 }
+
+// Metadata is filter_metadata: values as JSON has them, by filter name and key.
+type Metadata map[string]map[string]any

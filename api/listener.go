@@ -7,11 +7,9 @@ import (
 	"time"
 )
 
-// Defaults of Envoy's listener.proto and tcp_proxy.proto.
+// Defaults of Envoy's listener.proto.
 const (
 	DefaultPerConnectionBufferLimit = 1 << 20 // bytes
-	DefaultIdleTimeout              = time.Hour
-	DefaultMaxConnectAttempts       = 1
 	DefaultListenerFiltersTimeout   = 15 * time.Second
 )
 
@@ -36,6 +34,9 @@ type Listener struct {
 	// the connection goes on then is ContinueOnListenerFiltersTimeout.
 	ListenerFiltersTimeout           time.Duration
 	ContinueOnListenerFiltersTimeout bool
+	// AccessLogs are written when a connection has ended, also one that found no
+	// filter chain.
+	AccessLogs []*AccessLog
 	// FilterChains never overlap in what they match. DefaultFilterChain may be
 	// nil.
 	FilterChains       []*FilterChain
@@ -98,14 +99,3 @@ type Filter struct {
 
 // Echo is envoy.filters.network.echo, which has no settings.
 type Echo struct{}
-
-// TCPProxy is envoy.filters.network.tcp_proxy.
-type TCPProxy struct {
-	StatPrefix string
-	Cluster    string
-	// IdleTimeout ends a connection on which no byte went either way for so
-	// long; 0 means never.
-	IdleTimeout time.Duration
-	// MaxConnectAttempts is at least 1.
-	MaxConnectAttempts uint32
-}

@@ -1,6 +1,9 @@
 package dataplane
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/filter/echo"
@@ -8,19 +11,33 @@ import (
 )
 
 // newChain makes the filters of a chain. The order is the configuration's.
-func (p *Plane) newChain(c *api.FilterChain) *filter.Chain {
-	ctx := filter.Context{Stats: p.stats, Cluster: p.cluster, Log: p.log}
+// The error is that of opening an access log.
+func (p *Plane) newChain(c *api.FilterChain) (*filter.Chain, error) {
+	ctx := filter.Context{Stats: p.stats, Cluster: p.cluster, Log: p.log, Files: p.files}
 	ch := &filter.Chain{Name: c.Name}
-	for _, f := range c.Filters {
-		switch {
-		case f.TCPProxy != nil:
-			ch.Factories = append(ch.Factories, tcpproxy.New(f.TCPProxy, ctx))
-		case f.Echo != nil:
-			ch.Factories = append(ch.Factories, echo.Factory{})
+	for i := range c.Filters {
+		f, err := newFilter(&c.Filters[i], ctx)
+		if err != nil {
+			ch.Release()
+			return nil, err
 		}
+		ch.Factories = append(ch.Factories, f)
 	}
-	return ch
+	return ch, nil
 }
+
+func newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, error) {
+	switch {
+	case f.TCPProxy != nil:
+		return tcpproxy.New(f.TCPProxy, ctx)
+	case f.Echo != nil:
+		return echo.Factory{}, nil
+	}
+	return nil, fmt.Errorf("filter %q: %w", f.Name, errNoFilter)
+}
+
+// errNoFilter says that a snapshot holds a filter that the plane does not know.
+var errNoFilter = errors.New("no such filter is built")
 
 // newListenerFilters makes the listener filters of a listener, in order.
 func (p *Plane) newListenerFilters(*api.Listener) []filter.ListenerFactory { return nil }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/listen"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
@@ -46,6 +47,7 @@ type listener struct {
 	chains     map[*api.FilterChain]*filter.Chain
 	// listenerFilters run before the chain is known.
 	listenerFilters []filter.ListenerFactory
+	logs            accesslog.Logs
 	stats           *listenerStats
 	// holders are the plane and the connections: the figures live as long as
 	// one of them.
@@ -67,17 +69,28 @@ type workerStats struct {
 	active *stats.Gauge
 }
 
-func (p *Plane) newListener(c *api.Listener) *listener {
-	l := &listener{config: c, generation: p.generation, chains: map[*api.FilterChain]*filter.Chain{}, listenerFilters: p.newListenerFilters(c)}
+// newListener makes a version of a listener; the error is that of opening an
+// access log.
+func (p *Plane) newListener(c *api.Listener) (*listener, error) {
+	logs, err := p.files.Logs(c.AccessLogs)
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{logs: logs, config: c, generation: p.generation, chains: map[*api.FilterChain]*filter.Chain{}, listenerFilters: p.newListenerFilters(c)}
 	l.index = match.New(c)
 	for _, chain := range append(c.FilterChains[:len(c.FilterChains):len(c.FilterChains)], c.DefaultFilterChain) {
-		if chain != nil {
-			l.chains[chain] = p.newChain(chain)
+		if chain == nil {
+			continue
+		}
+		if l.chains[chain], err = p.newChain(chain); err != nil {
+			delete(l.chains, chain)
+			l.releaseFilters()
+			return nil, err
 		}
 	}
 	l.stats = p.newListenerStats(c.StatName())
 	l.holders = stats.NewHolders(l.release)
-	return l
+	return l, nil
 }
 
 func (p *Plane) newListenerStats(name string) *listenerStats {
@@ -109,24 +122,29 @@ func (p *Plane) newListenerStats(name string) *listenerStats {
 }
 
 func (l *listener) release() {
-	for _, c := range l.chains {
-		c.Release()
-	}
-	for _, f := range l.listenerFilters {
-		f.Release()
-	}
+	l.releaseFilters()
 	l.stats.scope.Release()
 	for _, w := range l.stats.workers {
 		w.scope.Release()
 	}
 }
 
+func (l *listener) releaseFilters() {
+	l.logs.Close()
+	for _, c := range l.chains {
+		c.Release()
+	}
+	for _, f := range l.listenerFilters {
+		f.Release()
+	}
+}
+
 // accepted takes a socket, on the worker's thread.
 func (p *Plane) accepted(b *bound, worker, fd int) {
 	l, core := b.owner.Load(), p.cores[worker]
-	info := &stream.Info{ID: p.nextID.Add(1), Start: time.Now(), Listener: l.config.Name, Generation: l.generation}
+	info := &stream.Info{ID: core.NextID(), Start: time.Now(), Listener: l.config.Name, Generation: l.generation}
 	info.Remote, info.Local = pair.Addresses(fd)
-	info.DirectRemote = info.Remote
+	info.DirectRemote, info.DirectLocal = info.Remote, info.Local
 	s := &filter.Socket{Core: core, FD: fd, Info: info}
 	held := l.holders.Hold()
 	l.stats.inspected.Inc()
@@ -144,6 +162,7 @@ func (p *Plane) accepted(b *bound, worker, fd int) {
 				l.stats.remoteClose.Inc()
 			}
 			filter.CloseQuietly(s.FD)
+			l.logs.Write(s.Info, "")
 		}
 		if held {
 			l.holders.Drop()
@@ -175,6 +194,7 @@ func (p *Plane) enter(l *listener, sock *filter.Socket, held bool) bool {
 		l.stats.noMatch.Inc()
 		sock.Info.Flags.Set(stream.NoRouteFound)
 		filter.CloseQuietly(sock.FD)
+		l.logs.Write(sock.Info, "")
 		return false
 	}
 	s, w := l.stats, &l.stats.workers[sock.Core.Worker.ID]
@@ -186,12 +206,13 @@ func (p *Plane) enter(l *listener, sock *filter.Socket, held bool) bool {
 		s.missing.Inc()
 		s.destroy.Inc()
 		filter.CloseQuietly(sock.FD)
+		l.logs.Write(sock.Info, "")
 		return false
 	}
 	s.active.Inc()
 	w.active.Inc()
 	c := &filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Limit: l.config.PerConnectionBufferLimit, Consumed: sock.Consumed}
-	filters.Accept(c, func(c *filter.Connection) {
+	filters.Accept(c, func(c *filter.Connection) { l.logs.Write(c.Info, "") }, func(c *filter.Connection) {
 		s.destroy.Inc()
 		s.active.Dec()
 		w.active.Dec()
@@ -226,8 +247,13 @@ func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listene
 	if have != nil && have.config.ReusePort != c.ReusePort {
 		return fmt.Errorf("Listener %s: reuse port cannot be changed during an update", c.Name)
 	}
+	l, err := p.newListener(c)
+	if err != nil {
+		return err
+	}
 	fresh := map[api.BindAddress]*bound{}
 	undo := func() {
+		l.holders.Drop()
 		for _, b := range fresh {
 			b.sockets.Discard()
 		}
@@ -241,7 +267,6 @@ func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listene
 			continue
 		}
 		b := &bound{}
-		var err error
 		b.sockets, err = listen.Open(addr, listen.Options{Backlog: c.Backlog, ReusePort: c.ReusePort}, p.workers(), func(worker, fd int) { p.accepted(b, worker, fd) })
 		if err != nil {
 			undo()
@@ -249,7 +274,6 @@ func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listene
 		}
 		fresh[addr] = b
 	}
-	l := p.newListener(c)
 	for addr, b := range fresh {
 		b.owner.Store(l)
 		p.sockets[place(c, addr)] = b

@@ -10,10 +10,12 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/bpf"
+	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
@@ -33,7 +35,11 @@ type Options struct {
 	// sockets, in bytes; 0 means an eighth of the machine's memory.
 	SpliceMemory uint64
 	Stats        *stats.Store
-	Log          *slog.Logger
+	// FlushInterval and FlushSize are --file-flush-interval-msec and
+	// --file-flush-min-size-kb, in bytes, of access logs; 0 is Envoy's default.
+	FlushInterval time.Duration
+	FlushSize     int
+	Log           *slog.Logger
 }
 
 // Plane is the data plane. Its methods are safe for concurrent use.
@@ -43,6 +49,7 @@ type Plane struct {
 	log    *slog.Logger
 	cores  []*filter.Core
 	splice *bpf.Splice
+	files  *accesslog.Files
 	status api.SpliceStatus
 	// spliceStats is the scope `splice.`.
 	spliceStats *stats.Scope
@@ -72,6 +79,7 @@ func New(o Options) (*Plane, error) {
 		return nil, err
 	}
 	p := &Plane{stats: o.Stats, log: o.Log, listeners: map[string]*listener{}, sockets: map[socketPlace]*bound{}}
+	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, o.Log)
 	p.clusters.Store(&map[string]*upstream.Cluster{})
 	p.spliceStats = o.Stats.Scope("splice")
 	p.splice, p.status = prepareSplice(&o, mode)
@@ -90,7 +98,7 @@ func (p *Plane) addWorker(id int, mode pair.Mode) error {
 		return err
 	}
 	go w.Run()
-	core := filter.NewCore(w)
+	core := filter.NewCore(w, func() uint64 { return p.nextID.Add(1) })
 	p.cores = append(p.cores, core)
 	w.Do(func() { core.Pairs, err = pair.NewSet(w, p.splice, mode, p.status.Reason, p.log) })
 	return err
@@ -198,6 +206,7 @@ func (p *Plane) Close() error {
 	for _, u := range *p.clusters.Load() {
 		u.Close()
 	}
+	p.files.Close()
 	if p.splice != nil {
 		return p.splice.Close()
 	}
@@ -267,6 +276,9 @@ func (p *Plane) Clusters() []api.ClusterStatus {
 	slices.SortFunc(out, func(a, b api.ClusterStatus) int { return cmp.Compare(a.Cluster.Name, b.Cluster.Name) })
 	return out
 }
+
+// ReopenLogs opens the access logs' files anew, for SIGUSR1.
+func (p *Plane) ReopenLogs() { p.files.Reopen() }
 
 // Splice says whether the kernel path is in use, and if not, why.
 func (p *Plane) Splice() api.SpliceStatus { return p.status }

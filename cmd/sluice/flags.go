@@ -16,6 +16,7 @@ type options struct {
 	mode                                     string
 	version, hotRestartVersion               bool
 	logLevel, logPath                        string
+	fileFlushInterval, fileFlushSize         uint32
 	concurrency                              uint32
 	serviceNode, serviceCluster, serviceZone string
 	adminAddressPath                         string
@@ -77,6 +78,8 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.hotRestartVersion, "hot-restart-version", false, "print the hot restart version")
 	f.StringVarP(&o.logLevel, "log-level", "l", "info", "trace, debug, info, warning, error, critical or off")
 	f.StringVar(&o.logPath, "log-path", "", "file to log to; SIGUSR1 opens it anew")
+	f.Uint32Var(&o.fileFlushInterval, "file-flush-interval-msec", 10_000, "how long access log lines may wait to be written")
+	f.Uint32Var(&o.fileFlushSize, "file-flush-min-size-kb", 64, "how much of an access log may wait to be written")
 	f.Uint32Var(&o.concurrency, "concurrency", 0, "number of workers (default: one per CPU)")
 	f.StringVar(&o.serviceNode, "service-node", "", "node id")
 	f.StringVar(&o.serviceCluster, "service-cluster", "", "node cluster")
@@ -98,7 +101,7 @@ func (o *options) register(f *pflag.FlagSet) {
 		f.String(name, "", "accepted as Envoy's, without effect")
 		idle(name)
 	}
-	for _, name := range []string{"parent-shutdown-time-s", "drain-time-s", "file-flush-min-size-kb", "file-flush-interval-msec", "restart-epoch", "base-id"} {
+	for _, name := range []string{"parent-shutdown-time-s", "drain-time-s", "restart-epoch", "base-id"} {
 		f.Uint32(name, 0, "accepted as Envoy's, without effect")
 		idle(name)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/cmd/sluice/admin"
 )
@@ -39,6 +40,8 @@ type logger struct {
 	file  *logFile // nil when the log goes to stderr
 	stop  context.CancelFunc
 	done  chan struct{}
+	// also is what else is opened anew by SIGUSR1: the access logs.
+	also atomic.Pointer[func()]
 }
 
 func newLogger(level, path string, e env) (*logger, error) {
@@ -55,10 +58,10 @@ func newLogger(level, path string, e env) (*logger, error) {
 			return nil, fmt.Errorf("open --log-path: %w", err)
 		}
 		out = l.file
-		ctx, cancel := context.WithCancel(context.Background())
-		l.stop, l.done = cancel, make(chan struct{})
-		go l.reopenOnSignal(ctx, e.reopen)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.stop, l.done = cancel, make(chan struct{})
+	go l.reopenOnSignal(ctx, e.reopen)
 	l.Logger = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: &l.level}))
 	return l, nil
 }
@@ -70,17 +73,22 @@ func (l *logger) reopenOnSignal(ctx context.Context, signals <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-signals:
-			if err := l.file.open(); err != nil {
-				l.Error("open log file anew", "error", err)
+			if l.file != nil {
+				if err := l.file.open(); err != nil {
+					l.Error("open log file anew", "error", err)
+				}
+			}
+			if also := l.also.Load(); also != nil {
+				(*also)()
 			}
 		}
 	}
 }
 
 func (l *logger) close() {
+	l.stop()
+	<-l.done
 	if l.file != nil {
-		l.stop()
-		<-l.done
 		l.file.close()
 	}
 }

@@ -95,11 +95,14 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 			}
 		}
 	}
-	plane, err := dataplane.New(dataplane.Options{Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Stats: store, Log: log.Logger})
+	plane, err := dataplane.New(dataplane.Options{Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Stats: store, Log: log.Logger,
+		FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, plane.Close()) }()
+	reopen := plane.ReopenLogs
+	log.also.Store(&reopen)
 	client, err := xds.New(xds.Options{Bootstrap: config, Sink: plane, Stats: store, Log: log.Logger, Version: o.envoyVersion, Workers: workers})
 	if err != nil {
 		return err

@@ -53,14 +53,16 @@ type Connection struct {
 	passed  bool
 	started bool // the terminal filter has the socket
 	over    bool
+	log     func(*Connection)
 	ended   func(*Connection)
 }
 
-// Accept takes a connection into the chain. ended is called once, when the
-// socket is closed and every filter knows.
-func (ch *Chain) Accept(c *Connection, ended func(*Connection)) {
-	c.chain, c.ended = ch, ended
-	c.Info.FilterChain = ch.Name
+// Accept takes a connection into the chain. log is called once, when the socket
+// is closed and before the filters are told (Envoy logs in that order); ended
+// after that.
+func (ch *Chain) Accept(c *Connection, log, ended func(*Connection)) {
+	c.chain, c.log, c.ended = ch, log, ended
+	c.Info.FilterChain, c.Info.Proxied = ch.Name, true
 	c.Core.Connections[c] = struct{}{}
 	for _, f := range ch.Factories {
 		c.filters = append(c.filters, f.New(c))
@@ -147,12 +149,13 @@ func (c *Connection) Deny(details string) {
 		return
 	}
 	c.Info.TerminationDetails = details
-	c.discard()
+	c.Discard()
 	c.Close()
 }
 
-// discard reads at most the buffer limit, which is what Envoy would have read.
-func (c *Connection) discard() {
+// Discard reads what waits in the socket and throws it away: at most the buffer
+// limit, which is what Envoy would have read.
+func (c *Connection) Discard() {
 	buf := c.Core.Worker.Buffer()
 	for left := max(int(c.Limit), 1); left > 0; {
 		n, _, err := unix.Recvfrom(c.FD, buf[:min(len(buf), left)], unix.MSG_DONTWAIT)
@@ -197,6 +200,7 @@ func (c *Connection) End() {
 	c.over, c.held = true, false
 	c.Info.End = time.Now()
 	delete(c.Core.Connections, c)
+	c.log(c)
 	for _, f := range c.filters {
 		f.Ended()
 	}

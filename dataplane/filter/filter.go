@@ -9,6 +9,7 @@ import (
 	"log/slog"
 
 	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
@@ -79,12 +80,16 @@ type Context struct {
 	// Cluster finds a cluster that is in force now, or nil.
 	Cluster func(name string) *upstream.Cluster
 	Log     *slog.Logger
+	// Files are where access logs go.
+	Files *accesslog.Files
 }
 
 // Core is what filters use of the worker that they run on.
 type Core struct {
 	Worker *loop.Worker
 	Pairs  *pair.Set
+	// NextID numbers connections, of both sides.
+	NextID func() uint64
 	// Connections have found their chain, Sockets are still with the listener
 	// filters.
 	Connections map[*Connection]struct{}
@@ -92,8 +97,8 @@ type Core struct {
 }
 
 // NewCore makes a worker's core; its pairs come later.
-func NewCore(w *loop.Worker) *Core {
-	return &Core{Worker: w, Connections: map[*Connection]struct{}{}, Sockets: map[*Socket]struct{}{}}
+func NewCore(w *loop.Worker, nextID func() uint64) *Core {
+	return &Core{Worker: w, NextID: nextID, Connections: map[*Connection]struct{}{}, Sockets: map[*Socket]struct{}{}}
 }
 
 // Base is a network filter that does nothing; filters embed it.

@@ -35,7 +35,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	go w.Run()
-	r := &rig{t: t, core: NewCore(w)}
+	r := &rig{t: t, core: NewCore(w, func() uint64 { return 1 })}
 	t.Cleanup(func() {
 		w.Do(func() {
 			for s := range r.core.Sockets {
@@ -167,7 +167,7 @@ func (r *rig) accept(filters ...*scripted) (*net.TCPConn, *Connection, *last) {
 	}
 	ch.Factories = append(ch.Factories, end)
 	c := &Connection{Core: r.core, FD: fd, Info: &stream.Info{Start: time.Now()}, Limit: 1 << 20}
-	r.do(func() { ch.Accept(c, func(*Connection) { r.say("over") }) })
+	r.do(func() { ch.Accept(c, func(*Connection) {}, func(*Connection) { r.say("over") }) })
 	return client, c, end
 }
 

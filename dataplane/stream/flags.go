@@ -5,42 +5,45 @@ import "strings"
 // Flags are Envoy's response flags.
 type Flags uint32
 
-// Those that can be set at layer 4 (access_log/usage.rst, %RESPONSE_FLAGS%).
+// Those that can be set at layer 4, in the order in which they are printed
+// (access_log/usage.rst, %RESPONSE_FLAGS%; CoreResponseFlag).
 const (
 	NoHealthyUpstream Flags = 1 << iota
-	UpstreamConnectionFailure
-	UpstreamOverflow
-	NoRouteFound
-	UpstreamRetryLimitExceeded
-	NoClusterFound
-	DurationTimeout
-	DownstreamConnectionTermination
-	UpstreamConnectionTermination
 	LocalReset
 	UpstreamRemoteReset
-	StreamIdleTimeout
-	UnauthorizedExternalService
+	UpstreamConnectionFailure
+	UpstreamConnectionTermination
+	UpstreamOverflow
+	NoRouteFound
 	RateLimited
+	UnauthorizedExternalService
+	DownstreamConnectionTermination
+	UpstreamRetryLimitExceeded
+	StreamIdleTimeout
+	DurationTimeout
+	NoClusterFound
 	OverloadManager
 )
 
-// names are short and long, in the order of the bits.
-var names = [...]struct{ short, long string }{
-	{"UH", "NoHealthyUpstream"},
-	{"UF", "UpstreamConnectionFailure"},
-	{"UO", "UpstreamOverflow"},
-	{"NR", "NoRouteFound"},
-	{"URX", "UpstreamRetryLimitExceeded"},
-	{"NC", "NoClusterFound"},
-	{"DT", "DurationTimeout"},
-	{"DC", "DownstreamConnectionTermination"},
-	{"UC", "UpstreamConnectionTermination"},
-	{"LR", "LocalReset"},
-	{"UR", "UpstreamRemoteReset"},
-	{"SI", "StreamIdleTimeout"},
-	{"UAEX", "UnauthorizedExternalService"},
-	{"RL", "RateLimited"},
-	{"OM", "OverloadManagerTerminated"},
+// flagNames are short and long, in the order of the bits.
+func flagNames() [15][2]string {
+	return [...][2]string{
+		{"UH", "NoHealthyUpstream"},
+		{"LR", "LocalReset"},
+		{"UR", "UpstreamRemoteReset"},
+		{"UF", "UpstreamConnectionFailure"},
+		{"UC", "UpstreamConnectionTermination"},
+		{"UO", "UpstreamOverflow"},
+		{"NR", "NoRouteFound"},
+		{"RL", "RateLimited"},
+		{"UAEX", "UnauthorizedExternalService"},
+		{"DC", "DownstreamConnectionTermination"},
+		{"URX", "UpstreamRetryLimitExceeded"},
+		{"SI", "StreamIdleTimeout"},
+		{"DT", "DurationTimeout"},
+		{"NC", "NoClusterFound"},
+		{"OM", "OverloadManagerTerminated"},
+	}
 }
 
 // Set sets flags.
@@ -50,20 +53,27 @@ func (f *Flags) Set(g Flags) { *f |= g }
 func (f Flags) Has(g Flags) bool { return f&g == g }
 
 // String is what %RESPONSE_FLAGS% prints: short names, comma-separated, or "-".
-func (f Flags) String() string { return f.join(func(i int) string { return names[i].short }) }
+func (f Flags) String() string { return f.join(0) }
 
 // Long is what %RESPONSE_FLAGS_LONG% prints.
-func (f Flags) Long() string { return f.join(func(i int) string { return names[i].long }) }
+func (f Flags) Long() string { return f.join(1) }
 
-func (f Flags) join(name func(int) string) string {
+// Short are the short names of the flags that are set.
+func (f Flags) Short() []string { return f.names(0) }
+
+func (f Flags) join(column int) string {
 	if f == 0 {
 		return "-"
 	}
+	return strings.Join(f.names(column), ",")
+}
+
+func (f Flags) names(column int) []string {
 	var out []string
-	for i := range names {
+	for i, n := range flagNames() {
 		if f&(1<<i) != 0 {
-			out = append(out, name(i))
+			out = append(out, n[column])
 		}
 	}
-	return strings.Join(out, ",")
+	return out
 }

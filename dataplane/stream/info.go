@@ -21,8 +21,10 @@ type Info struct {
 	// listener filter restored. Remote is who the client is, after the PROXY
 	// protocol. DirectRemote is the peer of the socket. v4-mapped addresses are
 	// IPv4. All are invalid on a unix socket, whose path is Pipe.
-	Local, Remote, DirectRemote netip.AddrPort
-	Pipe                        string
+	Local, Remote netip.AddrPort
+	Pipe          string
+	// DirectLocal is the address accepted on, before anything was restored.
+	DirectLocal, DirectRemote netip.AddrPort
 	// LocalRestored says that Local is not the address accepted on.
 	LocalRestored bool
 
@@ -30,36 +32,74 @@ type Info struct {
 	TransportProtocol    string
 	ServerName           string
 	ApplicationProtocols []string
+	// JA3 and JA4 are fingerprints of the ClientHello, if they were asked for.
+	JA3, JA4 string
 
 	FilterChain string
 	Flags       Flags
-	// TerminationDetails says why the proxy ended the connection, in Envoy's words.
-	TerminationDetails string
-	State              State
-	Metadata           Metadata
+	// TerminationDetails says why a filter ended the connection, LocalClose why
+	// the proxy did, both in Envoy's words.
+	TerminationDetails, LocalClose string
+	// Closed is how the client's connection ended.
+	Closed   CloseType
+	State    State
+	Metadata Metadata
 
+	// Proxied says that the connection found a filter chain.
+	Proxied  bool
 	Upstream Upstream
 	// Received and Sent are the bytes from and to the client.
 	Received, Sent uint64
+	// WireReceived counts besides what listener filters took.
+	WireReceived uint64
 	// End is when the connection ended.
 	End time.Time
 }
 
 // Upstream is what is known of the other side.
 type Upstream struct {
-	Cluster string
-	// Host is the endpoint picked, Local our address of the connection to it.
-	Host, Local netip.AddrPort
-	// HostName is the endpoint's hostname, if it has one.
-	HostName string
-	// Attempts counts connects, the first included.
-	Attempts uint32
-	// Failure is why the last attempt failed.
-	Failure string
-	// Connected is how long the connect that succeeded took.
+	// Cluster is the name, ClusterStat what statistics call it.
+	Cluster, ClusterStat string
+	// Host is the endpoint picked last, Local our address of the connection to
+	// it. HostName is the endpoint's hostname, if it has one; Pipe its path, if
+	// it is a unix socket.
+	Host, Local    netip.AddrPort
+	HostName, Pipe string
+	// HostMetadata and ClusterMetadata are filter_metadata.
+	HostMetadata, ClusterMetadata Metadata
+	// Attempts are the hosts that were connected to, in order.
+	Attempts []Attempt
+	// ConnectionID is that of the connection that stands, 0 for none.
+	ConnectionID uint64
+	// Failure is why the last attempt failed, LocalClose why we closed.
+	Failure, LocalClose string
+	Closed              CloseType
+	// Dialed is when the first attempt began, Connected how long the one that
+	// succeeded took.
+	Dialed         time.Time
 	Connected      time.Duration
 	Received, Sent uint64
 }
+
+// Attempt is one connect.
+type Attempt struct {
+	Host     netip.AddrPort
+	HostName string
+	// ConnectionID is 0 if nothing came of it.
+	ConnectionID uint64
+}
+
+// CloseType is how a connection ended, as the socket told.
+type CloseType uint8
+
+// Envoy's StreamInfo::DetectedCloseType.
+const (
+	Normal CloseType = iota
+	LocalCloseReset
+	RemoteReset
+)
+
+func (c CloseType) String() string { return [...]string{"Normal", "LocalReset", "RemoteReset"}[c] }
 
 // Duration is the length of the connection so far, or in the end.
 func (i *Info) Duration() time.Duration {

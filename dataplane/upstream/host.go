@@ -31,6 +31,9 @@ func (h *Host) set(e api.Endpoint, l api.Locality) {
 	h.place.Store(&place{endpoint: e, region: l.Region, zone: l.Zone, subZone: l.SubZone})
 }
 
+// Endpoint is the configuration of the host that is in force.
+func (h *Host) Endpoint() api.Endpoint { return h.place.Load().endpoint }
+
 // Weight, Active, Health and Priority are what a balancer asks.
 func (h *Host) Weight() uint32     { return h.place.Load().endpoint.Weight }
 func (h *Host) Active() uint32     { return uint32(h.rqActive.Load()) }

@@ -44,7 +44,7 @@ type scenario struct {
 
 func all() []scenario {
 	return slices.Concat(transfers, ends, failures, limits, choices, chains,
-		criteria, trees, chainRejections)
+		criteria, trees, chainRejections, logs, proxying)
 }
 
 // needEnvoy skips without Envoy, but not where CI promised it.

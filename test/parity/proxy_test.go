@@ -101,7 +101,7 @@ func spawn(tb testing.TB, k kind, bootstrap obj) *proxy {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	p.cmd = exec.Command(binary, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1", "-l", "warning")
+	p.cmd = exec.Command(binary, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1", "-l", "warning", "--file-flush-interval-msec", "50")
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

@@ -58,6 +58,7 @@ func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint) api.Endpoint {
 	e := api.Endpoint{
 		Hostname: p.GetEndpoint().GetHostname(),
 		Weight:   uint32Or(p.GetLoadBalancingWeight(), 1),
+		Metadata: metadata(p.GetMetadata()),
 	}
 	if h := p.GetHealthStatus(); h >= 0 && h <= corev3.HealthStatus_DEGRADED {
 		e.Health = api.Health(h) // the same numbers

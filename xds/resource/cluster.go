@@ -43,6 +43,7 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 		ChoiceCount:     uint32Or(p.GetLeastRequestLbConfig().GetChoiceCount(), api.DefaultChoiceCount),
 		PanicThreshold:  api.DefaultPanicThreshold,
 		CircuitBreakers: circuitBreakers(p.GetCircuitBreakers()),
+		Metadata:        metadata(p.GetMetadata()),
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
 			p.GetPerConnectionBufferLimitBytes()),
 	}

@@ -45,8 +45,9 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 			c.CircuitBreakers.MaxConnections, c.CircuitBreakers.MaxRetries = 0, 9
 		}, unbuilt: []string{"circuit_breakers.thresholds[0].priority", "circuit_breakers.thresholds[1].track_remaining"}},
 		{what: "what every control plane sends beside",
-			in:      `name: c, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}, metadata: {}, upstream_connection_options: {tcp_keepalive: {}}, filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange}}]`,
-			unbuilt: []string{"typed_extension_protocol_options", "metadata", "upstream_connection_options", "filters"}},
+			in:      `name: c, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}, metadata: {filter_metadata: {f: {k: [1, true]}}}, upstream_connection_options: {tcp_keepalive: {}}, filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange}}]`,
+			want:    func(c *api.Cluster) { c.Metadata = api.Metadata{"f": {"k": []any{1.0, true}}} },
+			unbuilt: []string{"typed_extension_protocol_options", "upstream_connection_options", "filters"}},
 		{what: "plain transport sockets, no selectors", in: `name: c, lb_subset_config: {fallback_policy: ANY_ENDPOINT}, transport_socket_matches: [{name: a, match: {}, transport_socket: {name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]`},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
@@ -123,7 +124,7 @@ func TestABrokenConstraintOfAClusterIsTold(t *testing.T) {
 func TestAssignmentIsDecoded(t *testing.T) {
 	in := `cluster_name: s, policy: {overprovisioning_factor: 200, endpoint_stale_after: 1s, drop_overloads: [{category: a, drop_percentage: {}}]}, endpoints: [
   {priority: 1, load_balancing_weight: 5, locality: {region: r, zone: z, sub_zone: u}, lb_endpoints: [
-    {health_status: UNHEALTHY, load_balancing_weight: 3, metadata: {}, endpoint: {hostname: h, address: {socket_address: {address: 10.0.0.1, port_value: 0}}}},
+    {health_status: UNHEALTHY, load_balancing_weight: 3, metadata: {filter_metadata: {f: {k: v}}}, endpoint: {hostname: h, address: {socket_address: {address: 10.0.0.1, port_value: 0}}}},
     {health_status: DEGRADED, endpoint: {address: {socket_address: {address: "::ffff:10.0.0.2", port_value: 65535}}, health_check_config: {port_value: 1}}}]},
   {}]`
 	name, got, n, err := Assignment(pack(t, assignmentOf(t, in)))
@@ -132,13 +133,13 @@ func TestAssignmentIsDecoded(t *testing.T) {
 	}
 	want := &api.Assignment{OverprovisioningFactor: 200, Localities: []api.Locality{{
 		Region: "r", Zone: "z", SubZone: "u", Priority: 1, Weight: 5, Endpoints: []api.Endpoint{
-			{Addr: netip.MustParseAddrPort("10.0.0.1:0"), Hostname: "h", Weight: 3, Health: api.HealthUnhealthy},
+			{Addr: netip.MustParseAddrPort("10.0.0.1:0"), Hostname: "h", Weight: 3, Health: api.HealthUnhealthy, Metadata: api.Metadata{"f": {"k": "v"}}},
 			{Addr: netip.MustParseAddrPort("[::ffff:10.0.0.2]:65535"), Weight: 1, Health: api.HealthDegraded},
 		}}, {}}}
 	if d := cmp.Diff(want, got, plainAddrs); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]string{"endpoints[0].lb_endpoints[0].metadata", "endpoints[0].lb_endpoints[1].endpoint.health_check_config", "policy.endpoint_stale_after"}, n.Unbuilt); d != "" {
+	if d := cmp.Diff([]string{"endpoints[0].lb_endpoints[1].endpoint.health_check_config", "policy.endpoint_stale_after"}, n.Unbuilt); d != "" {
 		t.Error(d)
 	}
 }

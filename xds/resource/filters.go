@@ -114,20 +114,3 @@ func factoryName(message string) string {
 	}
 	return message
 }
-
-func (w *walker) tcpProxy(path string, p *tcpproxyv3.TcpProxy) *api.TCPProxy {
-	w.message(path, p.ProtoReflect())
-	if p.GetUpstreamConnectMode() != tcpproxyv3.UpstreamConnectMode_IMMEDIATE && p.GetMaxEarlyDataBytes() == nil {
-		w.fail(path, fmt.Errorf("max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE"))
-	}
-	t := &api.TCPProxy{
-		StatPrefix:         p.GetStatPrefix(),
-		Cluster:            p.GetCluster(),
-		IdleTimeout:        w.duration(path+".idle_timeout", p.GetIdleTimeout(), api.DefaultIdleTimeout),
-		MaxConnectAttempts: api.DefaultMaxConnectAttempts,
-	}
-	if n := p.GetMaxConnectAttempts(); n != nil {
-		t.MaxConnectAttempts = n.GetValue()
-	}
-	return t
-}

@@ -71,7 +71,8 @@ func TestListenerIsDecodedWithItsDefaults(t *testing.T) {
 			p := l.FilterChains[0].Filters[0].TCPProxy
 			p.IdleTimeout, p.MaxConnectAttempts = 1500*time.Millisecond, 3
 		}},
-		{what: "access logs are noted once", in: proxy("access_log: [{name: a}, {name: b}]"), unbuilt: []string{"filter_chains[0].filters[0] tcp_proxy.access_log"}},
+		{what: "access logs that are not built are noted", in: proxy(`access_log: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig, common_config: {log_name: x, grpc_service: {envoy_grpc: {cluster_name: c}}}}}]`),
+			unbuilt: []string{"filter_chains[0].filters[0] tcp_proxy.access_log[0] tcp_grpc_access_log_config"}},
 		{what: "inspectors and tuning are noted",
 			in:      plus(`listener_filters: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 0s, socket_options: [{level: 1, name: 9, int_value: 1}], tcp_keepalive: {}, metadata: {}`),
 			want:    func(l *api.Listener) { l.ListenerFiltersTimeout = 0 },
@@ -159,11 +160,8 @@ func TestListenerIsRefusedByFieldAndValue(t *testing.T) {
 		{"a discovered filter", on + `, filter_chains: [{filters: [{name: x, config_discovery: {config_source: {ads: {}}, type_urls: [a]}}]}]`, `filter_chains[0].filters[0].config_discovery: not supported yet ({"config_source":{"ads":{}},"type_urls":["a"]})`},
 		{"two terminal filters", on + `, filter_chains: [{filters: [` + tcp + `, ` + tcp + `]}]`, "filter_chains[0].filters[0] tcp_proxy: Error: terminal filter named t of type envoy.filters.network.tcp_proxy must be the last filter in a network filter chain."},
 		{"no terminal filter", on + `, filter_chains: [{filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/stats.PluginConfig}}]}]`, "filter_chains[0].filters[0] plugin_config: Error: non-terminal filter named m of type stats.PluginConfig is the last filter in a network filter chain."},
-		{"weighted clusters in the second chain", on + `, filter_chains: [{filter_chain_match: {destination_port: 1}}, {filters: [{name: t, typed_config: {"@type": type.googleapis.com/` + typeTCPProxy + `, stat_prefix: p, weighted_clusters: {clusters: [{name: a, weight: 1}]}}}]}]`, `filter_chains[1].filters[0] tcp_proxy.weighted_clusters: not supported yet ({"clusters":[{"name":"a","weight":1}]})`},
-		{"metadata match", proxy(`metadata_match: {}`), `filter_chains[0].filters[0] tcp_proxy.metadata_match: not supported yet ({})`},
-		{"hash policy", proxy(`hash_policy: [{source_ip: {}}]`), `filter_chains[0].filters[0] tcp_proxy.hash_policy: not supported yet ({"source_ip":{}})`},
+		{"tunneling in the second chain", on + `, filter_chains: [{filter_chain_match: {destination_port: 1}}, {filters: [{name: t, typed_config: {"@type": type.googleapis.com/` + typeTCPProxy + `, stat_prefix: p, tunneling_config: {hostname: h}, cluster: c}}]}]`, `filter_chains[1].filters[0] tcp_proxy.tunneling_config: not supported yet ({"hostname":"h"})`},
 		{"tunneling", proxy(`tunneling_config: {hostname: a}`), `filter_chains[0].filters[0] tcp_proxy.tunneling_config: not supported yet ({"hostname":"a"})`},
-		{"waiting for TLS", proxy(`upstream_connect_mode: ON_DOWNSTREAM_TLS_HANDSHAKE, max_early_data_bytes: 1`), `filter_chains[0].filters[0] tcp_proxy.upstream_connect_mode: not supported yet (ON_DOWNSTREAM_TLS_HANDSHAKE)`},
 		{"early data without a bound", proxy(`upstream_connect_mode: ON_DOWNSTREAM_DATA`), `filter_chains[0].filters[0] tcp_proxy: max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE`},
 		{"a negative duration", proxy(`idle_timeout: -1s`), `filter_chains[0].filters[0] tcp_proxy.idle_timeout: Invalid duration: Expected positive duration (-1s 0ns)`},
 		{"a duration beyond 292 years", proxy(`idle_timeout: 9300000000s`), `filter_chains[0].filters[0] tcp_proxy.idle_timeout: Invalid duration: Duration out-of-range (9300000000s 0ns)`},

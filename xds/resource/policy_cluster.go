@@ -11,7 +11,7 @@ func clusterPolicies() policies {
 		"envoy.config.cluster.v3.Cluster": policy{}.
 			// load_assignment and eds_cluster_config count for one type each (cluster.go).
 			fields(built, "name", "alt_stat_name", "connect_timeout", "per_connection_buffer_limit_bytes",
-				"load_assignment", "eds_cluster_config").
+				"load_assignment", "eds_cluster_config", "metadata").
 			fields(inside, "circuit_breakers", "common_lb_config", "least_request_lb_config",
 				"round_robin_lb_config").
 			judge(oneOf(int32(clusterv3.Cluster_STATIC), int32(clusterv3.Cluster_EDS)), "type").
@@ -42,7 +42,7 @@ func clusterPolicies() policies {
 				"dns_refresh_rate", "dns_jitter", "dns_failure_refresh_rate", "respect_dns_ttl",
 				"dns_lookup_family", "dns_resolvers", "use_tcp_for_dns_lookups", "dns_resolution_config",
 				"typed_dns_resolver_config", "wait_for_warm_on_init", "cleanup_interval",
-				"ring_hash_lb_config", "maglev_lb_config", "original_dst_lb_config", "metadata",
+				"ring_hash_lb_config", "maglev_lb_config", "original_dst_lb_config",
 				"protocol_selection", "upstream_connection_options", "close_connections_on_host_health_failure",
 				"ignore_health_on_host_removal", "lrs_server", "lrs_report_endpoint_metrics",
 				"track_timeout_budgets", "track_cluster_stats", "preconnect_policy",

@@ -26,11 +26,11 @@ func endpointPolicies() policies {
 			fields(refused, "load_balancer_endpoints", "leds_cluster_locality_config").
 			fields(noted, "metadata", "proximity"),
 		"envoy.config.endpoint.v3.LbEndpoint": policy{}.
-			fields(built, "health_status", "load_balancing_weight").
+			fields(built, "health_status", "load_balancing_weight",
+				// Subsets and transport_socket_matches, which read it too, are refused.
+				"metadata").
 			fields(inside, "endpoint").
-			fields(refused, "endpoint_name").
-			// Read by subsets and transport_socket_matches, which are refused.
-			fields(noted, "metadata"),
+			fields(refused, "endpoint_name"),
 		"envoy.config.endpoint.v3.Endpoint": policy{}.
 			fields(built, "hostname").
 			fields(inside, "address").

@@ -3,7 +3,6 @@ package resource
 import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -13,7 +12,7 @@ func listenerPolicies() policies {
 	return policies{
 		"envoy.config.listener.v3.Listener": policy{}.
 			fields(built, "name", "stat_prefix", "tcp_backlog_size", "enable_reuse_port",
-				"listener_filters_timeout", "continue_on_listener_filters_timeout",
+				"access_log", "listener_filters_timeout", "continue_on_listener_filters_timeout",
 				"per_connection_buffer_limit_bytes").
 			fields(inside, "address", "additional_addresses").
 			// Decoded chain by chain, as some matches are ignored (listener.go), and
@@ -32,7 +31,7 @@ func listenerPolicies() policies {
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout", "metadata",
 				"drain_type", "freebind",
 				"tcp_fast_open_queue_length", "traffic_direction", "connection_balance_config", "reuse_port",
-				"access_log", "max_connections_to_accept_per_socket_event", "enable_mptcp",
+				"max_connections_to_accept_per_socket_event", "enable_mptcp",
 				"ignore_global_conn_limit", "bypass_overload_manager", "tcp_keepalive"),
 		"envoy.config.listener.v3.AdditionalAddress": policy{}.
 			fields(inside, "address", "socket_options").
@@ -62,15 +61,15 @@ func listenerPolicies() policies {
 			fields(refused, "config_discovery"),
 		"envoy.extensions.filters.network.echo.v3.Echo": policy{},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": policy{}.
-			fields(built, "stat_prefix", "cluster", "idle_timeout", "max_connect_attempts").
-			fields(refused, "weighted_clusters", "on_demand", "metadata_match", "hash_policy", "tunneling_config").
-			judge(connectMode, "upstream_connect_mode").
-			// Timing, logs, and what is sent only by a transport socket that is refused.
-			fields(noted, "downstream_idle_timeout", "upstream_idle_timeout", "access_log", "backoff_options",
-				"max_downstream_connection_duration", "max_downstream_connection_duration_jitter_percentage",
-				"access_log_flush_interval", "flush_access_log_on_connected", "access_log_options",
-				"proxy_protocol_tlvs", "proxy_protocol_tlv_merge_policy", "max_early_data_bytes",
-				"check_drain_close"),
+			fields(built, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "max_connect_attempts", "backoff_options", "access_log",
+				"access_log_flush_interval", "flush_access_log_on_connected", "access_log_options", "max_downstream_connection_duration",
+				"max_downstream_connection_duration_jitter_percentage", "upstream_connect_mode", "max_early_data_bytes", "check_drain_close",
+				// What these feed, subsets, hashing balancers and PROXY headers to
+				// the upstream, is refused where it is asked for: on the cluster.
+				"metadata_match", "hash_policy", "proxy_protocol_tlvs", "proxy_protocol_tlv_merge_policy").
+			fields(refused, "on_demand", "tunneling_config").
+			// Envoy has not built these either.
+			fields(noted, "downstream_idle_timeout", "upstream_idle_timeout"),
 	}
 }
 
@@ -136,18 +135,6 @@ func socketOption(v protoreflect.Value) (decision, string) {
 		case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 18, 23, 25, 30: // NODELAY … USER_TIMEOUT FASTOPEN NOTSENT_LOWAT FASTOPEN_CONNECT
 			return noted, ""
 		}
-	}
-	return refused, ""
-}
-
-// connectMode: to wait for the client's first data before connecting is timing;
-// to wait for a TLS handshake needs TLS.
-func connectMode(v protoreflect.Value) (decision, string) {
-	switch tcpproxyv3.UpstreamConnectMode(v.Enum()) {
-	case tcpproxyv3.UpstreamConnectMode_IMMEDIATE:
-		return built, ""
-	case tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA:
-		return noted, ""
 	}
 	return refused, ""
 }

@@ -2,95 +2,166 @@ package tcpproxy
 
 import (
 	"errors"
+	"math/rand/v2"
+	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 	"golang.org/x/sys/unix"
 )
 
+// Filter state objects that change what tcp_proxy does (tcp_proxy_filter.rst).
+const (
+	stateCluster = "envoy.tcp_proxy.cluster"
+	stateIdle    = "envoy.tcp_proxy.per_connection_idle_timeout_ms"
+)
+
+// Why there is no upstream connection, as Envoy numbers it in the local close
+// reason ("initializion" is its spelling).
+const (
+	connectFailed = iota
+	noHealthyUpstream
+	resourceLimit
+	noRoute
+)
+
 // Session is the tcp_proxy of one downstream connection. It is for its worker's
 // thread.
 type Session struct {
-	filter.Base
 	factory *Factory
 	conn    *filter.Connection
+	route   string // the cluster's name
 
 	attempts uint32
 	dial     *upstream.Dial
 	dialing  time.Time
 	up       *upstream.Connection
 	pair     *pair.Pair
+	early    bool   // waits for the client's first bytes
 	rx, tx   uint64 // bytes counted so far, from and to downstream
+
+	// armed only where the configuration asks for them
+	duration, periodic, backoff loop.Timer
 }
 
 // NewConnection connects upstream. The downstream connection is not read before
 // the upstream one stands, as in Envoy: what the client does meanwhile, a reset
 // too, shows then.
 func (s *Session) NewConnection() filter.Status {
+	c, w := s.factory.config, s.conn.Core.Worker
 	s.factory.stats.total.Inc()
+	s.route = s.pickRoute()
+	if c.LogOptions.OnStart {
+		s.factory.logs.Write(s.conn.Info, accesslog.Start)
+	}
+	if c.LogOptions.Interval > 0 {
+		s.periodic.F = s.logPeriodic
+		w.After(&s.periodic, c.LogOptions.Interval)
+	}
+	if c.MaxDuration > 0 {
+		s.duration.F = s.tooOld
+		w.After(&s.duration, c.MaxDuration+time.Duration(rand.Float64()*c.MaxDurationJitter/100*float64(c.MaxDuration)))
+	}
+	if c.ConnectMode == api.ConnectOnData {
+		s.awaitData()
+		return filter.Stop
+	}
 	s.connect()
 	return filter.Stop
 }
 
+// pickRoute is drawn once: later attempts go to the same cluster.
+func (s *Session) pickRoute() string {
+	if o, ok := s.conn.Info.State[stateCluster]; ok {
+		return o.Value
+	}
+	c := s.factory.config
+	if len(c.Clusters) == 0 {
+		return c.Cluster
+	}
+	n := rand.Uint64N(max(s.factory.weights, 1))
+	for i := range c.Clusters {
+		if w := uint64(c.Clusters[i].Weight); n >= w {
+			n -= w
+			continue
+		}
+		return c.Clusters[i].Name
+	}
+	return c.Clusters[len(c.Clusters)-1].Name
+}
+
 func (s *Session) connect() {
 	info := s.conn.Info
-	info.Upstream.Cluster = s.factory.config.Cluster
-	c := s.factory.cluster(s.factory.config.Cluster)
+	c := s.factory.cluster(s.route)
 	if c == nil {
 		s.factory.stats.noRoute.Inc()
 		info.Flags.Set(stream.NoClusterFound)
-		s.refuse()
+		s.refuse(noRoute)
 		return
 	}
+	u := &info.Upstream
+	u.Cluster, u.ClusterStat, u.ClusterMetadata = s.route, c.Config().StatName(), stream.Metadata(c.Config().Metadata)
 	up, err := c.Pick()
 	if err != nil {
-		switch {
-		case errors.Is(err, upstream.ErrNoHealthyHost):
-			info.Flags.Set(stream.NoHealthyUpstream)
-		default:
-			info.Flags.Set(stream.UpstreamOverflow)
-		}
 		if errors.Is(err, upstream.ErrPendingOverflow) {
 			c.Stats.ConnectAttemptsExceeded.Inc()
 		}
-		s.refuse()
+		if errors.Is(err, upstream.ErrNoHealthyHost) {
+			info.Flags.Set(stream.NoHealthyUpstream)
+			s.refuse(noHealthyUpstream)
+			return
+		}
+		info.Flags.Set(stream.UpstreamOverflow)
+		s.refuse(resourceLimit)
 		return
 	}
 	s.attempts++
-	info.Upstream.Attempts, info.Upstream.Host = s.attempts, up.Host.Addr
+	e := up.Host.Endpoint()
+	u.Host, u.HostName, u.HostMetadata = up.Host.Addr, e.Hostname, stream.Metadata(e.Metadata)
+	u.Attempts = append(u.Attempts, stream.Attempt{Host: up.Host.Addr, HostName: u.HostName})
 	s.up, s.dialing = up, time.Now()
+	if u.Dialed.IsZero() {
+		u.Dialed = s.dialing
+	}
 	s.dial = upstream.NewDial(s.conn.Core.Worker, up.Host.Addr, c.Config().ConnectTimeout, s.dialed)
 }
 
 func (s *Session) dialed(fd int, err error) {
 	s.dial = nil
+	u := &s.conn.Info.Upstream
 	if err != nil {
-		info := s.conn.Info
-		info.Flags.Set(stream.UpstreamConnectionFailure)
-		info.Upstream.Failure = err.Error()
 		s.up.Failed(errors.Is(err, upstream.ErrConnectTimeout))
+		u.Failure = failure(err)
 		if s.attempts < s.factory.config.MaxConnectAttempts {
-			s.connect()
+			s.again()
 			return
 		}
 		s.up.Cluster().Stats.ConnectAttemptsExceeded.Inc()
-		info.Flags.Set(stream.UpstreamRetryLimitExceeded)
-		s.refuse()
+		s.conn.Info.Flags.Set(stream.UpstreamConnectionFailure | stream.UpstreamRetryLimitExceeded)
+		s.refuse(connectFailed)
 		return
 	}
-	took := time.Since(s.dialing)
-	s.up.Connected(took)
-	s.conn.Info.Upstream.Connected = took
-	_, s.conn.Info.Upstream.Local = pair.Addresses(fd)
+	u.Failure = ""
+	u.Connected = time.Since(s.dialing)
+	s.up.Connected(u.Connected)
+	u.ConnectionID = s.conn.Core.NextID()
+	u.Attempts[len(u.Attempts)-1].ConnectionID = u.ConnectionID
+	_, u.Local = pair.Addresses(fd)
+	if s.factory.config.LogOptions.OnConnected {
+		s.factory.logs.Write(s.conn.Info, accesslog.Connected)
+	}
 	cfg := pair.Config{
 		Downstream:  s.conn.FD,
 		Upstream:    fd,
 		Limit:       s.conn.Limit,
-		IdleTimeout: s.factory.config.IdleTimeout,
+		IdleTimeout: s.idleTimeout(),
 		Consumed:    s.conn.Consumed,
 		Ended:       s.ended,
 	}
@@ -101,9 +172,58 @@ func (s *Session) dialed(fd int, err error) {
 	s.pair = s.conn.Core.Pairs.Start(cfg)
 }
 
+// again tries another connect, after the wait that was asked for.
+func (s *Session) again() {
+	b := s.factory.config.Backoff
+	if b == nil {
+		s.connect()
+		return
+	}
+	// JitteredExponentialBackOffStrategy: anything up to base * 2^n, at most max.
+	top := b.Max
+	if n := s.attempts - 1; n < 32 && b.Base<<n < b.Max {
+		top = b.Base << n
+	}
+	s.backoff.F = s.connect
+	s.conn.Core.Worker.After(&s.backoff, time.Duration(rand.Int64N(int64(top)+1)))
+}
+
+// failure is a connect's error in Envoy's words.
+func failure(err error) string {
+	if errors.Is(err, upstream.ErrConnectTimeout) {
+		return ""
+	}
+	var e syscall.Errno
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	text := []byte(e.Error()) // strerror's, but for the first letter
+	text[0] -= 'a' - 'A'
+	return "delayed connect error: " + string(text)
+}
+
+func (s *Session) idleTimeout() time.Duration {
+	if o, ok := s.conn.Info.State[stateIdle]; ok {
+		if ms, err := strconv.ParseUint(o.Value, 10, 32); err == nil {
+			return time.Duration(ms) * time.Millisecond
+		}
+	}
+	return s.factory.config.IdleTimeout
+}
+
 // refuse ends a connection that got no upstream: by FIN, unless bytes of the
 // client wait unread, when the kernel makes it an RST. That is what Envoy does.
-func (s *Session) refuse() {
+func (s *Session) refuse(why int) {
+	if s.factory.config.ConnectMode == api.ConnectOnData {
+		// Envoy has read the early data, so its close is a FIN.
+		s.conn.Discard()
+		s.factory.stats.rxBytes.Add(s.conn.Info.Received)
+	}
+	s.conn.Info.LocalClose = "tcp_initializion_failure:" + strconv.Itoa(why)
+	s.drop()
+}
+
+func (s *Session) drop() {
 	filter.CloseQuietly(s.conn.FD)
 	s.conn.End()
 }
@@ -115,16 +235,49 @@ func (s *Session) ended(p *pair.Pair, o pair.Outcome) {
 	// stream ended first, or if the upstream broke.
 	remote := o == pair.UpstreamReset || o == pair.Complete && p.FirstEnd() == 0
 	s.up.Ended(remote)
-	if o == pair.IdleTimeout {
+	info := s.conn.Info
+	switch o {
+	case pair.IdleTimeout:
 		s.factory.stats.idleTimeout.Inc()
+		s.closedFor("tcp_session_idle_timeout")
+	case pair.DownstreamReset:
+		info.Closed = stream.RemoteReset
+	case pair.UpstreamReset:
+		info.Flags.Set(stream.UpstreamRemoteReset)
+		info.Closed, info.Upstream.Closed = stream.LocalCloseReset, stream.RemoteReset
+	case pair.Fault:
+		info.Flags.Set(stream.LocalReset)
+		info.Closed = stream.LocalCloseReset
 	}
 	s.conn.End()
 }
 
-// Resume lets the client's bytes go that filters held.
-func (s *Session) Resume() {
-	if s.pair != nil {
-		s.pair.Open()
+func (s *Session) closedFor(why string) {
+	s.conn.Info.LocalClose, s.conn.Info.Upstream.LocalClose = why, why
+}
+
+// tooOld ends the connection for its age.
+func (s *Session) tooOld() {
+	s.factory.stats.maxDuration.Inc()
+	s.conn.Info.Flags.Set(stream.DurationTimeout)
+	s.closedFor("max_connection_duration_reached")
+	s.Close()
+}
+
+func (s *Session) logPeriodic() {
+	s.Flush()
+	s.factory.logs.Write(s.conn.Info, accesslog.Periodic)
+	s.conn.Core.Worker.After(&s.periodic, s.factory.config.LogOptions.Interval)
+}
+
+// Data is never asked of the last filter.
+func (s *Session) Data(bool) filter.Status { return filter.Continue }
+
+// Ended writes the access logs: everything is known now.
+func (s *Session) Ended() {
+	s.factory.logs.Write(s.conn.Info, accesslog.End)
+	for _, t := range []*loop.Timer{&s.duration, &s.periodic, &s.backoff} {
+		s.conn.Core.Worker.Stop(t)
 	}
 }
 
@@ -149,7 +302,7 @@ func (s *Session) Close() {
 		return
 	}
 	s.giveUp()
-	s.refuse()
+	s.drop()
 }
 
 // Kill ends the connection at once, by RST.
@@ -163,13 +316,14 @@ func (s *Session) Kill() {
 	s.conn.End()
 }
 
-// giveUp forgets the connect that is under way.
+// giveUp forgets what is under way: a connect, or the wait for data.
 func (s *Session) giveUp() {
 	if s.dial != nil {
 		s.dial.Cancel()
 		s.dial = nil
 		s.up.Failed(false)
 	}
+	s.unwatch()
 }
 
 // Status fills in what is known of both sides.
@@ -179,4 +333,7 @@ func (s *Session) Status(c *api.Connection) {
 		return
 	}
 	c.State = "connecting"
+	if s.early {
+		c.State = "awaiting data"
+	}
 }

@@ -1,0 +1,70 @@
+package api
+
+import (
+	"time"
+
+	"github.com/sluice-proxy/sluice/api/substitution"
+)
+
+// AccessLog is where connections are written, which, and how.
+type AccessLog struct {
+	Name string
+	// Path is a file, a fifo or a unix socket; /dev/stdout and /dev/stderr are
+	// the process's own.
+	Path string
+	// Text is used if JSON is nil.
+	Text substitution.Format
+	JSON *substitution.Node
+	// OmitEmpty prints nothing where there is no value.
+	OmitEmpty bool
+	// Filter may be nil: everything is logged.
+	Filter *LogFilter
+}
+
+// LogFilter says which connections are logged. Exactly one field is set.
+type LogFilter struct {
+	And, Or []LogFilter
+	// Duration compares milliseconds, StatusCode the response code, which is 0
+	// on TCP.
+	Duration, StatusCode *Comparison
+	// Flags passes if one of them is set; an empty list, if any flag is.
+	Flags *[]string
+	// Types passes the types of log in it, or with Exclude all others.
+	Types *LogTypes
+	// Sample passes a share of all.
+	Sample *Fraction
+	// Metadata compares dynamic metadata.
+	Metadata *MetadataCondition
+	// Nothing passes nothing: what Envoy decides by HTTP headers.
+	Nothing bool
+}
+
+// Comparison is one of EQ, GE, LE and a value.
+type Comparison struct {
+	Op    string
+	Value uint64
+}
+
+// LogTypes are values of %ACCESS_LOG_TYPE%.
+type LogTypes struct {
+	Types   []string
+	Exclude bool
+}
+
+// Fraction is Numerator of Denominator.
+type Fraction struct{ Numerator, Denominator uint32 }
+
+// MetadataCondition compares the string form of a value of dynamic metadata.
+type MetadataCondition struct {
+	Filter  string
+	Path    []string
+	Equals  string
+	Missing bool // the verdict if there is no such value
+	Invert  bool
+}
+
+// LogOptions say when a connection is logged besides at its end.
+type LogOptions struct {
+	OnStart, OnConnected bool
+	Interval             time.Duration // 0 means not
+}

@@ -1,0 +1,73 @@
+package api
+
+import "time"
+
+// Defaults of Envoy's tcp_proxy.proto.
+const (
+	DefaultIdleTimeout        = time.Hour
+	DefaultMaxConnectAttempts = 1
+)
+
+// TCPProxy is envoy.filters.network.tcp_proxy.
+type TCPProxy struct {
+	StatPrefix string
+	// Cluster is empty if Clusters are given, of which one is drawn by weight.
+	Cluster  string
+	Clusters []WeightedCluster
+	// MetadataMatch narrows the hosts of a cluster with subsets: values as JSON
+	// has them, by key. HashPolicy feeds balancers that hash.
+	MetadataMatch map[string]any
+	HashPolicy    []HashPolicy
+	// IdleTimeout ends a connection on which no byte went either way for so
+	// long; 0 means never.
+	IdleTimeout time.Duration
+	// MaxDuration ends a connection of that age, 0 means never; up to
+	// MaxDurationJitter percent of it are added at random.
+	MaxDuration       time.Duration
+	MaxDurationJitter float64
+	// MaxConnectAttempts is at least 1. Backoff is what is waited between two;
+	// nil means nothing.
+	MaxConnectAttempts uint32
+	Backoff            *Backoff
+	AccessLogs         []*AccessLog
+	LogOptions         LogOptions
+	ConnectMode        ConnectMode
+	// MaxEarlyData bounds what is read before the upstream connection stands.
+	MaxEarlyData uint32
+	// ProxyProtocolTLVs are added to the PROXY header that is sent upstream.
+	ProxyProtocolTLVs []TLV
+	// CheckDrainClose ends connections when their listener drains.
+	CheckDrainClose bool
+}
+
+// WeightedCluster is one of several clusters; MetadataMatch is complete.
+type WeightedCluster struct {
+	Name          string
+	Weight        uint32
+	MetadataMatch map[string]any
+}
+
+// HashPolicy hashes the client's address, or an object of the filter state.
+type HashPolicy struct {
+	SourceIP    bool
+	FilterState string
+}
+
+// Backoff is a jittered exponential wait: at random up to Base, 2 Base, … Max.
+type Backoff struct{ Base, Max time.Duration }
+
+// TLV is a type-length-value of the PROXY protocol, version 2.
+type TLV struct {
+	Type  uint8
+	Value []byte
+}
+
+// ConnectMode says when the upstream connection is opened.
+type ConnectMode uint8
+
+// The values of upstream_connect_mode.
+const (
+	ConnectImmediately ConnectMode = iota
+	ConnectOnData
+	ConnectOnTLSHandshake
+)

@@ -1,0 +1,262 @@
+package accesslog
+
+import (
+	"bufio"
+	"bytes"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/api/substitution"
+	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type world struct {
+	*Files
+	t     *testing.T
+	store *stats.Store
+}
+
+func newWorld(t *testing.T, interval time.Duration) *world {
+	w := &world{t: t, store: stats.New()}
+	w.Files = NewFiles(w.store, interval, 0, slog.New(slog.DiscardHandler))
+	t.Cleanup(w.Close)
+	return w
+}
+
+func (w *world) value(name string) uint64 {
+	s, _ := w.store.Lookup("filesystem." + name)
+	return s.Value
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("never: " + what)
+		}
+	}
+}
+
+func content(path string) string {
+	b, _ := os.ReadFile(path)
+	return string(b)
+}
+
+func TestLinesAreWrittenByTheTimerAndAtTheEnd(t *testing.T) {
+	w := newWorld(t, 5*time.Millisecond)
+	path := filepath.Join(t.TempDir(), "log")
+	f, err := w.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Write([]byte("one\n"))
+	eventually(t, "the timer writes", func() bool { return content(path) == "one\n" })
+	if w.value("flushed_by_timer") == 0 || w.value("write_completed") == 0 {
+		t.Error("not counted")
+	}
+	f.Write([]byte("two\n"))
+	f.Close()
+	eventually(t, "the rest is written", func() bool { return content(path) == "one\ntwo\n" })
+	eventually(t, "nothing is counted as waiting", func() bool { return w.value("write_total_buffered") == 0 })
+}
+
+func TestOneFileServesAllLogsOfAPath(t *testing.T) {
+	w := newWorld(t, time.Hour)
+	path := filepath.Join(t.TempDir(), "log")
+	a, _ := w.Open(path)
+	b, _ := w.Open(path)
+	if a != b {
+		t.Fatal("two files")
+	}
+	a.Close()
+	b.Write([]byte("still\n"))
+	b.Close()
+	eventually(t, "it is written", func() bool { return content(path) == "still\n" })
+}
+
+func TestReopenLeavesWhatWasMovedAway(t *testing.T) {
+	w := newWorld(t, time.Hour)
+	dir := t.TempDir()
+	path, old := filepath.Join(dir, "log"), filepath.Join(dir, "log.1")
+	f, _ := w.Open(path)
+	if err := os.Rename(path, old); err != nil {
+		t.Fatal(err)
+	}
+	w.Reopen()
+	eventually(t, "there is a new file", func() bool { _, err := os.Stat(path); return err == nil })
+	f.Write([]byte("new\n"))
+	f.Close()
+	eventually(t, "the new one is written to", func() bool { return content(path) == "new\n" })
+	if content(old) != "" {
+		t.Error("the old one was written to")
+	}
+}
+
+// A disk that takes nothing: a fifo that nobody reads.
+func TestASlowSinkNeverBlocksAndDropsAreCounted(t *testing.T) {
+	w := newWorld(t, time.Millisecond)
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := w.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := bytes.Repeat([]byte{'x'}, 64<<10)
+	lines := 2 * queueBytes / len(line)
+	for range lines {
+		f.Write(line)
+	}
+	if w.value("write_dropped") == 0 {
+		t.Error("nothing was dropped")
+	}
+	if n := w.value("write_total_buffered"); n > 2*queueBytes {
+		t.Errorf("%d bytes wait", n)
+	}
+	// Let the writer go, so that nothing stays behind.
+	r, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	f.Close()
+	buf := make([]byte, 1<<20)
+	for done := false; !done; {
+		select {
+		case <-f.done:
+			done = true
+		default:
+			r.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			r.Read(buf)
+		}
+	}
+}
+
+func TestAUnixSocketIsConnectedToAgain(t *testing.T) {
+	w := newWorld(t, time.Millisecond)
+	path := filepath.Join(t.TempDir(), "socket")
+	lines := make(chan string, 16)
+	listen := func() net.Listener {
+		ln, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			for s := bufio.NewScanner(c); s.Scan(); {
+				lines <- s.Text()
+				if s.Text() == "last" {
+					return
+				}
+			}
+		}()
+		return ln
+	}
+	ln := listen()
+	f, err := w.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.Write([]byte("last\n"))
+	if got := <-lines; got != "last" {
+		t.Fatal(got)
+	}
+	ln.Close()
+	ln = listen()
+	defer ln.Close()
+	eventually(t, "the new listener gets a line", func() bool {
+		f.Write([]byte("again\n"))
+		select {
+		case got := <-lines:
+			return got == "again"
+		default:
+			return false
+		}
+	})
+	f.Write([]byte("last\n"))
+}
+
+func TestAPathThatCannotBeOpenedIsNamed(t *testing.T) {
+	w := newWorld(t, time.Hour)
+	_, err := w.Logs([]*api.AccessLog{{Path: filepath.Join(t.TempDir(), "ok")}, {Path: "/no/such/folder/log"}})
+	if err == nil || !strings.Contains(err.Error(), "unable to open file '/no/such/folder/log'") {
+		t.Fatal(err)
+	}
+	if len(w.open) != 0 {
+		t.Error("the first one stays open")
+	}
+}
+
+func TestFilters(t *testing.T) {
+	info := &stream.Info{Start: time.Unix(0, 0), End: time.Unix(1, 0), Flags: stream.UpstreamConnectionFailure}
+	info.Metadata.Set("f", "k", "v")
+	m := stream.Moment{Info: info, Type: End}
+	flags := func(f ...string) *[]string { return &f }
+	none := []string{}
+	for _, tt := range []struct {
+		what string
+		f    api.LogFilter
+		want bool
+	}{
+		{"nothing set", api.LogFilter{}, true},
+		{"what HTTP decides", api.LogFilter{Nothing: true}, false},
+		{"long enough", api.LogFilter{Duration: &api.Comparison{Op: "GE", Value: 1000}}, true},
+		{"too short", api.LogFilter{Duration: &api.Comparison{Op: "GE", Value: 1001}}, false},
+		{"short enough", api.LogFilter{Duration: &api.Comparison{Op: "LE", Value: 1000}}, true},
+		{"the code is 0", api.LogFilter{StatusCode: &api.Comparison{Op: "EQ"}}, true},
+		{"not the code", api.LogFilter{StatusCode: &api.Comparison{Op: "NE"}}, false},
+		{"any flag", api.LogFilter{Flags: &none}, true},
+		{"the flag", api.LogFilter{Flags: flags("NR", "UF")}, true},
+		{"another flag", api.LogFilter{Flags: flags("NR")}, false},
+		{"the type", api.LogFilter{Types: &api.LogTypes{Types: []string{End}}}, true},
+		{"all types but this", api.LogFilter{Types: &api.LogTypes{Types: []string{End}, Exclude: true}}, false},
+		{"all", api.LogFilter{And: []api.LogFilter{{}, {Nothing: true}}}, false},
+		{"one", api.LogFilter{Or: []api.LogFilter{{Nothing: true}, {}}}, true},
+		{"every time", api.LogFilter{Sample: &api.Fraction{Numerator: 100, Denominator: 100}}, true},
+		{"never", api.LogFilter{Sample: &api.Fraction{Denominator: 100}}, false},
+		{"metadata equal", api.LogFilter{Metadata: &api.MetadataCondition{Filter: "f", Path: []string{"k"}, Equals: "v"}}, true},
+		{"metadata inverted", api.LogFilter{Metadata: &api.MetadataCondition{Filter: "f", Path: []string{"k"}, Equals: "v", Invert: true}}, false},
+		{"metadata missing", api.LogFilter{Metadata: &api.MetadataCondition{Filter: "f", Path: []string{"x"}, Equals: "v", Missing: true}}, true},
+		{"metadata missing, and that counts", api.LogFilter{Metadata: &api.MetadataCondition{Filter: "g", Path: []string{"x"}, Equals: "v"}}, false},
+	} {
+		if got := passes(&tt.f, m); got != tt.want {
+			t.Errorf("%s: %v", tt.what, got)
+		}
+	}
+}
+
+func TestALogWritesWhatItsFilterLetsPass(t *testing.T) {
+	w := newWorld(t, time.Millisecond)
+	path := filepath.Join(t.TempDir(), "log")
+	f, err := substitution.Parse("%ACCESS_LOG_TYPE% %BYTES_SENT%\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs, err := w.Logs([]*api.AccessLog{{Path: path, Text: f, Filter: &api.LogFilter{Types: &api.LogTypes{Types: []string{End}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := &stream.Info{Sent: 7}
+	logs.Write(info, Start)
+	logs.Write(info, End)
+	logs.Close()
+	eventually(t, "one line", func() bool { return content(path) == "TcpConnectionEnd 7\n" })
+}

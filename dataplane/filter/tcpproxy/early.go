@@ -1,0 +1,56 @@
+package tcpproxy
+
+import (
+	"github.com/sluice-proxy/sluice/dataplane/filter"
+	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"golang.org/x/sys/unix"
+)
+
+// awaitData waits for the client's first bytes before it connects
+// (upstream_connect_mode ON_DOWNSTREAM_DATA). They stay in the socket, whose
+// receive buffer is the bound that max_early_data_bytes asks for.
+func (s *Session) awaitData() {
+	if err := s.conn.Core.Worker.Add(s.conn.FD, unix.EPOLLIN|unix.EPOLLRDHUP, s); err != nil {
+		s.drop()
+		return
+	}
+	s.early = true
+}
+
+// Ready is called by the worker when the first bytes came, or the end.
+func (s *Session) Ready(events uint32) {
+	s.unwatch()
+	if events&unix.EPOLLERR != 0 {
+		s.conn.Info.Closed = stream.RemoteReset
+		s.Kill()
+		return
+	}
+	var one [1]byte
+	if n, _, err := unix.Recvfrom(s.conn.FD, one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT); n == 0 && err == nil {
+		// The client is gone without a word. Envoy would keep the connection
+		// for ever.
+		s.drop()
+		return
+	}
+	s.factory.stats.early.Inc()
+	if s.conn.Watch() == filter.Nothing || s.conn.Data(events&unix.EPOLLRDHUP != 0) == filter.Continue {
+		s.connect()
+	}
+}
+
+// Resume lets the client's bytes go that filters held.
+func (s *Session) Resume() {
+	switch {
+	case s.pair != nil:
+		s.pair.Open()
+	case s.dial == nil:
+		s.connect()
+	}
+}
+
+func (s *Session) unwatch() {
+	if s.early {
+		s.early = false
+		s.conn.Core.Worker.Del(s.conn.FD)
+	}
+}

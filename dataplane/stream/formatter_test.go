@@ -1,0 +1,90 @@
+package stream
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api/substitution"
+)
+
+func example() *Info {
+	i := &Info{
+		ID: 7, Start: time.Date(2026, 2, 3, 4, 5, 6, 789_012_345, time.UTC), FilterChain: "chain", Received: 5, Sent: 6,
+		Local: netip.MustParseAddrPort("10.1.2.3:80"), Remote: netip.MustParseAddrPort("[2001:db8::1]:1234"), DirectRemote: netip.MustParseAddrPort("10.9.9.9:99"),
+		ServerName: "sni.example", Flags: UpstreamConnectionFailure | UpstreamRetryLimitExceeded,
+	}
+	i.End = i.Start.Add(1500 * time.Millisecond)
+	i.State.Set("plain", Object{Value: `a "b"`})
+	i.Metadata.Set("f", "k", map[string]any{"deep": 1.0, "s": "text"})
+	i.Upstream = Upstream{Cluster: "raw", ClusterStat: "alt", Host: netip.MustParseAddrPort("10.0.0.1:5"), Local: netip.MustParseAddrPort("10.0.0.9:6"), ConnectionID: 8,
+		Failure: "delayed connect error: x", Attempts: []Attempt{{Host: netip.MustParseAddrPort("10.0.0.2:5")}, {Host: netip.MustParseAddrPort("10.0.0.1:5"), ConnectionID: 8}}}
+	return i
+}
+
+func TestText(t *testing.T) {
+	for format, want := range map[string]string{
+		"%START_TIME%":                                           "2026-02-03T04:05:06.789Z",
+		"%START_TIME(%Y/%m/%d)%":                                 "2026/02/03",
+		"%START_TIME(%s.%3f)%":                                   "1770091506.789",
+		"%START_TIME(%s%9f)%":                                    "1770091506789012345",
+		"%START_TIME(%E4S %%f %E*S)%":                            "06.7890 %f 06.789012345",
+		"%START_TIME(%f)%":                                       "789012345",
+		"%BYTES_RECEIVED% %BYTES_SENT% %DURATION%":               "5 6 1500",
+		"%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%":                 "UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded",
+		"%DOWNSTREAM_REMOTE_ADDRESS%":                            "[2001:db8::1]:1234",
+		"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%":               "2001:db8::1",
+		"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(32)%":           "2001:db8::/32",
+		"%DOWNSTREAM_LOCAL_PORT% %DOWNSTREAM_REMOTE_PORT%":       "80 1234",
+		"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%":                     "10.9.9.9:99",
+		"%DOWNSTREAM_DIRECT_LOCAL_ADDRESS%":                      "-",
+		"%UPSTREAM_HOST% %UPSTREAM_HOST_NAME%":                   "10.0.0.1:5 10.0.0.1:5",
+		"%UPSTREAM_HOSTS_ATTEMPTED%":                             "10.0.0.2:5,10.0.0.1:5",
+		"%UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT%":                "10.0.0.2,10.0.0.1",
+		"%UPSTREAM_CONNECTION_IDS_ATTEMPTED%":                    "8",
+		"%UPSTREAM_CLUSTER% %UPSTREAM_CLUSTER_RAW%":              "alt raw",
+		"%UPSTREAM_TRANSPORT_FAILURE_REASON%":                    "delayed_connect_error:_x",
+		"%UPSTREAM_REQUEST_ATTEMPT_COUNT%":                       "2",
+		"%REQUESTED_SERVER_NAME% %FILTER_CHAIN_NAME%":            "sni.example chain",
+		"%FILTER_STATE(plain:PLAIN)% %FILTER_STATE(none)%":       `a "b" -`,
+		"%FILTER_STATE(plain)%":                                  `"a \"b\""`,
+		"%DYNAMIC_METADATA(f:k:s)%":                              "text",
+		"%DYNAMIC_METADATA(f:k:s):2%":                            "te",
+		"%DYNAMIC_METADATA(f:k:deep)%":                           "1",
+		"%DYNAMIC_METADATA(f:k)%":                                `{"deep":1,"s":"text"}`,
+		"%DYNAMIC_METADATA(f:k:none)% %METADATA(DYNAMIC:f:k:s)%": "- text",
+		"%REQ(:METHOD)% %PROTOCOL% %RESPONSE_CODE%":              "- - 0",
+		"%ACCESS_LOG_TYPE%":                                      "TcpConnectionEnd",
+		"%ENVIRONMENT(NO_SUCH_VARIABLE)%":                        "-",
+		"100%%":                                                  "100%",
+	} {
+		f, err := substitution.Parse(format)
+		if err != nil {
+			t.Errorf("%q: %v", format, err)
+			continue
+		}
+		if got := string(NewText(f, false).Append(nil, Moment{Info: example(), Type: "TcpConnectionEnd"})); got != want {
+			t.Errorf("%q: got %q, want %q", format, got, want)
+		}
+	}
+}
+
+func TestEmptyInfoPrintsDashes(t *testing.T) {
+	f, err := substitution.Parse("%UPSTREAM_HOST% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_LOCAL_PORT% %UPSTREAM_DETECTED_CLOSE_TYPE% %RESPONSE_FLAGS%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(NewText(f, false).Append(nil, Moment{Info: &Info{}})); got != "- - - - - -" {
+		t.Error(got)
+	}
+	if got := string(NewText(f, true).Append(nil, Moment{Info: &Info{}})); got != "     -" {
+		t.Error(got)
+	}
+}
+
+func TestReadOnlyStateStays(t *testing.T) {
+	var s State
+	if !s.Set("k", Object{Value: "a", ReadOnly: true}) || s.Set("k", Object{Value: "b"}) || s["k"].Value != "a" {
+		t.Error(s)
+	}
+}

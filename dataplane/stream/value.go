@@ -1,0 +1,321 @@
+package stream
+
+import (
+	"encoding/json"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sluice-proxy/sluice/api/substitution"
+)
+
+// Moment is what a format is printed with besides the connection.
+type Moment struct {
+	Info *Info
+	// Type is what %ACCESS_LOG_TYPE% prints; empty is NotSet.
+	Type string
+	Now  time.Time
+}
+
+// getter yields the value of a command: nil where there is none, else a string,
+// an integer, a bool, or what JSON has for the rest.
+type getter func(Moment) any
+
+// compile finds the getter of a command. What Envoy has for HTTP only, and what
+// needs a TLS session or is not known here, is nil for every connection.
+func compile(p substitution.Piece) getter {
+	if g := plain(p.Command); g != nil {
+		return g
+	}
+	arg := p.Arg
+	switch p.Command {
+	case "START_TIME", "START_TIME_LOCAL":
+		f := newClockFormat(arg, p.Command == "START_TIME_LOCAL")
+		return func(m Moment) any { return f.format(m.Info.Start) }
+	case "EMIT_TIME", "EMIT_TIME_LOCAL":
+		f := newClockFormat(arg, p.Command == "EMIT_TIME_LOCAL")
+		return func(m Moment) any { return f.format(m.Now) }
+	case "ENVIRONMENT":
+		v, ok := os.LookupEnv(arg)
+		return func(Moment) any { return given(v, ok) }
+	case "HOSTNAME":
+		v, err := os.Hostname()
+		return func(Moment) any { return given(v, err == nil) }
+	case "REQUESTED_SERVER_NAME":
+		return func(m Moment) any { return text(m.Info.ServerName) }
+	case "FILTER_STATE":
+		return filterState(arg)
+	case "DYNAMIC_METADATA":
+		return fromMetadata(strings.Split(arg, ":"), func(i *Info) Metadata { return i.Metadata })
+	case "UPSTREAM_METADATA":
+		return fromMetadata(strings.Split(arg, ":"), func(i *Info) Metadata { return i.Upstream.HostMetadata })
+	case "CLUSTER_METADATA":
+		return fromMetadata(strings.Split(arg, ":"), func(i *Info) Metadata { return i.Upstream.ClusterMetadata })
+	case "METADATA":
+		kind, rest, _ := strings.Cut(arg, ":")
+		switch kind {
+		case "DYNAMIC":
+			return fromMetadata(strings.Split(rest, ":"), func(i *Info) Metadata { return i.Metadata })
+		case "UPSTREAM_HOST":
+			return fromMetadata(strings.Split(rest, ":"), func(i *Info) Metadata { return i.Upstream.HostMetadata })
+		case "CLUSTER":
+			return fromMetadata(strings.Split(rest, ":"), func(i *Info) Metadata { return i.Upstream.ClusterMetadata })
+		}
+	case "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+		"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT":
+		get, bits := address(strings.TrimSuffix(p.Command, "_WITHOUT_PORT")), -1
+		if n, err := strconv.Atoi(arg); err == nil {
+			bits = n
+		}
+		return func(m Moment) any { return withoutPort(get(m.Info), bits) }
+	}
+	return func(Moment) any { return nil }
+}
+
+// address finds one of the six addresses.
+func address(command string) func(*Info) netip.AddrPort {
+	switch command {
+	case "DOWNSTREAM_LOCAL_ADDRESS":
+		return func(i *Info) netip.AddrPort { return i.Local }
+	case "DOWNSTREAM_DIRECT_LOCAL_ADDRESS":
+		return func(i *Info) netip.AddrPort { return i.DirectLocal }
+	case "DOWNSTREAM_REMOTE_ADDRESS":
+		return func(i *Info) netip.AddrPort { return i.Remote }
+	case "DOWNSTREAM_DIRECT_REMOTE_ADDRESS":
+		return func(i *Info) netip.AddrPort { return i.DirectRemote }
+	case "UPSTREAM_LOCAL_ADDRESS":
+		return func(i *Info) netip.AddrPort { return i.Upstream.Local }
+	case "UPSTREAM_REMOTE_ADDRESS":
+		return func(i *Info) netip.AddrPort {
+			if i.Upstream.ConnectionID == 0 {
+				return netip.AddrPort{}
+			}
+			return i.Upstream.Host
+		}
+	}
+	return nil
+}
+
+// plain are the commands without arguments.
+func plain(command string) getter {
+	if get := address(command); get != nil {
+		return func(m Moment) any {
+			if a := get(m.Info); a.IsValid() {
+				return a.String()
+			}
+			if strings.HasPrefix(command, "DOWNSTREAM") {
+				return text(m.Info.Pipe)
+			}
+			return nil
+		}
+	}
+	if of, ok := strings.CutSuffix(command, "_PORT"); ok {
+		if get := address(of + "_ADDRESS"); get != nil {
+			return func(m Moment) any {
+				if a := get(m.Info); a.IsValid() {
+					return uint64(a.Port())
+				}
+				return nil
+			}
+		}
+	}
+	switch command {
+	case "ACCESS_LOG_TYPE":
+		return func(m Moment) any {
+			if m.Type == "" {
+				return "NotSet"
+			}
+			return m.Type
+		}
+	case "BYTES_RECEIVED":
+		return func(m Moment) any { return m.Info.Received }
+	case "BYTES_SENT", "DOWNSTREAM_WIRE_BYTES_SENT":
+		return func(m Moment) any { return m.Info.Sent }
+	case "DOWNSTREAM_WIRE_BYTES_RECEIVED":
+		return func(m Moment) any { return m.Info.Received + m.Info.WireReceived }
+	case "UPSTREAM_WIRE_BYTES_SENT":
+		return func(m Moment) any { return m.Info.Upstream.Sent }
+	case "UPSTREAM_WIRE_BYTES_RECEIVED":
+		return func(m Moment) any { return m.Info.Upstream.Received }
+	case "RESPONSE_CODE", "BYTES_RETRANSMITTED", "PACKETS_RETRANSMITTED", "REQUEST_HEADERS_BYTES", "RESPONSE_HEADERS_BYTES", "RESPONSE_TRAILERS_BYTES",
+		"DOWNSTREAM_HEADER_BYTES_RECEIVED", "DOWNSTREAM_HEADER_BYTES_SENT", "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
+		"UPSTREAM_HEADER_BYTES_RECEIVED", "UPSTREAM_HEADER_BYTES_SENT", "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT":
+		return func(Moment) any { return uint64(0) } // as Envoy prints them for TCP
+	case "CUSTOM_FLAGS", "LOCAL_REPLY_BODY", "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID", "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID":
+		return func(Moment) any { return "" }
+	case "RESPONSE_FLAGS":
+		return func(m Moment) any { return m.Info.Flags.String() }
+	case "RESPONSE_FLAGS_LONG":
+		return func(m Moment) any { return m.Info.Flags.Long() }
+	case "DURATION":
+		return func(m Moment) any { return uint64(m.Info.Duration().Milliseconds()) }
+	case "CONNECTION_TERMINATION_DETAILS":
+		return func(m Moment) any { return text(m.Info.TerminationDetails) }
+	case "DOWNSTREAM_LOCAL_CLOSE_REASON":
+		return func(m Moment) any { return text(m.Info.LocalClose) }
+	case "DOWNSTREAM_DETECTED_CLOSE_TYPE":
+		return func(m Moment) any { return m.Info.Closed.String() }
+	case "CONNECTION_ID":
+		return func(m Moment) any { return m.Info.ID }
+	case "STREAM_ID", "UNIQUE_ID":
+		return func(Moment) any { return uuid.NewString() }
+	case "FILTER_CHAIN_NAME":
+		return func(m Moment) any { return text(m.Info.FilterChain) }
+	case "TLS_JA3_FINGERPRINT":
+		return func(m Moment) any { return text(m.Info.JA3) }
+	case "TLS_JA4_FINGERPRINT":
+		return func(m Moment) any { return text(m.Info.JA4) }
+	}
+	if strings.HasPrefix(command, "UPSTREAM_") {
+		return upstream(command)
+	}
+	return nil
+}
+
+// upstream are the plain commands about the other side.
+func upstream(command string) getter {
+	list := func(one func(Attempt) string) getter {
+		return func(m Moment) any {
+			var all []string
+			for _, a := range m.Info.Upstream.Attempts {
+				if s := one(a); s != "" {
+					all = append(all, s)
+				}
+			}
+			return text(strings.Join(all, ","))
+		}
+	}
+	switch command {
+	case "UPSTREAM_REQUEST_ATTEMPT_COUNT":
+		return func(m Moment) any { return uint64(len(m.Info.Upstream.Attempts)) }
+	case "UPSTREAM_HOST":
+		return func(m Moment) any { return hostText(m.Info.Upstream.Host, m.Info.Upstream.Pipe) }
+	case "UPSTREAM_HOST_NAME":
+		return func(m Moment) any {
+			if n := m.Info.Upstream.HostName; n != "" {
+				return n
+			}
+			return hostText(m.Info.Upstream.Host, m.Info.Upstream.Pipe)
+		}
+	case "UPSTREAM_HOST_NAME_WITHOUT_PORT":
+		return func(m Moment) any {
+			if n := m.Info.Upstream.HostName; n != "" {
+				return n
+			}
+			return withoutPort(m.Info.Upstream.Host, -1)
+		}
+	case "UPSTREAM_HOSTS_ATTEMPTED":
+		return list(func(a Attempt) string { return a.Host.String() })
+	case "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT":
+		return list(func(a Attempt) string { return a.Host.Addr().String() })
+	case "UPSTREAM_HOST_NAMES_ATTEMPTED", "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT":
+		return list(func(a Attempt) string {
+			if a.HostName != "" {
+				return a.HostName
+			}
+			if command == "UPSTREAM_HOST_NAMES_ATTEMPTED" {
+				return a.Host.String()
+			}
+			return a.Host.Addr().String()
+		})
+	case "UPSTREAM_CONNECTION_IDS_ATTEMPTED":
+		return list(func(a Attempt) string {
+			if a.ConnectionID == 0 {
+				return ""
+			}
+			return strconv.FormatUint(a.ConnectionID, 10)
+		})
+	case "UPSTREAM_CONNECTION_ID":
+		return func(m Moment) any { return m.Info.Upstream.ConnectionID }
+	case "UPSTREAM_CLUSTER":
+		return func(m Moment) any { return text(m.Info.Upstream.ClusterStat) }
+	case "UPSTREAM_CLUSTER_RAW":
+		return func(m Moment) any { return text(m.Info.Upstream.Cluster) }
+	case "UPSTREAM_TRANSPORT_FAILURE_REASON":
+		return func(m Moment) any { return text(strings.ReplaceAll(m.Info.Upstream.Failure, " ", "_")) }
+	case "UPSTREAM_LOCAL_CLOSE_REASON":
+		return func(m Moment) any { return text(m.Info.Upstream.LocalClose) }
+	case "UPSTREAM_DETECTED_CLOSE_TYPE":
+		return func(m Moment) any {
+			if !m.Info.Proxied {
+				return nil
+			}
+			return m.Info.Upstream.Closed.String()
+		}
+	case "UPSTREAM_CONNECTION_POOL_READY_DURATION":
+		return func(m Moment) any {
+			if m.Info.Upstream.Dialed.IsZero() {
+				return nil
+			}
+			return uint64(m.Info.Upstream.Connected.Milliseconds())
+		}
+	}
+	return nil
+}
+
+func text(s string) any { return given(s, s != "") }
+
+func given(s string, ok bool) any {
+	if !ok {
+		return nil
+	}
+	return s
+}
+
+func hostText(a netip.AddrPort, pipe string) any {
+	if a.IsValid() {
+		return a.String()
+	}
+	return text(pipe)
+}
+
+// withoutPort prints the address alone, or the network of so many bits of it.
+func withoutPort(a netip.AddrPort, bits int) any {
+	if !a.IsValid() {
+		return nil
+	}
+	if bits >= 0 && bits <= a.Addr().BitLen() {
+		return netip.PrefixFrom(a.Addr(), bits).Masked().String()
+	}
+	return a.Addr().String()
+}
+
+// filterState prints an object plain (as it is), or typed (as JSON).
+func filterState(arg string) getter {
+	key, how, _ := strings.Cut(arg, ":")
+	return func(m Moment) any {
+		o, ok := m.Info.State[key]
+		if !ok {
+			return nil
+		}
+		if how == "PLAIN" {
+			return o.Value
+		}
+		// Without PLAIN Envoy serializes the object as JSON, a string in quotes.
+		return json.RawMessage(strconv.Quote(o.Value))
+	}
+}
+
+// fromMetadata walks down to a value by filter name and keys.
+func fromMetadata(path []string, of func(*Info) Metadata) getter {
+	return func(m Moment) any {
+		fields, ok := of(m.Info)[path[0]]
+		if !ok {
+			return nil
+		}
+		var v any = fields
+		for _, key := range path[1:] {
+			inner, ok := v.(map[string]any)
+			if !ok {
+				return nil
+			}
+			if v, ok = inner[key]; !ok {
+				return nil
+			}
+		}
+		return v
+	}
+}

@@ -1,0 +1,249 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/substitution"
+)
+
+// defaultLogFormat is Envoy's (access_log/usage.rst).
+const defaultLogFormat = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% " +
+	"%DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n"
+
+// accessLogs decodes the logs of one place. A logger that is not built sends
+// lines somewhere else than a file: it is noted, for it changes no connection.
+func (w *walker) accessLogs(path string, in []*accesslogv3.AccessLog) []*api.AccessLog {
+	var out []*api.AccessLog
+	for i, l := range in {
+		place := fmt.Sprintf("%s[%d]", path, i)
+		m, name, _, err := open(l.GetTypedConfig())
+		inner := anyPath(place, name)
+		if err != nil {
+			w.fail(place, err)
+			continue
+		}
+		log := &api.AccessLog{Name: l.GetName()}
+		switch c := m.(type) {
+		case *filev3.FileAccessLog:
+			log.Path = c.GetPath()
+			w.logFormat(inner, log, c)
+		case *streamv3.StdoutAccessLog:
+			log.Path = "/dev/stdout"
+			w.substitutionFormat(inner+".log_format", log, c.GetLogFormat())
+		case *streamv3.StderrAccessLog:
+			log.Path = "/dev/stderr"
+			w.substitutionFormat(inner+".log_format", log, c.GetLogFormat())
+		default:
+			if cause := unregistered(l.GetName(), l.GetTypedConfig()); cause != "" {
+				w.fail(place, errors.New(cause))
+				continue
+			}
+			w.unbuilt = append(w.unbuilt, inner)
+			continue
+		}
+		if l.GetFilter() != nil {
+			f := w.logFilter(place+".filter", l.GetFilter())
+			log.Filter = &f
+		}
+		out = append(out, log)
+	}
+	return out
+}
+
+func (w *walker) logFormat(path string, log *api.AccessLog, c *filev3.FileAccessLog) {
+	switch f := c.GetAccessLogFormat().(type) {
+	case *filev3.FileAccessLog_Format:
+		// An empty string is the default.
+		if f.Format == "" {
+			w.text(path+".format", log, defaultLogFormat)
+			return
+		}
+		w.text(path+".format", log, f.Format)
+	case *filev3.FileAccessLog_JsonFormat:
+		w.json(path+".json_format", log, f.JsonFormat)
+	case *filev3.FileAccessLog_TypedJsonFormat:
+		w.json(path+".typed_json_format", log, f.TypedJsonFormat)
+	case *filev3.FileAccessLog_LogFormat:
+		w.substitutionFormat(path+".log_format", log, f.LogFormat)
+	default:
+		w.text(path, log, defaultLogFormat)
+	}
+}
+
+func (w *walker) substitutionFormat(path string, log *api.AccessLog, f *corev3.SubstitutionFormatString) {
+	if f == nil {
+		w.text(path, log, defaultLogFormat)
+		return
+	}
+	log.OmitEmpty = f.GetOmitEmptyValues()
+	if len(f.GetFormatters()) > 0 {
+		// Envoy's REQ_WITHOUT_QUERY, METADATA and CEL are commands of HTTP or known anyway.
+		w.unbuilt = append(w.unbuilt, path+".formatters")
+	}
+	switch f := f.GetFormat().(type) {
+	case *corev3.SubstitutionFormatString_TextFormat:
+		w.text(path+".text_format", log, f.TextFormat)
+	case *corev3.SubstitutionFormatString_TextFormatSource:
+		s, err := dataSource(f.TextFormatSource)
+		if err != nil {
+			w.fail(path+".text_format_source", err)
+			return
+		}
+		w.text(path+".text_format_source", log, s)
+	case *corev3.SubstitutionFormatString_JsonFormat:
+		w.json(path+".json_format", log, f.JsonFormat)
+	}
+}
+
+func (w *walker) text(path string, log *api.AccessLog, s string) {
+	f, err := substitution.Parse(s)
+	if err != nil {
+		w.fail(path, err)
+	}
+	log.Text = f
+}
+
+func (w *walker) json(path string, log *api.AccessLog, s *structpb.Struct) {
+	n, err := formatTree(structpb.NewStructValue(s))
+	if err != nil {
+		w.fail(path, err)
+		return
+	}
+	log.JSON = &n
+}
+
+// formatTree reads a JSON format: strings are formats, the rest stays as it is.
+func formatTree(v *structpb.Value) (substitution.Node, error) {
+	switch k := v.GetKind().(type) {
+	case *structpb.Value_StringValue:
+		f, err := substitution.Parse(k.StringValue)
+		if len(f) == 0 {
+			return substitution.Node{Literal: `""`}, err
+		}
+		return substitution.Node{Format: f}, err
+	case *structpb.Value_NumberValue:
+		return substitution.Node{Literal: strconv.FormatFloat(k.NumberValue, 'f', -1, 64)}, nil
+	case *structpb.Value_BoolValue:
+		return substitution.Node{Literal: strconv.FormatBool(k.BoolValue)}, nil
+	case *structpb.Value_ListValue:
+		n := substitution.Node{IsList: true}
+		for _, e := range k.ListValue.GetValues() {
+			one, err := formatTree(e)
+			if err != nil {
+				return n, err
+			}
+			n.List = append(n.List, one)
+		}
+		return n, nil
+	case *structpb.Value_StructValue:
+		var fields []substitution.Field
+		for key, e := range k.StructValue.GetFields() {
+			one, err := formatTree(e)
+			if err != nil {
+				return substitution.Node{}, err
+			}
+			fields = append(fields, substitution.Field{Key: key, Value: one})
+		}
+		return substitution.Object(fields), nil
+	}
+	return substitution.Node{}, nil
+}
+
+// logFilter decodes a filter. What needs a CEL interpreter, and extensions, are
+// noted and pass everything; what is about HTTP passes nothing, as a TCP
+// connection has no headers.
+func (w *walker) logFilter(path string, f *accesslogv3.AccessLogFilter) api.LogFilter {
+	var pass api.LogFilter
+	switch s := f.GetFilterSpecifier().(type) {
+	case *accesslogv3.AccessLogFilter_StatusCodeFilter:
+		return api.LogFilter{StatusCode: comparison(s.StatusCodeFilter.GetComparison())}
+	case *accesslogv3.AccessLogFilter_DurationFilter:
+		return api.LogFilter{Duration: comparison(s.DurationFilter.GetComparison())}
+	case *accesslogv3.AccessLogFilter_RuntimeFilter:
+		return api.LogFilter{Sample: fraction(s.RuntimeFilter.GetPercentSampled())}
+	case *accesslogv3.AccessLogFilter_AndFilter:
+		return api.LogFilter{And: w.logFilters(path+".and_filter", s.AndFilter.GetFilters())}
+	case *accesslogv3.AccessLogFilter_OrFilter:
+		return api.LogFilter{Or: w.logFilters(path+".or_filter", s.OrFilter.GetFilters())}
+	case *accesslogv3.AccessLogFilter_ResponseFlagFilter:
+		flags := append([]string{}, s.ResponseFlagFilter.GetFlags()...)
+		return api.LogFilter{Flags: &flags}
+	case *accesslogv3.AccessLogFilter_LogTypeFilter:
+		t := &api.LogTypes{Exclude: s.LogTypeFilter.GetExclude()}
+		for _, k := range s.LogTypeFilter.GetTypes() {
+			t.Types = append(t.Types, k.String())
+		}
+		return api.LogFilter{Types: t}
+	case *accesslogv3.AccessLogFilter_MetadataFilter:
+		if c := metadataCondition(s.MetadataFilter); c != nil {
+			return api.LogFilter{Metadata: c}
+		}
+		w.unbuilt = append(w.unbuilt, path+".metadata_filter")
+	case *accesslogv3.AccessLogFilter_HeaderFilter, *accesslogv3.AccessLogFilter_GrpcStatusFilter, *accesslogv3.AccessLogFilter_TraceableFilter:
+		return api.LogFilter{Nothing: true}
+	case *accesslogv3.AccessLogFilter_ExtensionFilter:
+		if cause := unregistered(s.ExtensionFilter.GetName(), s.ExtensionFilter.GetTypedConfig()); cause != "" {
+			w.fail(path+".extension_filter", errors.New(cause))
+		}
+		w.unbuilt = append(w.unbuilt, path+".extension_filter")
+	}
+	return pass // not_health_check_filter: no TCP connection is one
+}
+
+func (w *walker) logFilters(path string, in []*accesslogv3.AccessLogFilter) []api.LogFilter {
+	out := make([]api.LogFilter, len(in))
+	for i, f := range in {
+		out[i] = w.logFilter(fmt.Sprintf("%s.filters[%d]", path, i), f)
+	}
+	return out
+}
+
+func comparison(c *accesslogv3.ComparisonFilter) *api.Comparison {
+	return &api.Comparison{Op: c.GetOp().String(), Value: uint64(c.GetValue().GetDefaultValue())}
+}
+
+func fraction(p *typev3.FractionalPercent) *api.Fraction {
+	den := map[typev3.FractionalPercent_DenominatorType]uint32{
+		typev3.FractionalPercent_HUNDRED: 100, typev3.FractionalPercent_TEN_THOUSAND: 10_000, typev3.FractionalPercent_MILLION: 1_000_000,
+	}[p.GetDenominator()]
+	return &api.Fraction{Numerator: p.GetNumerator(), Denominator: den}
+}
+
+// metadataCondition reads the matchers that compare with one value, or nil.
+func metadataCondition(f *accesslogv3.MetadataFilter) *api.MetadataCondition {
+	m := f.GetMatcher()
+	c := &api.MetadataCondition{Filter: m.GetFilter(), Invert: m.GetInvert(), Missing: f.GetMatchIfKeyNotFound() == nil || f.GetMatchIfKeyNotFound().GetValue()}
+	for _, s := range m.GetPath() {
+		c.Path = append(c.Path, s.GetKey())
+	}
+	switch v := m.GetValue().GetMatchPattern().(type) {
+	case *matcherv3.ValueMatcher_StringMatch:
+		e, ok := v.StringMatch.GetMatchPattern().(*matcherv3.StringMatcher_Exact)
+		if !ok || v.StringMatch.GetIgnoreCase() {
+			return nil
+		}
+		c.Equals = e.Exact
+	case *matcherv3.ValueMatcher_BoolMatch:
+		c.Equals = strconv.FormatBool(v.BoolMatch)
+	case *matcherv3.ValueMatcher_DoubleMatch:
+		e, ok := v.DoubleMatch.GetMatchPattern().(*matcherv3.DoubleMatcher_Exact)
+		if !ok {
+			return nil
+		}
+		c.Equals = strconv.FormatFloat(e.Exact, 'g', -1, 64)
+	default:
+		return nil
+	}
+	return c
+}
