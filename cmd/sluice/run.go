@@ -46,6 +46,7 @@ func (o *options) run(ctx context.Context, e env) error {
 	config, err := bootstrap.Load(bootstrap.Options{
 		Path: o.configPath, YAML: o.configYAML, AllowUnknownStatic: o.allowUnknownStatic || o.allowUnknown,
 		ServiceNode: o.serviceNode, ServiceCluster: o.serviceCluster, ServiceZone: o.serviceZone,
+		BuildVersion: o.envoyVersion,
 	})
 	if err != nil {
 		return err
@@ -55,7 +56,7 @@ func (o *options) run(ctx context.Context, e env) error {
 		return nil
 	}
 	warnIdle(log, "static listeners need HTTP: they are shown and not bound", config.HTTP)
-	warnIdle(log, "static clusters are for Sluice's own connections only: what is sent there ends", config.Reserved)
+	warnIdle(log, "static clusters ask for what traffic cannot have yet: Sluice alone connects to them, what is sent there ends", config.Reserved)
 	return o.serve(ctx, config, log)
 }
 

@@ -49,10 +49,11 @@ type Config struct {
 	// HTTP are the static listeners that need HTTP: they are shown and not bound.
 	// The owner of the log warns once for all.
 	HTTP []Idle
-	// Reserved are the static clusters that only connections of Sluice's own can be
-	// made to: one to a control plane may use what traffic cannot yet. No static
-	// listener names any; a connection that a later listener sends there ends as it
-	// does without that cluster. The owner of the log warns once for all.
+	// Reserved are the static clusters that ask for what traffic cannot have yet:
+	// they may be ControlPlanes, or what Envoy's helpers use (Envoy Gateway's
+	// local_cluster). No static listener names any; a connection that a later
+	// listener sends there ends as it does without that cluster. The owner of the
+	// log warns once for all.
 	Reserved []Idle
 
 	// LDS and CDS are nil if the file does not ask for them.

@@ -52,7 +52,7 @@ func (c *Config) static(o Options) error {
 			c.unfit[name] = planeErr
 		}
 		if err != nil {
-			if c.ControlPlanes[name] == nil || routed[name] || notes.Unknown > 0 {
+			if routed[name] || notes.Unknown > 0 {
 				return fmt.Errorf("%s: %w", place, err)
 			}
 			c.Reserved = append(c.Reserved, Idle{Name: name, Any: a, Why: err})
