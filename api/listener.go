@@ -95,6 +95,10 @@ type Filter struct {
 	TCPProxy *TCPProxy
 	// Echo sends back what comes.
 	Echo *Echo
+
+	ConnectionLimit *ConnectionLimit
+	LocalRateLimit  *LocalRateLimit
+	DirectResponse  *DirectResponse
 }
 
 // Echo is envoy.filters.network.echo, which has no settings.

@@ -6,7 +6,10 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
+	"github.com/sluice-proxy/sluice/dataplane/filter/connectionlimit"
+	"github.com/sluice-proxy/sluice/dataplane/filter/directresponse"
 	"github.com/sluice-proxy/sluice/dataplane/filter/echo"
+	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
 )
 
@@ -16,7 +19,7 @@ func (p *Plane) newChain(c *api.FilterChain) (*filter.Chain, error) {
 	ctx := filter.Context{Stats: p.stats, Cluster: p.cluster, Log: p.log, Files: p.files}
 	ch := &filter.Chain{Name: c.Name}
 	for i := range c.Filters {
-		f, err := newFilter(&c.Filters[i], ctx)
+		f, err := p.newFilter(&c.Filters[i], ctx)
 		if err != nil {
 			ch.Release()
 			return nil, err
@@ -26,10 +29,16 @@ func (p *Plane) newChain(c *api.FilterChain) (*filter.Chain, error) {
 	return ch, nil
 }
 
-func newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, error) {
+func (p *Plane) newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, error) {
 	switch {
 	case f.TCPProxy != nil:
 		return tcpproxy.New(f.TCPProxy, ctx)
+	case f.ConnectionLimit != nil:
+		return connectionlimit.New(f.ConnectionLimit, ctx), nil
+	case f.LocalRateLimit != nil:
+		return localratelimit.New(f.LocalRateLimit, ctx, &p.buckets), nil
+	case f.DirectResponse != nil:
+		return directresponse.New(f.DirectResponse), nil
 	case f.Echo != nil:
 		return echo.Factory{}, nil
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
+	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
@@ -53,6 +54,8 @@ type Plane struct {
 	status api.SpliceStatus
 	// spliceStats is the scope `splice.`.
 	spliceStats *stats.Scope
+	// buckets are those that rate limits share; it has a lock of its own.
+	buckets localratelimit.Shared
 
 	// swapped whole
 	clusters atomic.Pointer[map[string]*upstream.Cluster]

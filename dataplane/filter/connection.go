@@ -141,16 +141,24 @@ func (c *Connection) Resume() {
 	}
 }
 
-// Deny ends the connection for a filter that decided against it: what the client
-// sent is read and thrown away first, as Envoy does, for a close with unread
-// bytes is an RST. details is what %CONNECTION_TERMINATION_DETAILS% prints.
-func (c *Connection) Deny(details string) {
-	if c.over {
-		return
+// Refuse ends the connection for a filter that decided against it before it saw
+// a byte: by FIN, or by RST where bytes of the client wait, which Envoy has not
+// read either. reason is what %DOWNSTREAM_LOCAL_CLOSE_REASON% prints.
+func (c *Connection) Refuse(reason string) {
+	if !c.over {
+		c.Info.LocalClose = reason
+		c.Close()
 	}
-	c.Info.TerminationDetails = details
-	c.Discard()
-	c.Close()
+}
+
+// Deny ends the connection for a filter that has seen bytes of the client: they
+// are read and thrown away first, as Envoy has read them, for a close with
+// unread bytes is an RST.
+func (c *Connection) Deny(reason string) {
+	if !c.over {
+		c.Discard()
+		c.Refuse(reason)
+	}
 }
 
 // Discard reads what waits in the socket and throws it away: at most the buffer

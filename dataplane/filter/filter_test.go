@@ -186,8 +186,8 @@ func TestFiltersAreAskedInOrderAboutTheConnection(t *testing.T) {
 		c.Close()
 		c.Kill()
 		c.Deny("too late")
-		if len(r.core.Connections) != 0 || c.Info.TerminationDetails != "" || c.Info.End.IsZero() {
-			t.Errorf("%d connections, %q, ended %v", len(r.core.Connections), c.Info.TerminationDetails, c.Info.End)
+		if len(r.core.Connections) != 0 || c.Info.LocalClose != "" || c.Info.End.IsZero() {
+			t.Errorf("%d connections, %q, ended %v", len(r.core.Connections), c.Info.LocalClose, c.Info.End)
 		}
 	})
 	r.expect("last:close a:ended b:ended last:ended over")
@@ -216,8 +216,8 @@ func TestClosedAtTheConnectionEndsIt(t *testing.T) {
 	if n, err := client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("client read %d, %v, want EOF", n, err)
 	}
-	if c.Info.TerminationDetails != "a said no" {
-		t.Errorf("details %q", c.Info.TerminationDetails)
+	if c.Info.LocalClose != "a said no" {
+		t.Errorf("reason %q", c.Info.LocalClose)
 	}
 }
 
@@ -348,8 +348,8 @@ func TestDenyIsAFINAlthoughBytesWait(t *testing.T) {
 			if want := map[bool]error{false: io.EOF, true: syscall.ECONNRESET}[tt.reset]; n != 0 || !errors.Is(err, want) {
 				t.Errorf("client read %d, %v, want %v", n, err, want)
 			}
-			if want := min(10, uint64(tt.limit)); c.Info.Received != want || c.Info.TerminationDetails != "denied" {
-				t.Errorf("%d bytes received, want %d, details %q", c.Info.Received, want, c.Info.TerminationDetails)
+			if want := min(10, uint64(tt.limit)); c.Info.Received != want || c.Info.LocalClose != "denied" {
+				t.Errorf("%d bytes received, want %d, reason %q", c.Info.Received, want, c.Info.LocalClose)
 			}
 		})
 	}
@@ -433,6 +433,9 @@ func (r *rig) inspect(timeout time.Duration, pass bool, filters ...*looker) (*ne
 		Inspect(s, fs, timeout, pass, func(s *Socket, v Verdict) {
 			r.say("%s", [...]string{"accepted", "timeout", "remote_close", "refused"}[v])
 			if len(r.core.Sockets) != 0 {
+				r.say("still known")
+			}
+			if err := r.core.Worker.Add(s.FD, unix.EPOLLIN, nil); err != nil {
 				r.say("still registered")
 			}
 			CloseQuietly(s.FD)

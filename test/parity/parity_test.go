@@ -44,7 +44,8 @@ type scenario struct {
 
 func all() []scenario {
 	return slices.Concat(transfers, ends, failures, limits, choices, chains,
-		criteria, trees, chainRejections, logs, proxying)
+		criteria, trees, chainRejections, logs, proxying,
+		refusals)
 }
 
 // needEnvoy skips without Envoy, but not where CI promised it.

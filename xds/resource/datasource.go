@@ -25,7 +25,9 @@ func dataSource(s *corev3.DataSource) (string, error) {
 		return v, nil
 	case *corev3.DataSource_Filename:
 		info, err := os.Stat(k.Filename)
-		if err != nil || info.IsDir() {
+		// What is no regular file would stop the reader (a pipe) or never end.
+		// Envoy refuses some of these by their folder, in the same words.
+		if err != nil || !info.Mode().IsRegular() {
 			return "", fmt.Errorf("Invalid path: %s", short(k.Filename))
 		}
 		if info.Size() > maxDataSource {

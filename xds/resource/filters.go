@@ -2,6 +2,7 @@ package resource
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -50,7 +51,7 @@ type networkFilter struct {
 // networkFilters are those that are built, by the full name of their
 // configuration's message. Filters are told apart by that, never by their name.
 func networkFilters() map[string]networkFilter {
-	return map[string]networkFilter{
+	known := map[string]networkFilter{
 		typeTCPProxy: {terminal: true, decode: func(w *walker, path string, m proto.Message) api.Filter {
 			return api.Filter{TCPProxy: w.tcpProxy(path, m.(*tcpproxyv3.TcpProxy))}
 		}},
@@ -59,6 +60,8 @@ func networkFilters() map[string]networkFilter {
 			return api.Filter{Echo: &api.Echo{}}
 		}},
 	}
+	maps.Copy(known, limitFilters())
+	return known
 }
 
 // filters decodes the network filters of a chain.

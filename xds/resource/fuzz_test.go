@@ -61,8 +61,8 @@ func FuzzListener(f *testing.F) {
 			}
 			seen[key] = true
 			for _, flt := range c.Filters {
-				if flt.TCPProxy == nil || flt.TCPProxy.MaxConnectAttempts == 0 || flt.TCPProxy.IdleTimeout < 0 {
-					t.Fatalf("unfit: %+v", flt)
+				if bad := unfitFilter(&flt); bad != "" {
+					t.Fatalf("unfit: %s: %+v", bad, flt)
 				}
 			}
 		}

@@ -48,6 +48,7 @@ var table = sync.OnceValue(allPolicies)
 func allPolicies() policies {
 	t := policies{}
 	maps.Copy(t, listenerPolicies())
+	maps.Copy(t, limitPolicies())
 	maps.Copy(t, clusterPolicies())
 	maps.Copy(t, endpointPolicies())
 	maps.Copy(t, addressPolicies())

@@ -56,7 +56,6 @@ type Session struct {
 // too, shows then.
 func (s *Session) NewConnection() filter.Status {
 	c, w := s.factory.config, s.conn.Core.Worker
-	s.factory.stats.total.Inc()
 	s.route = s.pickRoute()
 	if c.LogOptions.OnStart {
 		s.factory.logs.Write(s.conn.Info, accesslog.Start)

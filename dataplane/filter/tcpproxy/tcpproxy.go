@@ -53,8 +53,12 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 	return f, nil
 }
 
-// New makes the tcp_proxy of a connection.
-func (f *Factory) New(c *filter.Connection) filter.Filter { return &Session{factory: f, conn: c} }
+// New makes the tcp_proxy of a connection, and counts it: as in Envoy also one
+// that a filter before it turns away.
+func (f *Factory) New(c *filter.Connection) filter.Filter {
+	f.stats.total.Inc()
+	return &Session{factory: f, conn: c}
+}
 
 // Watch says that tcp_proxy itself needs to see nothing.
 func (f *Factory) Watch() filter.Watch { return filter.Nothing }

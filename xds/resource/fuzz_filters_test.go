@@ -1,0 +1,65 @@
+package resource
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+// unfitFilter says what is wrong with a decoded filter, if anything is.
+func unfitFilter(f *api.Filter) string {
+	set := 0
+	v := reflect.ValueOf(*f)
+	for i := range v.NumField() {
+		if v.Field(i).Kind() == reflect.Pointer && !v.Field(i).IsNil() {
+			set++
+		}
+	}
+	switch {
+	case set != 1:
+		return "not exactly one filter"
+	case f.TCPProxy != nil && (f.TCPProxy.MaxConnectAttempts == 0 || f.TCPProxy.IdleTimeout < 0):
+		return "tcp_proxy"
+	case f.ConnectionLimit != nil && (f.ConnectionLimit.MaxConnections == 0 || f.ConnectionLimit.Delay < 0):
+		return "connection_limit"
+	case f.LocalRateLimit != nil && (f.LocalRateLimit.Bucket.FillInterval < 50*time.Millisecond || f.LocalRateLimit.Bucket.TokensPerFill == 0):
+		return "local_ratelimit"
+	}
+	return ""
+}
+
+// FuzzNetworkFilter reads the filters of a chain as the bytes of a FilterChain.
+func FuzzNetworkFilter(f *testing.F) {
+	for _, text := range filterSeeds {
+		seed(f, listenerOf(f, text).GetFilterChains()[0])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var c listenerv3.FilterChain
+		if proto.Unmarshal(b, &c) != nil || c.GetFilterChainMatch() != nil {
+			return
+		}
+		l := listenerOf(t, on)
+		l.FilterChains = []*listenerv3.FilterChain{&c}
+		_, got, _, err := Listener(pack(t, l))
+		contract(t, got, got == nil, err)
+		if got == nil {
+			return
+		}
+		for i := range got.FilterChains[0].Filters {
+			if bad := unfitFilter(&got.FilterChains[0].Filters[i]); bad != "" {
+				t.Fatalf("unfit: %s: %+v", bad, got.FilterChains[0].Filters[i])
+			}
+		}
+	})
+}
+
+var filterSeeds = []string{
+	before(connectionLimitText("stat_prefix: p, max_connections: 3, delay: 1s, runtime_enabled: {default_value: false, runtime_key: k}")),
+	before(rateLimitText("stat_prefix: p, share_key: s, token_bucket: {max_tokens: 5, tokens_per_fill: 7, fill_interval: 1s}")),
+	alone(directResponseText("response: {inline_string: hello}")),
+}
