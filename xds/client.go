@@ -164,7 +164,7 @@ func (c *Client) loop(ctx context.Context, events <-chan ads.Event) {
 func (c *Client) event(ctx context.Context, e ads.Event) {
 	switch {
 	case e.Opened:
-		c.o.Log.Info("ads stream open")
+		c.o.Log.Debug("ads stream open")
 		c.figures.connected.Set(1)
 	case e.Closed != nil:
 		c.disconnected()

@@ -93,6 +93,7 @@ type Event struct {
 type Client struct {
 	o      Options
 	events chan Event
+	told   told // Run only
 
 	mu    sync.Mutex
 	types []*subscription // in the order of their first Subscribe
@@ -356,7 +357,7 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		attempt++
 		wait := c.o.Backoff(attempt)
-		c.o.Log.Warn("ads stream closed", "code", code(err).String(), "err", err, "retry_in", wait)
+		c.told.broke(c.o.Log, err, wait)
 		if !c.tell(ctx, Event{Closed: err}) || !sleep(ctx, wait) {
 			return ctx.Err()
 		}

@@ -99,6 +99,9 @@ func (c *Client) stream(ctx context.Context) (heard bool, err error) {
 			}
 			return heard, err
 		}
+		if !heard {
+			c.told.answers(c.o.Log)
+		}
 		heard = true
 		r.stream = number
 		if !c.tell(ctx, Event{Response: r}) {
