@@ -1,9 +1,7 @@
 package api
 
 import (
-	"net/netip"
 	"reflect"
-	"strings"
 	"time"
 )
 
@@ -22,11 +20,26 @@ type Listener struct {
 	// Addresses are bound all; the first is the `address` of the proto, the
 	// others its additional_addresses. Port 0 lets the kernel choose.
 	Addresses []BindAddress
+	// HandedOnly is bind_to_port: false. The listener owns no socket and serves
+	// what listeners with UseOriginalDst hand to its addresses.
+	HandedOnly     bool
+	UseOriginalDst bool
 	// Backlog is listen(2)'s, 0 means the kernel's net.core.somaxconn.
 	Backlog int
 	// ReusePort is enable_reuse_port: one socket per worker. It may not change
 	// while the listener lives.
 	ReusePort bool
+	// MaxAcceptsPerEvent bounds the connections that are accepted before other
+	// sockets get their turn; 0 means no bound of the configuration's.
+	MaxAcceptsPerEvent uint32
+	// ExactBalance gives each connection to the worker with the fewest of the
+	// listener's connections, wherever it was accepted.
+	ExactBalance bool
+	// IgnoreGlobalLimit exempts from the limit on all connections.
+	IgnoreGlobalLimit bool
+	// Direction is traffic_direction; DrainType decides what drains it.
+	Direction TrafficDirection
+	DrainType DrainType
 	// PerConnectionBufferLimit bounds, per direction of a pair, the memory that
 	// is taken for bytes read and not yet accepted by the other side, in bytes.
 	PerConnectionBufferLimit uint32
@@ -46,26 +59,6 @@ type Listener struct {
 	Matcher *Matcher
 	// Static says that the listener came from the bootstrap, not from LDS.
 	Static bool
-}
-
-// BindAddress is an address to listen on.
-type BindAddress struct {
-	Addr netip.AddrPort
-	// IPv4Compat lets an IPv6 wildcard accept IPv4 too (IPV6_V6ONLY off).
-	IPv4Compat bool
-}
-
-// StatName is the segment that stands for the listener in `listener.<…>.`:
-// its stat prefix, or its first address with colons replaced, as Envoy has it
-// (`127.0.0.1_8080`, `[__1]_8080`).
-func (l *Listener) StatName() string {
-	if l.StatPrefix != "" {
-		return l.StatPrefix
-	}
-	if len(l.Addresses) == 0 {
-		return l.Name
-	}
-	return strings.ReplaceAll(l.Addresses[0].Addr.String(), ":", "_")
 }
 
 // Equal compares by content.

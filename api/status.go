@@ -17,10 +17,24 @@ type Applied struct {
 type ListenerStatus struct {
 	Name string
 	// Bound are the addresses really bound, with the port that was given for
-	// port 0, in the order of Listener.Addresses.
-	Bound []netip.AddrPort
+	// port 0, in the order of Listener.Addresses. Those that own no socket, or
+	// none any more, are as configured.
+	Bound []BoundAddress
 	// Generation of the snapshot that last changed it.
 	Generation uint64
+}
+
+// BoundAddress is an IP address and port, or the path of a Unix socket.
+type BoundAddress struct {
+	Addr netip.AddrPort
+	Path string
+}
+
+func (b BoundAddress) String() string {
+	if b.Path != "" {
+		return b.Path
+	}
+	return b.Addr.String()
 }
 
 // ClusterStatus is a cluster as it stands in the plane.

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"fmt"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -10,34 +9,10 @@ import (
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
-	"github.com/sluice-proxy/sluice/dataplane/listen"
-	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/match"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
 )
-
-// bound is an address that is listened on; its owner may change, the sockets
-// stay.
-type bound struct {
-	sockets *listen.Sockets
-	owner   atomic.Pointer[listener]
-}
-
-// socketPlace names the sockets of an address. Port 0 is another port for every
-// listener that asks for it.
-type socketPlace struct {
-	addr     api.BindAddress
-	listener string // only for port 0
-}
-
-func place(c *api.Listener, addr api.BindAddress) socketPlace {
-	p := socketPlace{addr: addr}
-	if addr.Addr.Port() == 0 {
-		p.listener = c.Name
-	}
-	return p
-}
 
 // listener is one version of a listener in force. Read-only after newListener.
 type listener struct {
@@ -49,6 +24,10 @@ type listener struct {
 	listenerFilters []filter.ListenerFactory
 	logs            accesslog.Logs
 	stats           *listenerStats
+	// open counts the sockets of all versions of the listener, balance those of
+	// this one by worker.
+	open    *atomic.Int64
+	balance []atomic.Int64
 	// holders are the plane and the connections: the figures live as long as
 	// one of them.
 	holders *stats.Holders
@@ -58,8 +37,9 @@ type listenerStats struct {
 	scope                            *stats.Scope
 	total, destroy, noMatch, missing *stats.Counter
 	timeout, remoteClose             *stats.Counter
+	overflow, globalOverflow         *stats.Counter
 	active, inspected                *stats.Gauge
-	length                           *stats.Histogram
+	length, accepts                  *stats.Histogram
 	workers                          []workerStats
 }
 
@@ -69,15 +49,21 @@ type workerStats struct {
 	active *stats.Gauge
 }
 
-// newListener makes a version of a listener; the error is that of opening an
-// access log.
-func (p *Plane) newListener(c *api.Listener) (*listener, error) {
+// newListener makes a version of a listener; have is the one before, or nil. The
+// error is that of opening an access log.
+func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) {
 	logs, err := p.files.Logs(c.AccessLogs)
 	if err != nil {
 		return nil, err
 	}
-	l := &listener{logs: logs, config: c, generation: p.generation, chains: map[*api.FilterChain]*filter.Chain{}, listenerFilters: p.newListenerFilters(c)}
+	l := &listener{
+		logs: logs, config: c, generation: p.generation, balance: make([]atomic.Int64, len(p.cores)), open: new(atomic.Int64),
+		chains: map[*api.FilterChain]*filter.Chain{}, listenerFilters: p.newListenerFilters(c),
+	}
 	l.index = match.New(c)
+	if have != nil {
+		l.open = have.open
+	}
 	for _, chain := range append(c.FilterChains[:len(c.FilterChains):len(c.FilterChains)], c.DefaultFilterChain) {
 		if chain == nil {
 			continue
@@ -96,8 +82,7 @@ func (p *Plane) newListener(c *api.Listener) (*listener, error) {
 func (p *Plane) newListenerStats(name string) *listenerStats {
 	tag := stats.Tag{Name: "envoy.listener_address", Value: name}
 	sc := p.stats.Scope("listener", tag)
-	for _, always := range []string{"downstream_cx_transport_socket_connect_timeout", "downstream_cx_overflow", "downstream_cx_overload_reject", "downstream_global_cx_overflow",
-		"extension_config_missing", "downstream_listener_filter_error"} {
+	for _, always := range []string{"downstream_cx_transport_socket_connect_timeout", "downstream_cx_overload_reject", "extension_config_missing", "downstream_listener_filter_error"} {
 		sc.Counter(always) // named as Envoy names them, and never moved yet
 	}
 	s := &listenerStats{
@@ -111,8 +96,12 @@ func (p *Plane) newListenerStats(name string) *listenerStats {
 		remoteClose: sc.Counter("downstream_listener_filter_remote_close"),
 		inspected:   sc.Gauge("downstream_pre_cx_active"),
 
-		active: sc.Gauge("downstream_cx_active"),
-		length: sc.Histogram("downstream_cx_length_ms"),
+		overflow:       sc.Counter("downstream_cx_overflow"),
+		globalOverflow: sc.Counter("downstream_global_cx_overflow"),
+
+		active:  sc.Gauge("downstream_cx_active"),
+		length:  sc.Histogram("downstream_cx_length_ms"),
+		accepts: sc.Histogram("connections_accepted_per_socket_event"),
 	}
 	for i := range p.cores {
 		w := p.stats.Scope("listener", tag, stats.Infix{Prefix: "worker_", Tag: stats.Tag{Name: "envoy.worker_id", Value: strconv.Itoa(i)}})
@@ -141,17 +130,35 @@ func (l *listener) releaseFilters() {
 
 // accepted takes a socket, on the worker's thread.
 func (p *Plane) accepted(b *bound, worker, fd int) {
-	l, core := b.owner.Load(), p.cores[worker]
-	info := &stream.Info{ID: core.NextID(), Start: time.Now(), Listener: l.config.Name, Generation: l.generation}
+	l := b.owner.Load()
+	t, ok := p.admit(l, worker)
+	if !ok {
+		filter.CloseQuietly(fd)
+		return
+	}
+	if t.worker == worker {
+		p.inspect(l, t, fd, b.sockets.Bound.Path)
+		return
+	}
+	if !p.cores[t.worker].Worker.Post(func() { p.inspect(l, t, fd, b.sockets.Bound.Path) }) {
+		filter.CloseQuietly(fd)
+		t.back()
+	}
+}
+
+// inspect runs the listener filters, on the thread of the worker that the
+// socket was given to.
+func (p *Plane) inspect(l *listener, t ticket, fd int, path string) {
+	core := p.cores[t.worker]
+	info := &stream.Info{ID: core.NextID(), Start: time.Now(), Listener: l.config.Name, Generation: l.generation, Pipe: path}
 	info.Remote, info.Local = pair.Addresses(fd)
 	info.DirectRemote, info.DirectLocal = info.Remote, info.Local
 	s := &filter.Socket{Core: core, FD: fd, Info: info}
-	held := l.holders.Hold()
 	l.stats.inspected.Inc()
 	filter.Inspect(s, l.listenerFilters, l.config.ListenerFiltersTimeout, l.config.ContinueOnListenerFiltersTimeout, func(s *filter.Socket, v filter.Verdict) {
 		l.stats.inspected.Dec()
 		if v == filter.Accepted {
-			if p.enter(l, s, held) {
+			if p.enter(l, s, t) {
 				return
 			}
 		} else {
@@ -164,9 +171,7 @@ func (p *Plane) accepted(b *bound, worker, fd int) {
 			filter.CloseQuietly(s.FD)
 			l.logs.Write(s.Info, "")
 		}
-		if held {
-			l.holders.Drop()
-		}
+		t.back()
 	})
 }
 
@@ -188,7 +193,7 @@ func (l *listener) find(i *stream.Info) *api.FilterChain {
 
 // enter finds the filter chain of a socket that the listener filters are done
 // with. It returns false when the socket is closed already.
-func (p *Plane) enter(l *listener, sock *filter.Socket, held bool) bool {
+func (p *Plane) enter(l *listener, sock *filter.Socket, t ticket) bool {
 	chain := l.find(sock.Info)
 	if chain == nil {
 		l.stats.noMatch.Inc()
@@ -217,107 +222,7 @@ func (p *Plane) enter(l *listener, sock *filter.Socket, held bool) bool {
 		s.active.Dec()
 		w.active.Dec()
 		s.length.Record(float64(c.Info.Duration()) / float64(time.Millisecond))
-		if held {
-			l.holders.Drop()
-		}
+		t.back()
 	})
 	return true
-}
-
-// listenersInLocked puts new and changed listeners in force and says which could
-// not be, and why; of those the old version stays.
-func (p *Plane) listenersInLocked(s *api.Snapshot) map[string]error {
-	var refused map[string]error
-	for _, c := range s.Listeners {
-		have := p.listeners[c.Name]
-		if have != nil && have.config.Equal(c) {
-			continue
-		}
-		if err := p.listenerInLocked(s, c, have); err != nil {
-			if refused == nil {
-				refused = map[string]error{}
-			}
-			refused[c.Name] = err
-		}
-	}
-	return refused
-}
-
-func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listener) error {
-	if have != nil && have.config.ReusePort != c.ReusePort {
-		return fmt.Errorf("Listener %s: reuse port cannot be changed during an update", c.Name)
-	}
-	l, err := p.newListener(c)
-	if err != nil {
-		return err
-	}
-	fresh := map[api.BindAddress]*bound{}
-	undo := func() {
-		l.holders.Drop()
-		for _, b := range fresh {
-			b.sockets.Discard()
-		}
-	}
-	for _, addr := range c.Addresses {
-		if b := p.sockets[place(c, addr)]; b != nil {
-			if owner := b.owner.Load(); owner != have && s.Listener(owner.config.Name) != nil {
-				undo()
-				return fmt.Errorf("cannot bind %v: listener %q has it", addr.Addr, owner.config.Name)
-			}
-			continue
-		}
-		b := &bound{}
-		b.sockets, err = listen.Open(addr, listen.Options{Backlog: c.Backlog, ReusePort: c.ReusePort}, p.workers(), func(worker, fd int) { p.accepted(b, worker, fd) })
-		if err != nil {
-			undo()
-			return err
-		}
-		fresh[addr] = b
-	}
-	for addr, b := range fresh {
-		b.owner.Store(l)
-		p.sockets[place(c, addr)] = b
-		if err := b.sockets.Start(); err != nil {
-			p.log.Error("start listening", "listener", c.Name, "address", addr.Addr, "error", err)
-		}
-	}
-	for _, addr := range c.Addresses {
-		p.sockets[place(c, addr)].owner.Store(l)
-	}
-	p.listeners[c.Name] = l
-	if have != nil {
-		p.dropSocketsLocked(have)
-		have.holders.Drop()
-	}
-	return nil
-}
-
-// listenersOutLocked removes the listeners that the snapshot does not have.
-func (p *Plane) listenersOutLocked(s *api.Snapshot, refused map[string]error) {
-	for name, l := range p.listeners {
-		if s.Listener(name) == nil && refused[name] == nil {
-			delete(p.listeners, name)
-			p.dropSocketsLocked(l)
-			l.holders.Drop()
-		}
-	}
-}
-
-// dropSocketsLocked closes the addresses that a version of a listener still
-// owns; those that another took over have another owner.
-func (p *Plane) dropSocketsLocked(l *listener) {
-	for _, addr := range l.config.Addresses {
-		if b := p.sockets[place(l.config, addr)]; b != nil && b.owner.Load() == l {
-			b.sockets.Close()
-			delete(p.sockets, place(l.config, addr))
-		}
-	}
-}
-
-func (p *Plane) workers() []*loop.Worker {
-	out := make([]*loop.Worker, len(p.cores))
-	for i, c := range p.cores {
-		out[i] = c.Worker
-	}
-	return out
 }

@@ -35,12 +35,20 @@ type Options struct {
 	// SpliceMemory bounds what all splices may hold in the kernel beside their
 	// sockets, in bytes; 0 means an eighth of the machine's memory.
 	SpliceMemory uint64
+	Limits       Limits
 	Stats        *stats.Store
 	// FlushInterval and FlushSize are --file-flush-interval-msec and
 	// --file-flush-min-size-kb, in bytes, of access logs; 0 is Envoy's default.
 	FlushInterval time.Duration
 	FlushSize     int
 	Log           *slog.Logger
+}
+
+// Limits bound how many downstream connections may be open; 0 is no bound.
+type Limits struct {
+	Connections uint64
+	// ByListener are those of single listeners, by name.
+	ByListener map[string]uint64
 }
 
 // Plane is the data plane. Its methods are safe for concurrent use.
@@ -52,6 +60,7 @@ type Plane struct {
 	splice *bpf.Splice
 	files  *accesslog.Files
 	status api.SpliceStatus
+	limits Limits
 	// spliceStats is the scope `splice.`.
 	spliceStats *stats.Scope
 	// buckets are those that rate limits share; it has a lock of its own.
@@ -60,11 +69,13 @@ type Plane struct {
 	// swapped whole
 	clusters atomic.Pointer[map[string]*upstream.Cluster]
 	nextID   atomic.Uint64
+	// open counts the downstream sockets.
+	open atomic.Int64
 
 	mu         sync.Mutex // one Apply at a time; guards what follows
 	generation uint64
 	listeners  map[string]*listener
-	sockets    map[socketPlace]*bound
+	sockets    map[string]*bound // by api.Listener.PlaceKey
 	closed     bool
 }
 
@@ -81,7 +92,7 @@ func New(o Options) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{stats: o.Stats, log: o.Log, listeners: map[string]*listener{}, sockets: map[socketPlace]*bound{}}
+	p := &Plane{limits: o.Limits, stats: o.Stats, log: o.Log, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, o.Log)
 	p.clusters.Store(&map[string]*upstream.Cluster{})
 	p.spliceStats = o.Stats.Scope("splice")
@@ -257,8 +268,12 @@ func (p *Plane) Listeners() []api.ListenerStatus {
 	out := make([]api.ListenerStatus, 0, len(p.listeners))
 	for _, l := range p.listeners {
 		s := api.ListenerStatus{Name: l.config.Name, Generation: l.generation}
-		for _, addr := range l.config.Addresses {
-			s.Bound = append(s.Bound, p.sockets[place(l.config, addr)].sockets.Bound)
+		for i, addr := range l.config.Addresses {
+			at := api.BoundAddress{Addr: addr.Addr, Path: addr.Path}
+			if b := p.sockets[l.config.PlaceKey(i)]; b != nil {
+				at = b.sockets.Bound
+			}
+			s.Bound = append(s.Bound, at)
 		}
 		out = append(out, s)
 	}

@@ -207,11 +207,11 @@ func TestANewListenerInheritsTheSocketsOfItsAddress(t *testing.T) {
 	w.cluster("b", banner(t, "b"))
 	addr := free(t)
 	w.apply(tcpListener("one", addr, "a"))
-	before := w.plane.sockets[socketPlace{addr: api.BindAddress{Addr: netip.MustParseAddrPort(addr)}}].sockets
+	before := w.plane.sockets[tcpListener("x", addr, "").PlaceKey(0)].sockets
 	if r := w.apply(tcpListener("two", addr, "b")); r.Refused != nil {
 		t.Fatal(r.Refused)
 	}
-	if w.plane.sockets[socketPlace{addr: api.BindAddress{Addr: netip.MustParseAddrPort(addr)}}].sockets != before {
+	if w.plane.sockets[tcpListener("x", addr, "").PlaceKey(0)].sockets != before {
 		t.Error("the sockets were replaced: their queues were reset")
 	}
 	if got := readLine(t, dial(t, addr)); got != "b" {

@@ -96,7 +96,7 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 			}
 		}
 	}
-	plane, err := dataplane.New(dataplane.Options{Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Stats: store, Log: log.Logger,
+	plane, err := dataplane.New(dataplane.Options{Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
 		FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10})
 	if err != nil {
 		return err

@@ -7,15 +7,15 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
-	"github.com/sluice-proxy/sluice/dataplane/upstream"
 	"golang.org/x/sys/unix"
 )
 
 // acceptRounds is how many connections one socket may bring before others get
-// their turn.
+// their turn, if the configuration sets no bound.
 const acceptRounds = 64
 
 // Sockets are the listening sockets of one address, one per worker, or a single
@@ -23,28 +23,42 @@ const acceptRounds = 64
 type Sockets struct {
 	// read-only after Open
 	Addr    api.BindAddress
-	Bound   netip.AddrPort // with the port that port 0 got
+	Bound   api.BoundAddress // with the port that port 0 got
 	Reuse   bool
 	workers []*loop.Worker
 	fds     []int // one per worker, or one
-	accept  func(worker, fd int)
+	h       Handler
+
+	rounds atomic.Int64
 }
 
-// Options are those of listener.proto that concern the socket.
+// Handler gets the connections, on the worker's thread.
+type Handler interface {
+	// Accepted gets a connection: plain TCP or Unix, non-blocking; a TCP one with
+	// TCP_NODELAY and SO_LINGER{1,0}, which accepted sockets inherit.
+	Accepted(worker, fd int)
+	// Round is called after each wake-up that brought connections.
+	Round(worker, connections int)
+}
+
+// Options are those of listener.proto that concern sockets of any address.
 type Options struct {
 	Backlog   int // 0 means the kernel's somaxconn
 	ReusePort bool
+	// Rounds bounds what one wake-up accepts; 0 is a bound of our own.
+	Rounds uint32
+	// Beside says that sockets of ours with ReusePort have the address already.
+	Beside bool
 }
 
-// Open binds an address for the workers. accept is called on a worker's thread
-// with each connection: plain TCP, non-blocking, with TCP_NODELAY and
-// SO_LINGER{1,0}, which accepted sockets inherit. Nothing is accepted before
-// Start.
+// Open binds an address for the workers. Nothing is accepted before Start.
 //
 // SO_REUSEPORT lets another process of the same user in, and lets us into its
-// address, without a word; so the address is tried once without it.
-func Open(addr api.BindAddress, o Options, workers []*loop.Worker, accept func(worker, fd int)) (s *Sockets, err error) {
-	s = &Sockets{Addr: addr, Reuse: o.ReusePort, workers: workers, accept: accept}
+// address, without a word; so the address is tried once without it. A Unix
+// socket has no such thing: all workers share one.
+func Open(addr api.BindAddress, o Options, workers []*loop.Worker, h Handler) (s *Sockets, err error) {
+	s = &Sockets{Addr: addr, Reuse: o.ReusePort && addr.Path == "", workers: workers, h: h}
+	s.SetRounds(o.Rounds)
 	defer func() {
 		if err != nil {
 			for _, fd := range s.fds {
@@ -56,27 +70,22 @@ func Open(addr api.BindAddress, o Options, workers []*loop.Worker, accept func(w
 	if o.Backlog == 0 {
 		o.Backlog = somaxconn()
 	}
-	n := 1
-	bind := addr.Addr
-	if o.ReusePort {
-		probe, err := open(addr, bind, false, -1)
-		if err != nil {
-			return s, err
-		}
-		bind, err = local(probe)
-		unix.Close(probe)
-		if err != nil {
-			return s, err
+	n, bind := 1, api.BoundAddress{Addr: addr.Addr, Path: addr.Path}
+	if s.Reuse {
+		if !o.Beside {
+			if bind, err = s.try(bind); err != nil {
+				return s, err
+			}
 		}
 		n = len(workers)
 	}
 	for range n {
-		fd, err := open(addr, bind, o.ReusePort, o.Backlog)
+		fd, err := open(&s.Addr, bind, s.Reuse, o.Backlog)
 		if err != nil {
 			return s, err
 		}
 		s.fds = append(s.fds, fd)
-		if s.Bound, err = local(fd); err != nil {
+		if s.Bound, err = local(fd, addr.Path); err != nil {
 			return s, err
 		}
 		bind = s.Bound
@@ -84,79 +93,51 @@ func Open(addr api.BindAddress, o Options, workers []*loop.Worker, accept func(w
 	return s, nil
 }
 
-// open makes one socket; it listens unless backlog is negative.
-func open(addr api.BindAddress, bind netip.AddrPort, reusePort bool, backlog int) (int, error) {
-	family := unix.AF_INET6
-	if bind.Addr().Is4() {
-		family = unix.AF_INET
-	}
-	// IPPROTO_TCP by name: an MPTCP socket can be put into no sockmap.
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+// try binds without SO_REUSEPORT and lets go again. It chooses the port for 0.
+func (s *Sockets) try(bind api.BoundAddress) (api.BoundAddress, error) {
+	fd, err := open(&s.Addr, bind, false, -1)
 	if err != nil {
-		return -1, fmt.Errorf("open socket for %v: %w", bind, err)
+		return bind, err
 	}
-	fail := func(what string, err error) (int, error) {
-		unix.Close(fd)
-		return -1, fmt.Errorf("%s %v: %w", what, bind, err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return fail("set SO_REUSEADDR for", err)
-	}
-	if reusePort {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return fail("set SO_REUSEPORT for", err)
-		}
-	}
-	if family == unix.AF_INET6 {
-		only := 1
-		if addr.IPv4Compat {
-			only = 0
-		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
-			return fail("set IPV6_V6ONLY for", err)
-		}
-	}
-	if err := upstream.Prepare(fd); err != nil {
-		return fail("prepare socket for", err)
-	}
-	if err := unix.Bind(fd, upstream.Sockaddr(bind)); err != nil {
-		unix.Close(fd)
-		return -1, bindError{bind, err}
-	}
-	if backlog >= 0 {
-		if err := unix.Listen(fd, backlog); err != nil {
-			return fail("listen on", err)
-		}
-	}
-	return fd, nil
+	defer unix.Close(fd)
+	return local(fd, "")
 }
 
-// bindError is put in Envoy's words: what a control plane is told of a port in
-// use, operators and tools search for.
-type bindError struct {
-	at    netip.AddrPort
-	cause error
-}
-
-func (e bindError) Error() string {
-	text := e.cause.Error() // Go writes C's messages in lower case
-	return fmt.Sprintf("cannot bind '%v': %s%s", e.at, strings.ToUpper(text[:1]), text[1:])
-}
-
-func (e bindError) Unwrap() error { return e.cause }
-
-func local(fd int) (netip.AddrPort, error) {
+func local(fd int, path string) (api.BoundAddress, error) {
+	if path != "" {
+		return api.BoundAddress{Path: path}, nil
+	}
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("read bound address: %w", err)
+		return api.BoundAddress{}, fmt.Errorf("read bound address: %w", err)
 	}
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), nil
+		return api.BoundAddress{Addr: netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))}, nil
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), nil
+		return api.BoundAddress{Addr: netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))}, nil
 	}
-	return netip.AddrPort{}, errors.New("read bound address: neither IPv4 nor IPv6")
+	return api.BoundAddress{}, errors.New("read bound address: neither IPv4 nor IPv6")
+}
+
+// SetRounds changes what one wake-up may accept.
+func (s *Sockets) SetRounds(n uint32) {
+	if n == 0 {
+		n = acceptRounds
+	}
+	s.rounds.Store(int64(n))
+}
+
+// SetBacklog changes the length of the queues, as listen(2) does.
+func (s *Sockets) SetBacklog(n int) error {
+	if n == 0 {
+		n = somaxconn()
+	}
+	var errs []error
+	for _, fd := range s.fds {
+		errs = append(errs, unix.Listen(fd, n))
+	}
+	return errors.Join(errs...)
 }
 
 // Start lets connections in.
@@ -173,7 +154,8 @@ func (s *Sockets) Start() error {
 }
 
 // Close stops listening. Connections that wait in the queues are accepted
-// first: they were promised service.
+// first: they were promised service. The file of a Unix socket stays, as
+// Envoy's does: another process may have bound it anew.
 func (s *Sockets) Close() {
 	for i, w := range s.workers {
 		a := &acceptor{s: s, worker: i, fd: s.fds[min(i, len(s.fds)-1)]}
@@ -183,10 +165,7 @@ func (s *Sockets) Close() {
 			}
 		})
 	}
-	for _, fd := range s.fds {
-		unix.Close(fd)
-	}
-	s.fds = nil
+	s.Discard()
 }
 
 // Discard closes sockets that were never started.
@@ -207,11 +186,18 @@ func (a *acceptor) Ready(uint32) { a.round() }
 
 // round accepts some connections; true says that there may be more.
 func (a *acceptor) round() bool {
-	for range acceptRounds {
+	n, most := 0, int(a.s.rounds.Load())
+	defer func() {
+		if n > 0 {
+			a.s.h.Round(a.worker, n)
+		}
+	}()
+	for n < most {
 		fd, _, err := unix.Accept4(a.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
-			a.s.accept(a.worker, fd)
+			n++
+			a.s.h.Accepted(a.worker, fd)
 		case unix.EINTR, unix.ECONNABORTED:
 		default:
 			// EAGAIN: none left. EMFILE and the like: the connection stays in
@@ -233,3 +219,6 @@ func somaxconn() int {
 	}
 	return n
 }
+
+// Descriptors are the listening sockets. They stay the property of s.
+func (s *Sockets) Descriptors() []int { return s.fds }

@@ -22,6 +22,7 @@ const (
 	reasonAlways     = "operator: splice always"
 	reasonChatty     = "conversation"
 	reasonAsked      = "asked for"
+	reasonUnix       = "unix"
 )
 
 // promote gives the direction to the verdict. It needs a relay that holds no
@@ -29,7 +30,7 @@ const (
 // direction stays on the relay and says why.
 func (d *direction) promote() bool {
 	p := d.p
-	if p.set.splice == nil || d.gate != gateOpen || d.done || d.src.fin || d.dst.fin || d.holds() || d.path == api.PathSplice {
+	if p.set.splice == nil || p.cfg.Unix || d.gate != gateOpen || d.done || d.src.fin || d.dst.fin || d.holds() || d.path == api.PathSplice {
 		if d.src.fin || d.dst.fin {
 			d.reason = reasonHalfClosed
 		}

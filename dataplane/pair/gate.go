@@ -57,7 +57,7 @@ func (p *Pair) Open() {
 
 func (d *direction) opened() {
 	d.gate = gateOpen
-	d.reason = d.p.set.startReason()
+	d.reason = d.p.startReason()
 	if d.p.set.mode == Always {
 		d.promote()
 	}

@@ -47,6 +47,9 @@ type Config struct {
 	IdleTimeout time.Duration
 	// Consumed are the bytes of the downstream that were read before.
 	Consumed uint64
+	// Unix says that one of the sockets is a Unix socket: the pair never leaves
+	// user space.
+	Unix bool
 	// Gate, if set, is asked before the first bytes of the client, or its end,
 	// are read (end says that it has ended its stream), and before every later
 	// read if EveryRead is set. False holds the direction until Open is called.
@@ -138,7 +141,7 @@ func (s *Set) Start(cfg Config) *Pair {
 	fds := [2]int{cfg.Downstream, cfg.Upstream}
 	for i := range p.ends {
 		p.ends[i] = end{p: p, fd: fds[i], side: i}
-		p.direction[i] = direction{p: p, src: &p.ends[i], dst: &p.ends[1-i], reading: true, changed: p.active, reason: s.startReason()}
+		p.direction[i] = direction{p: p, src: &p.ends[i], dst: &p.ends[1-i], reading: true, changed: p.active, reason: p.startReason()}
 	}
 	if d := &p.direction[0]; cfg.Gate != nil {
 		d.gate, d.reason = gateShut, reasonFilter

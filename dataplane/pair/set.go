@@ -112,6 +112,13 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, l
 	return s, nil
 }
 
+func (p *Pair) startReason() string {
+	if p.cfg.Unix {
+		return reasonUnix
+	}
+	return p.set.startReason()
+}
+
 func (s *Set) startReason() string {
 	switch {
 	case s.mode == Off:

@@ -2,7 +2,6 @@ package assemble
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 
 	"google.golang.org/protobuf/types/known/anypb"
@@ -63,7 +62,7 @@ func (m *Model) UpdateListeners(u Update[api.Listener]) Result {
 	return res
 }
 
-func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners map[netip.AddrPort]*listener, res *Result) {
+func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners map[string]*listener, res *Result) {
 	l := m.listeners[r.Name]
 	if r.Err == nil && (r.Raw == nil || l != nil && l.static) {
 		return
@@ -100,15 +99,15 @@ func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners m
 			res.InPlace++
 		}
 		for _, a := range l.active.value.Addresses {
-			if owners[a.Addr] == l {
-				delete(owners, a.Addr)
+			if owners[a.String()] == l {
+				delete(owners, a.String())
 			}
 		}
 	} else {
 		res.Added++
 	}
 	for _, a := range r.Value.Addresses {
-		owners[a.Addr] = l
+		owners[a.String()] = l
 	}
 	m.setListener(l, hold(r, now))
 }
@@ -135,27 +134,29 @@ func (m *Model) removeListener(l *listener) bool {
 }
 
 // owners is who has which address.
-func (m *Model) owners() map[netip.AddrPort]*listener {
-	out := make(map[netip.AddrPort]*listener, len(m.listeners))
+func (m *Model) owners() map[string]*listener {
+	out := make(map[string]*listener, len(m.listeners))
 	for _, l := range m.listeners {
 		if l.active == nil {
 			continue
 		}
 		for _, a := range l.active.value.Addresses {
-			out[a.Addr] = l
+			out[a.String()] = l
 		}
 	}
 	return out
 }
 
 // clash refuses an address that another live listener has, in the words of
-// Envoy 1.40. Port 0 never clashes: the kernel chooses.
-func clash(l *listener, v *api.Listener, owners map[netip.AddrPort]*listener) error {
+// Envoy 1.40. Port 0 does not clash, as the kernel chooses, unless nothing is
+// bound.
+func clash(l *listener, v *api.Listener, owners map[string]*listener) error {
 	for _, a := range v.Addresses {
-		if o := owners[a.Addr]; o != nil && o != l && a.Addr.Port() != 0 {
+		chosen := a.Path == "" && a.Addr.Port() == 0 && !v.HandedOnly
+		if o := owners[a.String()]; o != nil && o != l && !chosen {
 			return fmt.Errorf("error adding listener: '%s' has duplicate address '%s' as existing listener, "+
 				"to check if the listener has duplicated addresses with other listeners or "+
-				"'enable_reuse_port' is set to 'false' for the listener", v.Name, a.Addr)
+				"'enable_reuse_port' is set to 'false' for the listener", v.Name, &a)
 		}
 	}
 	return nil
@@ -169,7 +170,7 @@ func clash(l *listener, v *api.Listener, owners map[netip.AddrPort]*listener) er
 // order of the update; refusals of other listeners are none of its business.
 func (m *Model) Commit(refused map[string]error, now time.Time) []Problem {
 	fell := map[*listener]error{}
-	old := map[netip.AddrPort]*listener{} // what the fallen hold again
+	old := map[string]*listener{} // what the fallen hold again
 	for again := true; again; {
 		again = false
 		for _, l := range m.tentative {
@@ -186,7 +187,7 @@ func (m *Model) Commit(refused map[string]error, now time.Time) []Problem {
 			fell[l], again = err, true
 			if l.before != nil {
 				for _, a := range l.before.value.Addresses {
-					old[a.Addr] = l
+					old[a.String()] = l
 				}
 			}
 		}

@@ -3,7 +3,6 @@ package bootstrap
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -61,7 +60,7 @@ func (c *Config) static(o Options) error {
 		v.Static = true
 		c.Clusters = append(c.Clusters, StaticCluster{Value: v, Any: a, Notes: notes})
 	}
-	b := binder{names: map[string]bool{}, addrs: map[netip.AddrPort]bool{}}
+	b := binder{names: map[string]bool{}, addrs: map[string]bool{}}
 	for i, p := range c.Proto.GetStaticResources().GetListeners() {
 		place := place("listeners", i, p.GetName())
 		a, err := anypb.New(p)
@@ -121,7 +120,7 @@ func place(kind string, i int, name string) string {
 // binder knows the names and addresses that are taken.
 type binder struct {
 	names map[string]bool
-	addrs map[netip.AddrPort]bool
+	addrs map[string]bool
 }
 
 // free makes the name of a nameless listener unique.
@@ -133,8 +132,8 @@ func (b *binder) free(name string) string {
 	return try
 }
 
-// take refuses a name or an address that is taken. Port 0 never is: the kernel
-// chooses. Envoy lets the second of two static listeners of one name replace the
+// take refuses a name or an address that is taken. Port 0 is not, as the
+// kernel chooses, unless nothing is bound. Envoy lets the second of two static listeners of one name replace the
 // first without a word; that is refused here.
 func (b *binder) take(l *api.Listener) error {
 	if b.names[l.Name] {
@@ -143,18 +142,18 @@ func (b *binder) take(l *api.Listener) error {
 	b.names[l.Name] = true
 	all := make([]string, 0, len(l.Addresses))
 	for _, a := range l.Addresses {
-		all = append(all, a.Addr.String())
+		all = append(all, a.String())
 	}
 	for _, a := range l.Addresses {
-		if b.addrs[a.Addr] {
+		if b.addrs[a.String()] {
 			return fmt.Errorf("address: error adding listener: '%s' has duplicate address '%s' as existing listener, "+
 				"to check if the listener has duplicated addresses with other listeners or 'enable_reuse_port' is set to 'false' for the listener",
 				l.Name, strings.Join(all, ","))
 		}
 	}
 	for _, a := range l.Addresses {
-		if a.Addr.Port() != 0 {
-			b.addrs[a.Addr] = true
+		if a.Path != "" || a.Addr.Port() != 0 || l.HandedOnly {
+			b.addrs[a.String()] = true
 		}
 	}
 	return nil

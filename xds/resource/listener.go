@@ -45,6 +45,13 @@ func (w *walker) listener(p *listenerv3.Listener) *api.Listener {
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
 			p.GetPerConnectionBufferLimitBytes()),
 	}
+	l.HandedOnly = !bindToPort(p)
+	l.UseOriginalDst = p.GetUseOriginalDst().GetValue()
+	l.MaxAcceptsPerEvent = p.GetMaxConnectionsToAcceptPerSocketEvent().GetValue()
+	l.ExactBalance = p.GetConnectionBalanceConfig().GetExactBalance() != nil
+	l.IgnoreGlobalLimit = p.GetIgnoreGlobalConnLimit()
+	l.Direction = api.TrafficDirection(p.GetTrafficDirection())
+	l.DrainType = api.DrainType(p.GetDrainType())
 	l.ListenerFiltersTimeout = w.duration("listener_filters_timeout", p.GetListenerFiltersTimeout(), api.DefaultListenerFiltersTimeout)
 	l.AccessLogs = w.accessLogs("access_log", p.GetAccessLog())
 	l.ContinueOnListenerFiltersTimeout = p.GetContinueOnListenerFiltersTimeout()
@@ -52,24 +59,9 @@ func (w *walker) listener(p *listenerv3.Listener) *api.Listener {
 		w.fail("address", fmt.Errorf("error adding listener named '%s': address is necessary", short(p.GetName())))
 		return l
 	}
-	bind := func(path string, addr api.BindAddress) {
-		if addr.Addr.IsValid() {
-			l.Addresses = append(l.Addresses, addr)
-		}
-	}
-	addr, compat := w.addr("address", p.GetAddress())
-	bind("address", api.BindAddress{Addr: addr, IPv4Compat: compat})
-	for i, more := range p.GetAdditionalAddresses() {
-		path := fmt.Sprintf("additional_addresses[%d].address", i)
-		if more.GetAddress() == nil {
-			w.fail(path, errors.New("Address must be set"))
-			continue
-		}
-		addr, compat := w.addr(path, more.GetAddress())
-		bind(path, api.BindAddress{Addr: addr, IPv4Compat: compat})
-	}
+	l.Addresses = w.addresses(p)
 	if l.Name == "" && len(l.Addresses) > 0 {
-		l.Name = l.Addresses[0].Addr.String()
+		l.Name = l.Addresses[0].String()
 	}
 	if p.GetFilterChainMatcher() != nil {
 		l.Matcher = w.chainMatcher("filter_chain_matcher", p.GetFilterChainMatcher())
@@ -119,5 +111,5 @@ func (w *walker) adding(l *api.Listener, cause string) error {
 	if len(l.Addresses) == 0 {
 		return errors.New(cause)
 	}
-	return fmt.Errorf("error adding listener '%s': %s", l.Addresses[0].Addr, cause)
+	return fmt.Errorf("error adding listener '%s': %s", &l.Addresses[0], cause)
 }

@@ -52,7 +52,7 @@ func TestListenerIsDecodedWithItsDefaults(t *testing.T) {
 			l.PerConnectionBufferLimit = 4096
 		}},
 		{what: "no buffer limit stays bounded", in: plus("per_connection_buffer_limit_bytes: 0"), unbuilt: []string{"per_connection_buffer_limit_bytes"}},
-		{what: "harmless values of fields that are refused", in: plus("bind_to_port: true, use_original_dst: false, transparent: false")},
+		{what: "harmless values of fields that are refused", in: plus("bind_to_port: true, use_original_dst: false")},
 		{what: "further addresses, both families", in: plus(`additional_addresses: [{address: {socket_address: {address: "::", port_value: 0, ipv4_compat: true}}}]`),
 			want: func(l *api.Listener) {
 				l.Addresses = append(l.Addresses, api.BindAddress{Addr: netip.MustParseAddrPort("[::]:0"), IPv4Compat: true})
@@ -73,10 +73,10 @@ func TestListenerIsDecodedWithItsDefaults(t *testing.T) {
 		}},
 		{what: "access logs that are not built are noted", in: proxy(`access_log: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig, common_config: {log_name: x, grpc_service: {envoy_grpc: {cluster_name: c}}}}}]`),
 			unbuilt: []string{"filter_chains[0].filters[0] tcp_proxy.access_log[0] tcp_grpc_access_log_config"}},
-		{what: "inspectors and tuning are noted",
-			in:      plus(`listener_filters: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 0s, socket_options: [{level: 1, name: 9, int_value: 1}], tcp_keepalive: {}, metadata: {}`),
+		{what: "inspectors are noted",
+			in:      plus(`listener_filters: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 0s, metadata: {}`),
 			want:    func(l *api.Listener) { l.ListenerFiltersTimeout = 0 },
-			unbuilt: []string{"metadata", "listener_filters", "socket_options", "tcp_keepalive"}},
+			unbuilt: []string{"metadata", "listener_filters"}},
 		{what: "Istio's metadata exchange is noted",
 			in:      on + `, filter_chains: [{filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange, value: {protocol: istio-peer-exchange}}}, ` + tcp + `]}]`,
 			unbuilt: []string{"filter_chains[0].filters[0] metadata_exchange"}},
@@ -132,8 +132,6 @@ func TestListenerIsRefusedByFieldAndValue(t *testing.T) {
 		{"compat on IPv4", `name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1, ipv4_compat: true}}, default_filter_chain: {}`, "address.socket_address.ipv4_compat: Only IPv6 address '::' or valid IPv4-mapped IPv6 address can set ipv4_compat: 127.0.0.1:1"},
 		{"UDP", `name: l, address: {socket_address: {protocol: UDP, address: 127.0.0.1, port_value: 1}}, default_filter_chain: {}`, "address.socket_address.protocol: not supported yet (UDP)"},
 		{"another network namespace", `name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1, network_namespace_filepath: /run/n}}, default_filter_chain: {}`, `address.socket_address.network_namespace_filepath: not supported yet ("/run/n")`},
-		{"a pipe", `name: l, address: {pipe: {path: /a}}, default_filter_chain: {}`, `address.pipe: not supported yet ({"path":"/a"})`},
-		{"an additional pipe", plus(`additional_addresses: [{address: {pipe: {path: /a}}}]`), `additional_addresses[0].address.pipe: not supported yet ({"path":"/a"})`},
 		{"an additional nothing", plus(`additional_addresses: [{}]`), `additional_addresses[0].address: Address must be set`},
 		{"no chains", on, "filter_chains: error adding listener '127.0.0.1:80': no filter chains specified"},
 		{"two chains for one port", on + `, filter_chains: [{name: a, filter_chain_match: {destination_port: 8080}}, {name: b, filter_chain_match: {destination_port: 8080}}]`, `filter_chains[1]: error adding listener '127.0.0.1:80': filter chain 'b' has the same matching rules defined as 'a'. duplicate matcher is: {"destination_port":8080}`},
@@ -146,10 +144,6 @@ func TestListenerIsRefusedByFieldAndValue(t *testing.T) {
 		{"TLS", chainWith(`transport_socket: {name: raw_buffer, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}`), `filter_chains[0].transport_socket: not supported yet (envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext)`},
 		{"PROXY protocol, the old way", chainWith(`use_proxy_proto: true`), `filter_chains[0].use_proxy_proto: not supported yet (true)`},
 		{"original destination", plus(`use_original_dst: true`), `use_original_dst: not supported yet (true)`},
-		{"no binding", plus(`bind_to_port: false`), `bind_to_port: not supported yet (false)`},
-		{"transparent", plus(`transparent: true`), `transparent: not supported yet (true)`},
-		{"bound to a device", plus(`socket_options: [{level: 1, name: 25, buf_value: ZQ==}]`), `socket_options[0]: not supported yet ({"level":"1","name":"25","buf_value":"ZQ=="})`},
-		{"signed segments", plus(`socket_options: [{level: 6, name: 14, buf_value: ZQ==}]`), `socket_options[0]: not supported yet ({"level":"6","name":"14","buf_value":"ZQ=="})`},
 		{"a PROXY protocol filter", plus(`listener_filters: [{name: tls_inspector, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol}}]`), `listener_filters[0]: not supported yet (envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol)`},
 		{"an original_dst filter", plus(`listener_filters: [{name: o, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]`), `listener_filters[0]: not supported yet (envoy.extensions.filters.listener.original_dst.v3.OriginalDst)`},
 		{"an unknown listener filter", plus(`listener_filters: [{name: o, typed_config: {"@type": type.googleapis.com/foo.Bar}}]`), `listener_filters[0]: Didn't find a registered implementation for 'o' with type URL: 'foo.Bar' (foo.Bar)`},
@@ -167,7 +161,7 @@ func TestListenerIsRefusedByFieldAndValue(t *testing.T) {
 		{"a duration beyond 292 years", proxy(`idle_timeout: 9300000000s`), `filter_chains[0].filters[0] tcp_proxy.idle_timeout: Invalid duration: Duration out-of-range (9300000000s 0ns)`},
 		{"a broken constraint inside an Any", proxy(`max_connect_attempts: 0`), `filter_chains[0].filters[0] tcp_proxy.max_connect_attempts: Proto constraint validation failed (TcpProxyValidationError.MaxConnectAttempts: value must be greater than or equal to 1) (0)`},
 		{"a broken constraint in what is only noted", plus(`access_log: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog}}]`), `access_log[0] file_access_log.path: Proto constraint validation failed (FileAccessLogValidationError.Path: value length must be at least 1 characters) ("")`},
-		{"two faults, both named", plus(`transparent: true, use_original_dst: true`), `use_original_dst: not supported yet (true); transparent: not supported yet (true)`},
+		{"two faults, both named", plus(`api_listener: {}, use_original_dst: true`), `use_original_dst: not supported yet (true); api_listener: not supported yet ({})`},
 		{"HTTP", on + `, filter_chains: [{filters: [` + tcp + `]}, {filters: [` + hcm + `]}]`, "filter_chains[1].filters[0]: http_connection_manager: not supported"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {

@@ -14,30 +14,31 @@ func listenerPolicies() policies {
 			fields(built, "name", "stat_prefix", "tcp_backlog_size", "enable_reuse_port",
 				"access_log", "listener_filters_timeout", "continue_on_listener_filters_timeout",
 				"per_connection_buffer_limit_bytes").
-			fields(inside, "address", "additional_addresses").
+			// Decoded one by one, as only here an address may be a pipe (bind.go).
+			fields(built, "address", "additional_addresses", "socket_options", "transparent", "freebind",
+				"tcp_fast_open_queue_length", "tcp_keepalive", "bind_to_port").
+			fields(built, "traffic_direction", "drain_type", "reuse_port", "max_connections_to_accept_per_socket_event",
+				"ignore_global_conn_limit").
+			fields(inside, "connection_balance_config", "deprecated_v1").
 			// Decoded chain by chain, as some matches are ignored (listener.go), and
 			// the matcher extension by extension (matcher.go).
 			fields(built, "filter_chains", "default_filter_chain", "filter_chain_matcher").
 			// Who is accepted where, and what is done with it.
 			fields(refused, "fcds_config", "udp_listener_config", "api_listener",
-				"internal_listener", "deprecated_v1").
-			onlyIf(isFalse, "use_original_dst", "transparent").
-			onlyIf(isTrue, "bind_to_port").
+				"internal_listener").
+			onlyIf(isFalse, "use_original_dst").
 			judge(listenerFilter, "listener_filters").
-			judge(socketOption, "socket_options").
-			// Figures, logs, timing, and which worker serves whom. freebind decides
-			// only whether a bind fails, and that is told; enable_reuse_port is the
-			// field that came after reuse_port.
+			// Figures, logs, timing. What asks for MPTCP gets TCP.
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout", "metadata",
-				"drain_type", "freebind",
-				"tcp_fast_open_queue_length", "traffic_direction", "connection_balance_config", "reuse_port",
-				"max_connections_to_accept_per_socket_event", "enable_mptcp",
-				"ignore_global_conn_limit", "bypass_overload_manager", "tcp_keepalive"),
+				"enable_mptcp", "bypass_overload_manager"),
 		"envoy.config.listener.v3.AdditionalAddress": policy{}.
-			fields(inside, "address", "socket_options").
-			fields(noted, "tcp_keepalive"),
-		"envoy.config.core.v3.SocketOptionsOverride": policy{}.
-			judge(socketOption, "socket_options"),
+			fields(built, "address", "socket_options", "tcp_keepalive"),
+		"envoy.config.listener.v3.Listener.DeprecatedV1": policy{}.
+			fields(built, "bind_to_port"),
+		"envoy.config.listener.v3.Listener.ConnectionBalanceConfig": policy{}.
+			fields(built, "exact_balance").
+			// Which worker serves whom.
+			fields(noted, "extend_balance", "cpu_locality_balance"),
 		"envoy.config.listener.v3.FilterChain": policy{}.
 			// The network filters are decided one by one by their type (filters.go).
 			fields(built, "name", "filters").
@@ -73,7 +74,6 @@ func listenerPolicies() policies {
 	}
 }
 
-func isTrue(v protoreflect.Value) bool  { return boolOf(v) }
 func isFalse(v protoreflect.Value) bool { return !boolOf(v) }
 
 func boolOf(v protoreflect.Value) bool {

@@ -162,6 +162,7 @@ func (s *Session) dialed(fd int, err error) {
 		Limit:       s.conn.Limit,
 		IdleTimeout: s.idleTimeout(),
 		Consumed:    s.conn.Consumed,
+		Unix:        s.conn.Info.Pipe != "",
 		Ended:       s.ended,
 	}
 	if w := s.conn.Watch(); w != filter.Nothing {
