@@ -157,7 +157,7 @@ func TestUnchangedResendChangesNothing(t *testing.T) {
 		// Other bytes with the same meaning: a field that has no effect.
 		same := tcpListener("l1", 19801, "a")
 		same.FilterChains[0].Filters[0].ConfigType = tcpListener("l1", 1, "a").FilterChains[0].Filters[0].ConfigType
-		same.TrafficDirection = 1
+		same.Metadata = &corev3.Metadata{}
 		s.send(listenerURL, "4", nil, same)
 		s.want("LDS v=4 n=n7 []", "LDS n=n7")
 		noted := staticCluster("s")
@@ -440,7 +440,7 @@ func TestUnbuiltAndUnknownFieldsAreCounted(t *testing.T) {
 	variants(t, settings{}, func(s *story) {
 		s.ready(msgs(staticCluster("s")), tcpListener("l1", 19801, "s"))
 		l := tcpListener("l2", 19802, "s")
-		l.TrafficDirection = 1
+		l.Metadata = &corev3.Metadata{}
 		a := pack(l)
 		a.Value = append(a.Value, 0xf8, 0x3f, 0x01) // field 1023, which no proto has
 		if s.delta {
