@@ -8,27 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reasons why a direction is on its path, as /connections shows them.
-const (
-	reasonOff        = "operator: splice off"
-	reasonNew        = "few messages so far"
-	reasonBulk       = "bulk"
-	reasonSmall      = "small pieces"
-	reasonNoPipe     = "no pipe to be had"
-	reasonMemory     = "TCP is short of memory"
-	reasonHalfClosed = "half-closed"
-	reasonInsert     = "kernel refused the socket"
-	reasonNoSlot     = "splice maps are full"
-	reasonAlways     = "operator: splice always"
-	reasonChatty     = "conversation"
-	reasonAsked      = "asked for"
-	reasonUnix       = "unix"
-)
-
 // promote gives the direction to the verdict. It needs a relay that holds no
 // byte; the order of the steps matters at each line. On any refusal the
 // direction stays on the relay and says why.
-func (d *direction) promote() bool {
+func (d *direction) promote(why reason) bool {
 	p := d.p
 	if p.set.splice == nil || p.cfg.Unix || d.gate != gateOpen || d.done || d.src.fin || d.dst.fin || d.holds() || d.path == api.PathSplice {
 		if d.src.fin || d.dst.fin {
@@ -65,7 +48,7 @@ func (d *direction) promote() bool {
 		d.refused(err)
 		return false
 	}
-	d.moved(api.PathSplice, p.set.promotedReason())
+	d.moved(api.PathSplice, why)
 	p.set.Promotions.Add(1)
 	p.set.track(p)
 	d.reading = false
@@ -133,11 +116,11 @@ func (d *direction) refused(err error) {
 	d.barred = true
 }
 
-func (d *direction) moved(to api.Path, reason string) {
+func (d *direction) moved(to api.Path, why reason) {
 	if f := d.p.cfg.Changed; f != nil {
-		f(Change{Response: d.src.side == 1, From: d.path, To: to, Reason: reason, Handed: d.handed()})
+		f(Change{Response: d.src.side == 1, From: d.path, To: to, Reason: d.p.set.say(why), Handed: d.handed()})
 	}
-	d.path, d.reason = to, reason
+	d.path, d.reason = to, why
 	d.changes++
 	d.changed = d.p.set.worker.Now()
 	d.traffic = traffic{}
@@ -149,7 +132,7 @@ func (d *direction) moved(to api.Path, reason string) {
 
 // shift moves a direction that holds no byte between recv and splice(2). Both
 // take from the same queue in order, so only the ledger has to agree.
-func (d *direction) shift(to api.Path, reason string) {
+func (d *direction) shift(to api.Path, why reason) {
 	if d.holds() || d.path == to || d.done || to == api.PathPipe && (d.barredPipe || d.gate != gateOpen) {
 		return
 	}
@@ -158,18 +141,18 @@ func (d *direction) shift(to api.Path, reason string) {
 	case missing != 0:
 		d.p.fault(d, "ledger does not balance between relay and pipe")
 	case ok: // else bytes keep coming in: another time
-		d.moved(to, reason)
+		d.moved(to, why)
 	}
 }
 
 // demote asks for the way back to user space, by recv or by splice(2); it is
 // gone when the backlog has drained and what was passed has been written.
-func (d *direction) demote(to api.Path, reason string) {
+func (d *direction) demote(to api.Path, why reason) {
 	if d.path != api.PathSplice || d.leaving || d.src.fin || d.done {
 		return
 	}
 	d.leaving, d.to = true, to
-	d.reason = reason
+	d.reason = why
 	d.slot.SetSplice(false)
 	d.backoff = 0
 	d.pumpSplice()
@@ -238,7 +221,7 @@ func (p *Pair) Force(direction int, to api.Path) {
 	if d := &p.direction[direction]; !p.closed && d.gate == gateOpen {
 		switch to {
 		case api.PathSplice:
-			d.promote()
+			d.promote(reasonAsked)
 		case api.PathRelay, api.PathPipe:
 			d.demote(to, reasonAsked)
 			if d.path != api.PathSplice {

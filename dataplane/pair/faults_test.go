@@ -113,7 +113,7 @@ func TestNothingIsPromotedUnderMemoryPressure(t *testing.T) {
 	})
 	p := r.pair(nil)
 	pingPong(t, p.client, p.server, 100, 10)
-	if c := r.status(p); c.Request.Path != api.PathRelay || c.Request.Reason != reasonMemory || r.set.Pressed.Load() == 0 {
+	if c := r.status(p); c.Request.Path != api.PathRelay || c.Request.Reason != reasons[reasonMemory] || r.set.Pressed.Load() == 0 {
 		t.Errorf("request is on %v (%s), %d refused", c.Request.Path, c.Request.Reason, r.set.Pressed.Load())
 	}
 	// Between the marks pressure lasts; below the low one it is over.

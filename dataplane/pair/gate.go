@@ -10,9 +10,6 @@ const (
 	gateHeld      // asked: Open is called, or the pair is ended
 )
 
-// reasonFilter is why a direction is on the relay behind a gate.
-const reasonFilter = "a filter must see its bytes"
-
 // ask has the filters decide about bytes that wait, or about the end. True lets
 // the caller read.
 func (d *direction) ask() bool {
@@ -59,6 +56,6 @@ func (d *direction) opened() {
 	d.gate = gateOpen
 	d.reason = d.p.startReason()
 	if d.p.set.mode == Always {
-		d.promote()
+		d.promote(reasonAlways)
 	}
 }

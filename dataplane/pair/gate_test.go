@@ -81,7 +81,7 @@ func TestGateIsAskedBeforeTheFirstByteOnly(t *testing.T) {
 		}
 		pingPong(t, p.client, p.server, 1, 10)
 		c := r.status(p)
-		if always := r.set.mode == Always; (c.Request.Path == api.PathSplice) != always || c.Request.Reason == reasonFilter {
+		if always := r.set.mode == Always; (c.Request.Path == api.PathSplice) != always || c.Request.Reason == reasons[reasonFilter] {
 			t.Errorf("after the first byte: %+v", c.Request)
 		}
 		pingPong(t, p.client, p.server, 39, 10)
@@ -102,7 +102,7 @@ func TestGateOfEveryReadNeverLeavesTheRelay(t *testing.T) {
 			t.Errorf("asked %d times about 60 messages", n)
 		}
 		c := r.status(p)
-		if c.Request.Path != api.PathRelay || c.Request.Reason != reasonFilter || c.Request.Spliced != 0 {
+		if c.Request.Path != api.PathRelay || c.Request.Reason != reasons[reasonFilter] || c.Request.Spliced != 0 {
 			t.Errorf("request %+v, want the relay because of a filter", c.Request)
 		}
 		if r.splice != nil && c.Response.Path != api.PathSplice {
@@ -130,7 +130,7 @@ func TestHeldBytesStayInTheSocketUntilOpen(t *testing.T) {
 					t.Errorf("asked %d times while it held", n)
 				}
 				c := r.status(p)
-				if c.Request.Relayed != 0 || c.Request.Path != api.PathRelay || c.Request.Reason != reasonFilter {
+				if c.Request.Relayed != 0 || c.Request.Path != api.PathRelay || c.Request.Reason != reasons[reasonFilter] {
 					t.Errorf("held: %+v", c.Request)
 				}
 				a.answer.Store(true)

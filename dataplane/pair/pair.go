@@ -108,7 +108,7 @@ type direction struct {
 	src, dst *end
 
 	path    api.Path
-	reason  string
+	reason  reason
 	gate    gate
 	changes uint64
 	changed int64 // when the path last changed
@@ -165,7 +165,7 @@ func (s *Set) Start(cfg Config) *Pair {
 	if s.mode == Always {
 		for i := range p.direction {
 			if !p.closed {
-				p.direction[i].promote()
+				p.direction[i].promote(reasonAlways)
 			}
 		}
 		p.watch()

@@ -461,11 +461,12 @@ func TestIdleTimeout(t *testing.T) {
 	forEach(t, func(t *testing.T, r *rig) {
 		const idle = 200 * time.Millisecond
 		p := r.pair(func(c *Config) { c.IdleTimeout = idle })
+		var quiet time.Time
 		for range 30 { // activity keeps it, on either path
+			quiet = time.Now()
 			pingPong(t, p.client, p.server, 1, 10)
 			time.Sleep(10 * time.Millisecond)
 		}
-		quiet := time.Now()
 		p.client.SetReadDeadline(quiet.Add(5 * time.Second))
 		if n, err := p.client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("client read %d, %v, want EOF", n, err)

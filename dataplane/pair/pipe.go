@@ -108,7 +108,7 @@ func (d *direction) pumpPipe() {
 		d.plain += uint64(n)
 		d.piped += uint64(n)
 		s.PipedBytes.Add(uint64(n))
-		d.traffic.saw(n)
+		d.traffic.saw(n, p.active)
 		tube.n, d.pipe = n, tube
 		if !d.empty() {
 			return

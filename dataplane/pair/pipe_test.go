@@ -40,7 +40,7 @@ func TestBulkGoesThroughThePipeAndComesBack(t *testing.T) {
 			t.Errorf("request is on %v (%s): %d piped, %d relayed", c.Request.Path, c.Request.Reason, c.Request.Piped, c.Request.Relayed)
 		}
 		pingPong(t, p.client, p.server, 200, 10)
-		if c := r.status(p); c.Request.Path != api.PathRelay || c.Request.Reason != reasonSmall {
+		if c := r.status(p); c.Request.Path != api.PathRelay || c.Request.Reason != reasons[reasonSmall] {
 			t.Errorf("after a conversation the request is on %v (%s)", c.Request.Path, c.Request.Reason)
 		}
 		p.client.Close()
@@ -62,7 +62,7 @@ func TestWithoutPipesBulkIsRelayed(t *testing.T) {
 	}
 	r.w.Do(func() { p.Force(1, api.PathPipe) })
 	pingHalf(t, p.server, p.client)
-	if c := r.status(p); c.Response.Path != api.PathRelay || c.Response.Reason != reasonNoPipe || r.set.NoPipe.Load() == 0 {
+	if c := r.status(p); c.Response.Path != api.PathRelay || c.Response.Reason != reasons[reasonNoPipe] || r.set.NoPipe.Load() == 0 {
 		t.Errorf("response is on %v (%s), %d without a pipe", c.Response.Path, c.Response.Reason, r.set.NoPipe.Load())
 	}
 	r.w.Do(func() { r.set.pipes.made = 0 })

@@ -41,7 +41,7 @@ func (d *direction) pumpRelay() {
 		p.active = p.set.worker.Now()
 		d.plain += uint64(n)
 		p.set.RelayedBytes.Add(uint64(n))
-		d.traffic.saw(n)
+		d.traffic.saw(n, p.active)
 		if !d.give(buf[:n]) {
 			return
 		}

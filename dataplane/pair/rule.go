@@ -3,6 +3,8 @@ package pair
 import (
 	"fmt"
 	"time"
+
+	"github.com/sluice-proxy/sluice/api"
 )
 
 // Mode is the operator's say in the choice of a path.
@@ -31,16 +33,18 @@ func (m Mode) String() string { return modeNames[m] }
 
 // The rule. A conversation of small messages is what the kernel path is best
 // at; bulk is what it is worst at, for each redirected segment costs a visit of
-// the kernel's worker whatever its length. The crossover lies at 16 KiB a
-// message. A change costs some 15 us each way, which a conversation pays back in
-// 8 to 15 messages; so it has to show that it is one first. docs/splice.md has
-// the figures.
+// the kernel's worker whatever its length, and splice(2) moves it without a copy.
+// A conversation as fast as it can go, on CPUs that are idle, is served a little
+// sooner by the worker than by the kernel's. A change costs some 15 us each way,
+// which a conversation pays back in 8 to 15 messages; so it has to show that it
+// is one first. docs/splice.md has the figures.
 const (
 	minMessages    = 16
 	maxMeanMessage = 16 << 10 // bytes
 	minMeanPipe    = 32 << 10 // bytes
 	bulkBytes      = 1 << 20  // since the last look
 	maxOverflows   = 64       // segments, since the last look
+	hotMessages    = 5000     // a second
 	minStay        = int64(time.Second)
 	trafficWindow  = 64 // reads
 )
@@ -48,12 +52,18 @@ const (
 // traffic is what the rule knows of a direction whose bytes user space moves:
 // the reads since the last change of path and their bytes. Both are halved when
 // the window is full, so that what was long ago does not decide.
-type traffic struct{ reads, bytes uint32 }
+type traffic struct {
+	reads, bytes uint32
+	halved       int64 // when, by the worker's clock
+	hot          bool  // the half before came at hotMessages a second or more
+}
 
-func (t *traffic) saw(n int) {
+func (t *traffic) saw(n int, now int64) {
 	if t.reads == trafficWindow {
 		t.reads /= 2
 		t.bytes /= 2
+		t.hot = t.halved != 0 && (now-t.halved)*hotMessages <= int64(time.Second)*trafficWindow/2
+		t.halved = now
 	}
 	t.reads++
 	t.bytes += uint32(n)
@@ -61,31 +71,44 @@ func (t *traffic) saw(n int) {
 
 func (t *traffic) mean() uint32 { return t.bytes / max(t.reads, 1) }
 
-// wantsSplice decides for a direction that user space moves and has found
-// empty: changes are those of its path so far, stayed the nanoseconds since the
-// last.
-func (m Mode) wantsSplice(t *traffic, changes uint64, stayed int64) bool {
-	switch m {
-	case Always:
-		return t.reads > 0 || changes == 0
-	case Auto:
-		return t.reads >= minMessages && t.mean() < maxMeanMessage && (changes == 0 || stayed >= minStay)
-	}
-	return false
+// situation is what the rule looks at beside the traffic.
+type situation struct {
+	changes uint64      // of the direction's path so far
+	stayed  int64       // nanoseconds since the last
+	empty   bool        // the source was found empty
+	splice  bool        // the kernel would take the direction
+	quiet   func() bool // the machine has idle CPUs
 }
 
-// wantsPipe decides for a direction on the relay.
-func (t *traffic) wantsPipe() bool { return t.reads >= minMessages && t.mean() >= minMeanPipe }
-
-// leavesPipe decides for a direction on the pipe. What comes in so small pieces
-// is moved as fast by recv and send, and may be a conversation.
-func (t *traffic) leavesPipe() bool { return t.reads >= minMessages && t.mean() < maxMeanMessage }
-
-// leavesSplice decides for a spliced direction by what the verdict counted since
-// the last look, a scan period ago.
-func (m Mode) leavesSplice(moved scanned, stayed int64) bool {
-	if m != Auto || moved.segments == 0 || stayed < minStay {
-		return false
+// fromUserSpace decides for a direction that user space moves and that holds no
+// byte. It returns the path that it is on if that is the best.
+func (m Mode) fromUserSpace(on api.Path, t *traffic, at situation) (to api.Path, why reason) {
+	first := at.changes == 0
+	talks := t.reads >= minMessages && t.mean() < maxMeanMessage
+	switch {
+	case m == Always && at.splice && at.empty && (t.reads > 0 || first):
+		return api.PathSplice, reasonAlways
+	case m == Auto && at.splice && at.empty && talks && (first || at.stayed >= minStay && !(t.hot && at.quiet())):
+		return api.PathSplice, reasonChatty
+	case on == api.PathRelay && t.reads >= minMessages && t.mean() >= minMeanPipe:
+		return api.PathPipe, reasonBulk
+	case on == api.PathPipe && talks:
+		return api.PathRelay, reasonSmall
 	}
-	return moved.bytes >= bulkBytes && (moved.bytes/moved.segments > maxMeanMessage || moved.overflows >= maxOverflows)
+	return on, 0
+}
+
+// fromSplice decides for a spliced direction by what the verdict counted since
+// the last look, a scan period ago.
+func (m Mode) fromSplice(moved scanned, at situation) (to api.Path, why reason) {
+	if m != Auto || moved.segments == 0 || at.stayed < minStay {
+		return api.PathSplice, 0
+	}
+	switch mean := moved.bytes / moved.segments; {
+	case moved.bytes >= bulkBytes && (mean > maxMeanMessage || moved.overflows >= maxOverflows):
+		return api.PathPipe, reasonBulk
+	case moved.segments >= hotMessages && mean <= maxMeanMessage && at.quiet():
+		return api.PathRelay, reasonQuiet
+	}
+	return api.PathSplice, 0
 }

@@ -45,9 +45,14 @@ type Set struct {
 	// the last reading of TCP's memory: when, and what it said
 	memoryRead int64
 	pressure   bool
+	// the last reading of the CPUs' times, and what it said
+	cpuRead int64
+	cpuThen cpuTime
+	isQuiet bool
 
 	// replaced by tests, before the first pair
 	memory     func() (Memory, error)
+	cpu        func() (cpuTime, error)
 	stuckAfter time.Duration
 
 	Counters
@@ -102,7 +107,7 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, l
 		splice = nil
 	}
 	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, pairs: map[*Pair]struct{}{}, bySlot: map[uint32]*direction{},
-		memory: TCPMemory, stuckAfter: stuckAfter}
+		memory: TCPMemory, cpu: readCPU, stuckAfter: stuckAfter}
 	s.scan.F = s.scanSpliced
 	if splice != nil {
 		if err := w.Add(splice.Ring(w.ID).FD(), unix.EPOLLIN, wakeups{s}); err != nil {
@@ -110,30 +115,6 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, l
 		}
 	}
 	return s, nil
-}
-
-func (p *Pair) startReason() string {
-	if p.cfg.Unix {
-		return reasonUnix
-	}
-	return p.set.startReason()
-}
-
-func (s *Set) startReason() string {
-	switch {
-	case s.mode == Off:
-		return reasonOff
-	case s.splice == nil:
-		return s.unavailable
-	}
-	return reasonNew
-}
-
-func (s *Set) promotedReason() string {
-	if s.mode == Always {
-		return reasonAlways
-	}
-	return reasonChatty
 }
 
 // readSize bounds one read, so that a small buffer limit is kept.
@@ -144,19 +125,22 @@ func (s *Set) readSize(limit uint32) int {
 // choose asks the rule about a direction that user space moves and that holds no
 // byte. empty says that its source was found empty.
 func (d *direction) choose(empty bool) {
-	s := d.p.set
 	if d.src.fin || d.done || d.p.closed {
 		return
 	}
-	if empty && s.splice != nil && !d.barred && s.mode.wantsSplice(&d.traffic, d.changes, s.worker.Now()-d.changed) && d.promote() {
-		return
-	}
+	to, why := d.p.set.mode.fromUserSpace(d.path, &d.traffic, d.situation(empty))
 	switch {
-	case d.path == api.PathRelay && d.traffic.wantsPipe():
-		d.shift(api.PathPipe, reasonBulk)
-	case d.path == api.PathPipe && d.traffic.leavesPipe():
-		d.shift(api.PathRelay, reasonSmall)
+	case to == d.path:
+	case to == api.PathSplice:
+		d.promote(why)
+	default:
+		d.shift(to, why)
 	}
+}
+
+func (d *direction) situation(empty bool) situation {
+	s := d.p.set
+	return situation{changes: d.changes, stayed: s.worker.Now() - d.changed, empty: empty, splice: s.splice != nil && !d.barred && !d.p.cfg.Unix, quiet: s.quiet}
 }
 
 // wakeups are the verdict's: bytes were passed to user space.
@@ -235,8 +219,8 @@ func (d *direction) scan() {
 		return
 	}
 	d.seen.quiet = 0
-	if s.mode.leavesSplice(moved, s.worker.Now()-d.changed) {
-		d.demote(api.PathPipe, reasonBulk)
+	if to, why := s.mode.fromSplice(moved, d.situation(false)); to != api.PathSplice {
+		d.demote(to, why)
 	}
 }
 

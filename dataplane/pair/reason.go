@@ -1,0 +1,63 @@
+package pair
+
+// reason is why a direction is on its path, as /connections shows it.
+type reason uint8
+
+const (
+	reasonNew reason = iota
+	reasonOff
+	reasonUnavailable // the set has the words
+	reasonFilter
+	reasonAlways
+	reasonChatty
+	reasonBulk
+	reasonSmall
+	reasonQuiet
+	reasonNoPipe
+	reasonMemory
+	reasonHalfClosed
+	reasonInsert
+	reasonNoSlot
+	reasonAsked
+	reasonUnix
+)
+
+var reasons = [...]string{
+	reasonNew:        "few messages so far",
+	reasonOff:        "operator: splice off",
+	reasonFilter:     "a filter must see its bytes",
+	reasonAlways:     "operator: splice always",
+	reasonChatty:     "conversation",
+	reasonBulk:       "bulk",
+	reasonSmall:      "small pieces",
+	reasonQuiet:      "fast conversation on a quiet machine",
+	reasonNoPipe:     "no pipe to be had",
+	reasonMemory:     "TCP is short of memory",
+	reasonHalfClosed: "half-closed",
+	reasonInsert:     "kernel refused the socket",
+	reasonNoSlot:     "splice maps are full",
+	reasonAsked:      "asked for",
+	reasonUnix:       "unix",
+}
+
+// say puts a reason into words.
+func (s *Set) say(r reason) string {
+	if r == reasonUnavailable {
+		return s.unavailable
+	}
+	return reasons[r]
+}
+
+// startReason is that of a direction that has not moved anything yet.
+func (p *Pair) startReason() reason {
+	s := p.set
+	switch {
+	case p.cfg.Unix:
+		return reasonUnix
+	case s.mode == Off:
+		return reasonOff
+	case s.splice == nil:
+		return reasonUnavailable
+	}
+	return reasonNew
+}
