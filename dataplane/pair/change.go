@@ -60,15 +60,16 @@ func (d *direction) promote(why reason) bool {
 
 // adopt makes both sockets targets, once, for the rest of their lives.
 func (p *Pair) adopt() error {
-	if p.adopted {
-		return nil
-	}
 	for i := range p.ends {
-		if err := p.set.splice.Adopt(p.ends[i].fd); err != nil {
+		e := &p.ends[i]
+		if e.adopted {
+			continue
+		}
+		if err := p.set.splice.Adopt(e.fd); err != nil {
 			return err
 		}
+		e.adopted = true
 	}
-	p.adopted = true
 	return nil
 }
 

@@ -83,14 +83,16 @@ func (d *direction) compare(finRead bool) (missing int64, ok bool, err syscall.E
 		if err != 0 && err != unix.EAGAIN {
 			return 0, false, err
 		}
-		fin := uint64(0)
-		if state >= tcpTimeWait {
-			fin = 1
-		}
 		tcpInfo(fd, &s.info)
-		if s.info.Bytes_received-d.before() == received {
-			return int64(received) - int64(handed) - int64(queued) - int64(fin), true, 0
+		if s.info.Bytes_received-d.before() != received {
+			continue
 		}
+		missing := int64(received) - int64(handed) - int64(queued)
+		// In CLOSE a FIN came or, if an RST did, perhaps not; the end tells.
+		if state >= tcpTimeWait && (state != tcpClose || missing == 1) {
+			missing--
+		}
+		return missing, true, 0
 	}
 	return 0, false, 0
 }

@@ -84,7 +84,6 @@ type Pair struct {
 	poll      loop.Timer
 	idle      loop.Timer
 	deadline  int64 // of a pair whose one end has failed
-	adopted   bool
 	closed    bool
 	firstEnd  int8 // side whose stream was handed on to its end first, -1 before
 	broken    Outcome
@@ -98,6 +97,7 @@ type end struct {
 	side    int
 	mask    uint32
 	watched bool
+	adopted bool // a target, for life
 	// fin: no more bytes will come. failed: because the connection broke.
 	fin, failed bool
 }

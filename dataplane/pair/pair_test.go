@@ -275,6 +275,47 @@ func TestResetIsHandedOn(t *testing.T) {
 	})
 }
 
+// An RST that nobody has read yet, behind bytes that nobody has read: in that
+// state no FIN is in the kernel's count.
+func TestChangeBetweenResetAndItsReading(t *testing.T) {
+	for _, family := range []string{"tcp4", "tcp6"} {
+		r := newRig(t, Auto, family)
+		p := r.pair(nil)
+		pingPong(t, p.client, p.server, 3, 10)
+		r.w.Do(func() {
+			p.client.Write(make([]byte, 1000))
+			p.client.SetLinger(0)
+			p.client.Close()
+			var info unix.TCPInfo
+			for tcpInfo(p.ends[0].fd, &info); info.State != tcpClose; tcpInfo(p.ends[0].fd, &info) {
+			}
+			p.Force(0, api.PathPipe)
+		})
+		if o := p.end(t); o != DownstreamReset {
+			t.Errorf("ended %v", o)
+		}
+	}
+}
+
+// Half of a pair can be adopted and the other half refused: the next attempt
+// must not trip over the first.
+func TestHalfAdoptedPairIsRefusedAgain(t *testing.T) {
+	r := newRig(t, Auto, "tcp4")
+	p := r.pair(nil)
+	r.w.Do(func() {
+		p.server.CloseWrite()
+		var info unix.TCPInfo
+		for tcpInfo(p.ends[1].fd, &info); info.State == tcpEstablished; tcpInfo(p.ends[1].fd, &info) {
+		}
+		for i := range p.direction {
+			p.Force(i, api.PathSplice)
+			if got := p.direction[i].reason; got != reasonHalfClosed {
+				t.Errorf("direction %d: %v", i, got)
+			}
+		}
+	})
+}
+
 func TestStalledReaderThenFINLosesNothing(t *testing.T) {
 	forEach(t, func(t *testing.T, r *rig) {
 		p := r.pair(func(c *Config) { c.Limit = 256 << 10 })

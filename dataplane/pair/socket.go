@@ -64,6 +64,7 @@ func lingerOff(fd int) {
 // States of tcp_states.h.
 const (
 	tcpEstablished = 1
+	tcpClose       = 7
 	tcpTimeWait    = 6 // this and what follows have received a FIN, or more
 )
 
