@@ -43,6 +43,30 @@ func TestLostWakeupIsRescued(t *testing.T) {
 	}
 }
 
+// Passed bytes wait where the ledger counts: they are copied to nowhere, not over
+// the stack.
+func TestCountingDoesNotCopyPassedBytes(t *testing.T) {
+	r, p := planted(t)
+	r.w.Do(func() {
+		d := &p.direction[0]
+		bpf.Plant{Slot: d.slot}.LoseWakeups(true, 0)
+		d.slot.SetSplice(false)
+		p.client.Write(make([]byte, 20000))
+		for d.slot.Passed() == 0 {
+		}
+		if n, err := unread(d.src.fd); err != syscall.EFAULT {
+			t.Errorf("counted %d, %v", n, err)
+		}
+		if missing, ok := d.balance(false); ok || p.closed {
+			t.Errorf("balance %d, closed %v", missing, p.closed)
+		}
+	})
+	p.server.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.ReadFull(p.server, make([]byte, 20000)); err != nil {
+		t.Error(err)
+	}
+}
+
 // A pair that owes bytes which nothing brings is reset, and counted.
 func TestStuckPairIsReset(t *testing.T) {
 	r, p := planted(t)
