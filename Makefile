@@ -23,6 +23,12 @@ fuzz:
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
+# Pairs under everything at once, by seed (0: the clock's). `make test` does 30 s of it.
+SEED ?= 0
+TIME ?= 1m
+torture:
+	$(GO) test -count=1 -v -timeout 0 -run '^TestTorture$$' ./test/torture -seed $(SEED) -time $(TIME)
+
 # Sluice and what one would use in its place, side by side; needs root. Within an
 # hour; QUICK=1 five minutes; FULL=1 every cell, going on where it was stopped.
 bench: build
@@ -45,4 +51,4 @@ lint:
 clean:
 	rm -rf bin
 
-.PHONY: all build test fuzz bench microbench generate lint clean
+.PHONY: all build test fuzz torture bench microbench generate lint clean

@@ -53,6 +53,15 @@ func New() (*NS, error) {
 	return ns, nil
 }
 
+// Host is the namespace that this process is in.
+func Host() (*NS, error) {
+	f, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	return &NS{file: f}, nil
+}
+
 // Close lets go of the namespace.
 func (n *NS) Close() error { return n.file.Close() }
 

@@ -1,0 +1,215 @@
+package torture
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/pair"
+	"github.com/sluice-proxy/sluice/dataplane/upstream"
+	"golang.org/x/sys/unix"
+)
+
+// proxy is what is tortured: workers with their pairs, in this process, so that
+// paths can be changed at any moment and every change is seen.
+type proxy struct {
+	run     *run
+	workers []*loop.Worker
+	sets    []*pair.Set
+	live    [][]*connection // of each worker, on its thread
+	stop    chan struct{}
+	wg      sync.WaitGroup
+}
+
+// forcedPaths are the paths that pairs are asked onto.
+var forcedPaths = []api.Path{api.PathRelay, api.PathSplice, api.PathPipe}
+
+func newProxy(r *run) (*proxy, error) {
+	p := &proxy{run: r, stop: make(chan struct{}), live: make([][]*connection, len(workerModes))}
+	for i, mode := range workerModes {
+		w, err := loop.New(i, r.Log)
+		if err != nil {
+			p.close()
+			return nil, err
+		}
+		go w.Run()
+		p.workers = append(p.workers, w)
+		var set *pair.Set
+		w.Do(func() { set, err = pair.NewSet(w, r.splice, mode, "", r.Log) })
+		if err != nil {
+			p.close()
+			return nil, err
+		}
+		p.sets = append(p.sets, set)
+		p.wg.Go(func() { p.force(i, rand.New(rand.NewPCG(r.Seed, 1<<40+uint64(i)))) })
+	}
+	return p, nil
+}
+
+func (p *proxy) close() {
+	close(p.stop)
+	p.wg.Wait()
+	for i, w := range p.workers {
+		if i < len(p.sets) {
+			w.Do(p.sets[i].KillAll)
+		}
+		w.Close()
+	}
+}
+
+// force asks random directions of random pairs onto other paths.
+func (p *proxy) force(worker int, random *rand.Rand) {
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-time.After(time.Duration(random.IntN(1000)) * time.Microsecond):
+		}
+		p.workers[worker].Do(func() {
+			live := p.live[worker]
+			for range min(len(live), 4) {
+				k := live[random.IntN(len(live))]
+				p.audit(k)
+				direction := random.IntN(2)
+				to := forcedPaths[random.IntN(len(forcedPaths))]
+				var handed [2]uint64
+				handed[0], handed[1] = k.pair.Bytes()
+				if h := &k.history[direction]; to != h.path && h.due(handed[direction], random) {
+					k.pair.Force(direction, to)
+					if live = p.live[worker]; len(live) == 0 {
+						return
+					}
+				}
+			}
+		})
+	}
+}
+
+// audit looks at the kernel's account of a pair's sockets: with nothing queued,
+// what TCP holds in advance is whole pages, or an update of it was lost.
+func (p *proxy) audit(k *connection) {
+	for i, fd := range k.fds {
+		if k.drift[i] == 0 {
+			if k.drift[i] = drift(fd); k.drift[i] != 0 {
+				p.run.tally.drift(k.wire.name)
+			}
+		}
+	}
+}
+
+func drift(fd int) int {
+	last := meminfo(fd)
+	for range 20 {
+		m := meminfo(fd)
+		if m != last || m[0]|m[5]|m[7] != 0 {
+			return 0
+		}
+	}
+	return int(last[4]) & 4095
+}
+
+// meminfo reads rmem_alloc, rcvbuf, wmem_alloc, sndbuf, fwd_alloc, wmem_queued,
+// optmem, backlog and drops (linux/sock_diag.h), without the socket's lock.
+func meminfo(fd int) (m [9]int32) {
+	size := uint32(unsafe.Sizeof(m))
+	unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO, uintptr(unsafe.Pointer(&m)), uintptr(unsafe.Pointer(&size)), 0)
+	return m
+}
+
+// join makes a pair of an accepted connection and one to the server.
+func (p *proxy) join(k *connection, c *net.TCPConn) {
+	time.Sleep(k.script.dawdle)
+	w := k.wire
+	w.dialing[1].Lock()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	up, err := w.proxy.Dial(ctx, k.family.name, k.family.behind.Addr().String())
+	cancel()
+	if err == nil {
+		w.serving.Store(up.LocalAddr().String(), k)
+	}
+	w.dialing[1].Unlock()
+	if err != nil {
+		p.run.fail("connection %d: dial server: %v", k.n, err)
+		c.Close()
+		close(k.server)
+		return
+	}
+	fds := [2]int{}
+	for i, c := range []*net.TCPConn{c, up.(*net.TCPConn)} {
+		if fds[i], err = take(c); err != nil {
+			p.run.fail("connection %d: take socket: %v", k.n, err)
+		}
+	}
+	worker := int(k.n) % len(p.workers)
+	p.workers[worker].Do(func() {
+		k.began = time.Now()
+		cfg := pair.Config{
+			Downstream: fds[0], Upstream: fds[1], Limit: k.script.limit,
+			Changed: k.changed,
+			Ended: func(pr *pair.Pair, o pair.Outcome) {
+				p.forget(worker, k)
+				k.finished(pr, o)
+			},
+		}
+		k.fds = fds
+		k.index = len(p.live[worker])
+		p.live[worker] = append(p.live[worker], k)
+		k.pair = p.sets[worker].Start(cfg)
+	})
+}
+
+func (p *proxy) forget(worker int, k *connection) {
+	live := p.live[worker]
+	last := live[len(live)-1]
+	live[k.index], last.index = last, k.index
+	p.live[worker] = live[:len(live)-1]
+}
+
+// take duplicates the descriptor, makes it ready to be one side of a pair, and
+// closes the connection that it was.
+func take(c *net.TCPConn) (fd int, err error) {
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	if cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) }); cerr != nil {
+		return -1, cerr
+	}
+	if err == nil {
+		err = upstream.Prepare(fd)
+	}
+	return fd, err
+}
+
+func (p *proxy) status(k *connection) (s string) {
+	worker := int(k.n) % len(p.workers)
+	p.workers[worker].Do(func() {
+		if k.pair == nil {
+			s = "no pair"
+			return
+		}
+		if k.ended {
+			s = "ended " + k.outcome.String()
+			return
+		}
+		var c api.Connection
+		k.pair.Status(&c)
+		s = fmt.Sprintf("%s request %+v response %+v", c.State, c.Request, c.Response)
+	})
+	return s
+}
+
+func (p *proxy) into(r *Report) {
+	var t pair.Totals
+	for _, s := range p.sets {
+		t.Add(&s.Counters)
+	}
+	r.Pairs = t.Named()
+}

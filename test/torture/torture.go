@@ -1,0 +1,127 @@
+// Package torture drives pairs through everything that peers and networks do to
+// them, while their paths are changed under them at random moments, and checks
+// every byte by its position. A seed says what each connection does; what the
+// scheduler makes of it, it cannot say.
+package torture
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-proxy/sluice/bpf"
+	"github.com/sluice-proxy/sluice/dataplane/pair"
+)
+
+// Config says what to do.
+type Config struct {
+	Seed uint64
+	Time time.Duration
+	// Connections at once.
+	Connections int
+	Log         *slog.Logger
+	// Progress, if set, is told of the state every ten seconds.
+	Progress func(string)
+}
+
+// workers of the proxy under torture: the rule has its say on the one, and the
+// kernel path is always wanted on the other.
+var workerModes = []pair.Mode{pair.Auto, pair.Always}
+
+// run is one torture.
+type run struct {
+	Config
+	splice *bpf.Splice
+	wires  []*wire
+	proxy  *proxy
+	tally  tally
+	failed atomic.Bool
+
+	mu       sync.Mutex
+	failures []string
+}
+
+// maxFailures are told; then the run is stopped.
+const maxFailures = 10
+
+// Run tortures. An error says that it could not; failures are in the report.
+func Run(cfg Config) (_ *Report, err error) {
+	r := &run{Config: cfg}
+	if r.splice, err = bpf.Load(len(workerModes)); err != nil {
+		return nil, err
+	}
+	defer r.splice.Close()
+	if r.proxy, err = newProxy(r); err != nil {
+		return nil, err
+	}
+	if r.wires, err = r.makeWires(); err != nil {
+		r.proxy.close()
+		return nil, err
+	}
+	began := time.Now()
+	r.everything(began.Add(cfg.Time))
+	report := &Report{Seed: cfg.Seed, Time: time.Since(began)}
+	for _, w := range r.wires {
+		report.Faults = append(report.Faults, w.close()...)
+	}
+	r.proxy.close()
+	r.check()
+	r.mu.Lock()
+	report.Failures = r.failures
+	r.mu.Unlock()
+	r.tally.into(report)
+	r.proxy.into(report)
+	if report.Verdict, err = r.splice.Counters(); err != nil {
+		return nil, err
+	}
+	return report, nil
+}
+
+// everything keeps so many connections going until the time is over.
+func (r *run) everything(until time.Time) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, r.Connections)
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for n := uint64(0); time.Now().Before(until) && !r.failed.Load(); n++ {
+		select {
+		case slots <- struct{}{}:
+		case <-tick.C:
+			if r.Progress != nil {
+				r.Progress(r.tally.line())
+			}
+			n--
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			random := rand.New(rand.NewPCG(r.Seed, n))
+			w := r.wires[random.IntN(len(r.wires))]
+			r.connection(n, w, draw(random, w), random)
+		})
+	}
+	wg.Wait()
+}
+
+// fail notes what went wrong.
+func (r *run) fail(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.failures) < maxFailures {
+		r.failures = append(r.failures, fmt.Sprintf(format, args...))
+	}
+	if len(r.failures) == maxFailures {
+		r.failed.Store(true)
+	}
+}
+
+// check looks at what is left when every connection has ended.
+func (r *run) check() {
+	intercepted, targets, slots := r.splice.Sizes()
+	if intercepted+targets+slots+r.splice.InUse() != 0 {
+		r.fail("left over: intercepted %d, targets %d, slots %d, in use %d", intercepted, targets, slots, r.splice.InUse())
+	}
+}

@@ -1,0 +1,65 @@
+package torture
+
+import (
+	"flag"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/test/books"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	seedFlag = flag.Uint64("seed", 0, "seed of the torture; 0 takes the clock's")
+	timeFlag = flag.Duration("time", 30*time.Second, "how long to torture")
+	atOnce   = flag.Int("connections", 48, "connections at once")
+)
+
+func TestTorture(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs and makes namespaces")
+	}
+	kept, err := books.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Seed: *seedFlag, Time: *timeFlag, Connections: *atOnce,
+		Log:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Progress: func(s string) { t.Log(s) }}
+	if cfg.Seed == 0 {
+		cfg.Seed = uint64(time.Now().UnixNano())
+	}
+	report, err := Run(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(report)
+	for _, f := range report.Failures {
+		t.Error(f)
+	}
+	// Others on this host use TCP too: theirs has to end first.
+	if err := kept.Close(time.Minute); err != nil {
+		t.Error(err)
+	}
+	if len(report.Failures) > 0 || cfg.Time < 10*time.Second {
+		return
+	}
+	for _, family := range familyNames {
+		for _, from := range forcedPaths {
+			for _, to := range forcedPaths {
+				if kind := kind(family, from, to); from != to && report.Changes[kind] == 0 {
+					t.Errorf("no change of kind %q had bytes on both sides", kind)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"event.trimmed", "exit.redirected", "exit.full", "exit.behind", "exit.mode", "exit.empty"} {
+		if report.Verdict[name] == 0 {
+			t.Errorf("%s is 0: that part of the verdict was not tortured", name)
+		}
+	}
+}
