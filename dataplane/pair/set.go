@@ -239,7 +239,7 @@ func (d *direction) checkQuiet() {
 	if d.slot.Charged() > 0 && d.drained() {
 		d.slot.Settle()
 	}
-	if d.src.fin || !d.probe() {
+	if d.src.fin || d.slot.Passed() != d.slot.Written() || !d.probe() {
 		return
 	}
 	if missing, ok := d.balance(false); !ok || missing == 0 {
