@@ -69,10 +69,9 @@ type Cluster struct {
 	Discovery   Discovery
 	// ServiceName is what EDS is asked for; empty means Name.
 	ServiceName string
-	// InitialFetchTimeout is eds_config.initial_fetch_timeout: how long the
-	// cluster waits for its first assignment before it goes on without any
-	// endpoint; 0 is for ever.
-	InitialFetchTimeout time.Duration
+	// Source is where EDS is asked; its InitialFetchTimeout is how long the cluster
+	// waits for its first assignment before it goes on without any endpoint.
+	Source ConfigSource
 	ConnectTimeout      time.Duration
 	LBPolicy            LBPolicy
 	// ChoiceCount is the number of hosts that LEAST_REQUEST draws, at least 2.

@@ -6,7 +6,6 @@ package xds
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -19,7 +18,6 @@ import (
 	"github.com/sluice-proxy/sluice/xds/ads"
 	"github.com/sluice-proxy/sluice/xds/assemble"
 	"github.com/sluice-proxy/sluice/xds/bootstrap"
-	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
 // Sink puts snapshots in force. Apply is synchronous: when it returns, s is in
@@ -51,7 +49,7 @@ type Options struct {
 type Client struct {
 	o           Options
 	figures     *figures
-	ads         *ads.Client // nil without ads_config
+	sources     // Run only
 	initialized chan struct{}
 	made        time.Time
 
@@ -88,28 +86,11 @@ func New(o Options) (*Client, error) {
 		o: o, figures: newFigures(o.Stats, o.Log), model: assemble.New(),
 		initialized: make(chan struct{}), made: time.Now(), versions: map[string]string{}, fetches: newFetches(), ttls: newFetches(),
 	}
-	b := o.Bootstrap
-	if b.ADS == nil {
-		for _, s := range b.Clusters {
-			if s.Value.Discovery == api.EDS {
-				return nil, fmt.Errorf("cluster %s: eds_cluster_config: needs dynamic_resources.ads_config", s.Value.Name)
-			}
-		}
-		if b.LDS != nil || b.CDS != nil {
-			return nil, errors.New("dynamic_resources: lds_config and cds_config need ads_config")
-		}
-		return c, nil
-	}
-	node, _ := proto.Clone(b.Node).(*corev3.Node)
-	if node.GetUserAgentVersionType() == nil && o.Version != "" {
+	node, _ := proto.Clone(o.Bootstrap.Node).(*corev3.Node)
+	if node != nil && node.GetUserAgentVersionType() == nil && o.Version != "" {
 		node.UserAgentVersionType = &corev3.Node_UserAgentVersion{UserAgentVersion: o.Version}
 	}
-	dial := transport.New(transport.Options{Clusters: b.ControlPlanes})
-	c.ads = ads.New(ads.Options{
-		Delta: b.ADS.Delta, Node: node, NodeOnce: b.ADS.SetNodeOnFirstMessageOnly, Backoff: o.Backoff, Log: o.Log,
-		Dial: func(ctx context.Context) (transport.Conn, error) { return dial.GRPC(ctx, b.ADS.Service) },
-	})
-	return c, nil
+	return c, c.open(node)
 }
 
 // Initialized is closed when the static resources are in force and the first
@@ -123,35 +104,22 @@ func (c *Client) Run(ctx context.Context) error {
 	if err := c.applyStatic(ctx); err != nil {
 		return err
 	}
-	var events <-chan ads.Event
-	if c.ads != nil {
-		events = c.ads.Events()
-		done := make(chan struct{})
-		ctx, cancel := context.WithCancel(ctx)
-		defer func() { cancel(); <-done }()
-		c.begin()
-		go c.stream(ctx, done)
-	} else {
-		c.goLive()
-	}
-	c.loop(ctx, events)
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() { cancel(); c.wg.Wait() }()
+	c.begin()
+	c.start(ctx)
+	c.loop(ctx)
 	return nil
 }
 
-// stream keeps the ADS stream.
-func (c *Client) stream(ctx context.Context, done chan<- struct{}) {
-	defer close(done)
-	_ = c.ads.Run(ctx) // ends with ctx only
-}
-
-func (c *Client) loop(ctx context.Context, events <-chan ads.Event) {
+func (c *Client) loop(ctx context.Context) {
 	defer c.fetches.stop()
 	defer c.ttls.stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case e := <-events:
+		case e := <-c.events:
 			c.event(ctx, e)
 		case <-c.fetches.timer.C:
 			c.overdue(ctx)
@@ -163,11 +131,14 @@ func (c *Client) loop(ctx context.Context, events <-chan ads.Event) {
 
 func (c *Client) event(ctx context.Context, e ads.Event) {
 	switch {
+	case !c.knows(e.From): // it was told to stop while it had something to say
 	case e.Opened:
-		c.o.Log.Debug("ads stream open")
-		c.figures.connected.Set(1)
+		c.o.Log.Debug("xds stream open")
+		c.figures.planes[e.From].opened()
 	case e.Closed != nil:
-		c.disconnected()
+		c.disconnected(e.From)
+	case e.Unread != nil:
+		c.unread(ctx, e)
 	default:
 		c.response(ctx, e.Response)
 	}
@@ -179,7 +150,7 @@ func (c *Client) event(ctx context.Context, e ads.Event) {
 func (c *Client) begin() {
 	for _, s := range c.o.Bootstrap.Clusters {
 		if s.Value.Discovery == api.EDS {
-			c.figures.of(s.Value).started()
+			c.subscribed(s.Value)
 		}
 	}
 	c.wantEndpoints()
@@ -193,14 +164,14 @@ func (c *Client) maybeClusters() {
 		return
 	}
 	c.cdsAsked = true
-	s := c.o.Bootstrap.CDS
-	if s == nil || !s.ADS {
+	if c.cds == nil {
 		c.cdsDone = true
 		return
 	}
+	c.figures.cds.file = isFile(c.cds)
 	c.figures.cds.started()
-	c.ads.Subscribe(clusterURL, nil)
-	c.fetches.start(fetch{clusterURL, ""}, s.InitialFetchTimeout)
+	c.cds.Subscribe(clusterURL, nil)
+	c.fetches.start(fetch{clusterURL, ""}, c.o.Bootstrap.CDS.InitialFetchTimeout)
 }
 
 // maybeListeners asks for listeners once clusters and endpoints are there.
@@ -209,14 +180,14 @@ func (c *Client) maybeListeners() {
 		return
 	}
 	c.ldsAsked = true
-	s := c.o.Bootstrap.LDS
-	if s == nil || !s.ADS {
+	if c.lds == nil {
 		c.goLive()
 		return
 	}
+	c.figures.lds.file = isFile(c.lds)
 	c.figures.lds.started()
-	c.ads.Subscribe(listenerURL, nil)
-	c.fetches.start(fetch{listenerURL, ""}, s.InitialFetchTimeout)
+	c.lds.Subscribe(listenerURL, nil)
+	c.fetches.start(fetch{listenerURL, ""}, c.o.Bootstrap.LDS.InitialFetchTimeout)
 }
 
 func (c *Client) goLive() {
@@ -229,21 +200,55 @@ func (c *Client) goLive() {
 
 // disconnected: the answers that were withheld have nobody to go to; their
 // versions count.
-func (c *Client) disconnected() {
-	c.figures.connected.Set(0)
-	if c.cdsAsked && c.o.Bootstrap.CDS != nil {
+func (c *Client) disconnected(from ads.Source) {
+	c.figures.planes[from].closed()
+	if c.cdsAsked && c.cds == from {
 		c.figures.cds.disconnected()
 	}
-	if c.ldsAsked && c.o.Bootstrap.LDS != nil {
+	if c.ldsAsked && c.lds == from {
 		c.figures.lds.disconnected()
 	}
 	for _, e := range c.figures.eds {
-		e.disconnected()
+		if e.from == from {
+			e.disconnected()
+		}
+	}
+	if c.cds != from {
+		return
 	}
 	for _, a := range c.withheld {
 		c.answer(a.to, a.err)
 	}
 	c.withheld = nil
+}
+
+// unread is a file that is no DiscoveryResponse, or a poll without an answer. As
+// with a rejected response nobody waits any longer.
+func (c *Client) unread(ctx context.Context, e ads.Event) {
+	c.o.Log.Warn("resources could not be read", "err", e.Unread)
+	switch {
+	case e.From == c.cds:
+		c.fetches.cancel(fetch{clusterURL, ""})
+		c.figures.cds.disconnected()
+		c.cdsDone = true
+	case e.From == c.lds:
+		c.fetches.cancel(fetch{listenerURL, ""})
+		c.figures.lds.disconnected()
+		c.goLive()
+	default:
+		key, v := c.ownKey(e.From)
+		if v == nil {
+			return
+		}
+		c.figures.of(v).disconnected()
+		c.fetches.cancel(fetch{endpointURL, key})
+		c.mu.Lock()
+		c.model.GiveUp(key)
+		c.mu.Unlock()
+	}
+	c.wantEndpoints()
+	c.publish(ctx)
+	c.warmed()
 }
 
 // publish hands the next snapshot to the sink, if there is one, and returns those

@@ -173,8 +173,8 @@ func config(t testing.TB, to netip.AddrPort, delta bool, o settings) *bootstrap.
 	t.Helper()
 	b := &bootstrap.Config{
 		Node: &corev3.Node{Id: "n"},
-		LDS:  &bootstrap.Source{ADS: true, InitialFetchTimeout: o.fetch},
-		CDS:  &bootstrap.Source{ADS: true, InitialFetchTimeout: o.fetch},
+		LDS:  &bootstrap.Source{ConfigSource: api.ConfigSource{InitialFetchTimeout: o.fetch}},
+		CDS:  &bootstrap.Source{ConfigSource: api.ConfigSource{InitialFetchTimeout: o.fetch}},
 		ADS:  &bootstrap.ADS{Delta: delta, Service: transport.Service{Cluster: "xds", Authority: "xds"}, SetNodeOnFirstMessageOnly: true},
 		ControlPlanes: map[string]*transport.Cluster{
 			"xds": {Name: "xds", Endpoints: []transport.Endpoint{{Addr: to}}},

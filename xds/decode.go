@@ -133,7 +133,7 @@ func rejection(typeURL string, problems []assemble.Problem) error {
 	}
 	lines := make([]string, len(problems))
 	for i, p := range problems {
-		lines[i] = fmt.Sprintf("%s: %s", p.Name, p.Err)
+		lines[i] = fmt.Sprintf("%s: %s", shown(p.Name), p.Err)
 	}
 	switch typeURL {
 	case listenerURL:

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/xds/ads"
 	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
@@ -17,6 +18,7 @@ type subscription struct {
 	time, version                                     *stats.Gauge
 	text                                              *stats.Text
 	duration                                          *stats.Histogram
+	file                                              bool // a path_config_source
 }
 
 func newSubscription(sc *stats.Scope) *subscription {
@@ -30,11 +32,17 @@ func newSubscription(sc *stats.Scope) *subscription {
 
 // An attempt is the start of a subscription, and what is waited for after each
 // outcome: Envoy counts the next one at once.
-func (s *subscription) started()      { s.attempt.Inc() }
+// With a file it is the read, counted with its outcome.
+func (s *subscription) started() {
+	if !s.file {
+		s.attempt.Inc()
+	}
+}
 func (s *subscription) disconnected() { s.failure.Inc(); s.attempt.Inc() }
 func (s *subscription) timedOut()     { s.fetchTimeout.Inc(); s.attempt.Inc() }
-func (s *subscription) again()        { s.success.Inc(); s.attempt.Inc() }
-func (s *subscription) rejection()    { s.rejected.Inc(); s.attempt.Inc() }
+
+func (s *subscription) again()     { s.success.Inc(); s.attempt.Inc() }
+func (s *subscription) rejection() { s.rejected.Inc(); s.attempt.Inc() }
 func (s *subscription) accepted(version string, took time.Duration) {
 	s.duration.Record(float64(took.Milliseconds()))
 	s.success.Inc()
@@ -54,6 +62,34 @@ type edsFigures struct {
 	// fresh says that this version of the cluster has no endpoints yet: its first
 	// ones are no rebuild, were they the same as before.
 	fresh bool
+	from  ads.Source
+}
+
+// planeFigures are those of one stream's control plane.
+type planeFigures struct {
+	connected, pendingRequests *stats.Gauge
+	limited                    *stats.Counter
+	identifier                 *stats.Text
+}
+
+func newPlaneFigures(sc *stats.Scope) *planeFigures {
+	p := &planeFigures{connected: sc.Gauge("connected_state"), pendingRequests: sc.Gauge("pending_requests"),
+		limited: sc.Counter("rate_limit_enforced"), identifier: sc.Text("identifier")}
+	p.connected.Set(0)
+	p.pendingRequests.Set(0)
+	return p
+}
+
+func (p *planeFigures) opened() {
+	if p != nil {
+		p.connected.Set(1)
+	}
+}
+
+func (p *planeFigures) closed() {
+	if p != nil {
+		p.connected.Set(0)
+	}
 }
 
 func (e *edsFigures) started() { e.subscription.started(); e.fresh = true }
@@ -72,6 +108,7 @@ type figures struct {
 	store    *stats.Store
 	cds, lds *subscription
 	eds      map[string]*edsFigures // by cluster name
+	planes   map[ads.Source]*planeFigures
 
 	clusterAdded, clusterModified, clusterRemoved     *stats.Counter
 	activeClusters, warmingClusters                   *stats.Gauge
@@ -81,8 +118,6 @@ type figures struct {
 	createSuccess, createFailure                      *stats.Counter
 	inPlaceUpdated                                    *stats.Counter
 	listenersActive, listenersWarming, workersStarted *stats.Gauge
-	connected, pendingRequests                        *stats.Gauge
-	identifier                                        *stats.Text
 	dynamicUnknown, unbuilt                           *stats.Counter
 
 	log  *slog.Logger
@@ -91,11 +126,11 @@ type figures struct {
 
 func newFigures(st *stats.Store, log *slog.Logger) *figures {
 	cm, lm := st.Scope("cluster_manager"), st.Scope("listener_manager")
-	cp, sv := st.Scope("control_plane"), st.Scope("server")
+	sv := st.Scope("server")
 	cds := st.Scope("cluster_manager", "cds")
 	f := &figures{
 		store: st, log: log, told: map[string]bool{}, cds: newSubscription(cds), lds: newSubscription(st.Scope("listener_manager", "lds")),
-		eds:          map[string]*edsFigures{},
+		eds: map[string]*edsFigures{}, planes: map[ads.Source]*planeFigures{},
 		clusterAdded: cm.Counter("cluster_added"), clusterModified: cm.Counter("cluster_modified"),
 		clusterRemoved: cm.Counter("cluster_removed"),
 		activeClusters: cm.Gauge("active_clusters"), warmingClusters: cm.Gauge("warming_clusters"),
@@ -106,22 +141,22 @@ func newFigures(st *stats.Store, log *slog.Logger) *figures {
 		inPlaceUpdated:  lm.Counter("listener_in_place_updated"),
 		listenersActive: lm.Gauge("total_listeners_active"), listenersWarming: lm.Gauge("total_listeners_warming"),
 		workersStarted: lm.Gauge("workers_started"),
-		connected:      cp.Gauge("connected_state"), pendingRequests: cp.Gauge("pending_requests"),
-		identifier:     cp.Text("identifier"),
 		dynamicUnknown: sv.Counter("dynamic_unknown_fields"), unbuilt: sv.Counter("unbuilt_fields"),
 	}
-	f.connected.Set(0)
 	f.listenersWarming.Set(0)
 	f.workersStarted.Set(0)
-	f.pendingRequests.Set(0)
 	return f
+}
+
+func clusterTag(c *api.Cluster) stats.Tag {
+	return stats.Tag{Name: "envoy.cluster_name", Value: c.StatName()}
 }
 
 // of are the figures of an EDS cluster, made on first use.
 func (f *figures) of(c *api.Cluster) *edsFigures {
 	e, ok := f.eds[c.Name]
 	if !ok {
-		sc := f.store.Scope("cluster", stats.Tag{Name: "envoy.cluster_name", Value: c.StatName()})
+		sc := f.store.Scope("cluster", clusterTag(c))
 		e = &edsFigures{subscription: newSubscription(sc), empty: sc.Counter("update_empty"), noRebuild: sc.Counter("update_no_rebuild"), scope: sc}
 		f.eds[c.Name] = e
 	}

@@ -3,7 +3,10 @@ package xds
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/xds/ads"
@@ -16,8 +19,8 @@ import (
 // response itself.
 
 func (c *Client) response(ctx context.Context, r *ads.Response) {
-	if r.ControlPlane != "" {
-		c.figures.identifier.Set(r.ControlPlane)
+	if p := c.figures.planes[r.From]; p != nil && r.ControlPlane != "" {
+		p.identifier.Set(r.ControlPlane)
 	}
 	switch r.TypeURL {
 	case clusterURL:
@@ -51,10 +54,10 @@ func (c *Client) clusters(ctx context.Context, r *ads.Response) {
 	// While it starts Envoy answers at once; later, when all is warm.
 	if c.model.Warming() > 0 && !starting {
 		if err == nil {
-			c.ads.Accept(r)
+			r.From.Accept(r)
 		}
 		c.withhold(answer{r, err})
-		c.ads.Pause(clusterURL)
+		r.From.Pause(clusterURL)
 		return
 	}
 	c.withhold(answer{r, err})
@@ -68,7 +71,10 @@ func (c *Client) updateClusters(ctx context.Context, r *ads.Response) error {
 		return err
 	}
 	for i := range u.Resources {
-		u.Resources[i].Dialling = dialling(u.Resources[i].Raw.GetValue())
+		if res := &u.Resources[i]; res.Value != nil {
+			res.Dialling = dialling(res.Raw.GetValue())
+			res.Value, res.Err = c.place(res.Value)
+		}
 	}
 	u.Whole = !r.Delta
 	c.timeToLive(r, u.Removed)
@@ -87,9 +93,9 @@ func (c *Client) applyClusters(ctx context.Context, u assemble.Update[api.Cluste
 		c.figures.configReloadTime.Set(uint64(time.Now().UnixMilli()))
 	}
 	for _, v := range res.Subscribed {
-		c.again = c.again || c.model.Waiting(v.EDSName())
-		c.figures.of(v).started()
-		c.fetches.cancel(fetch{endpointURL, v.EDSName()}) // a new version, a new wait
+		c.again = c.again || c.model.Waiting(v.EDSKey())
+		c.subscribed(v)
+		c.fetches.cancel(fetch{endpointURL, v.EDSKey()}) // a new version, a new wait
 	}
 	c.publish(ctx)
 	c.figures.warmingClusters.Set(uint64(c.model.Warming()))
@@ -101,7 +107,7 @@ func (c *Client) applyClusters(ctx context.Context, u assemble.Update[api.Cluste
 
 func (c *Client) endpoints(ctx context.Context, r *ads.Response) {
 	if !r.Delta {
-		c.ads.Pause(endpointURL) // the answer says what else there is to say
+		r.From.Pause(endpointURL) // the answer says what else there is to say
 	}
 	err := r.Err
 	if err == nil {
@@ -111,11 +117,17 @@ func (c *Client) endpoints(ctx context.Context, r *ads.Response) {
 		// Envoy tells every EDS subscription of a rejected response, and none
 		// waits any longer.
 		for _, e := range c.figures.eds {
-			e.rejection()
+			if e.from == r.From {
+				e.rejection()
+			}
 		}
 		c.o.Log.Warn("endpoints rejected", "version", r.Version, "nonce", r.Nonce, "err", err)
 		c.mu.Lock()
-		c.model.GiveUpAll()
+		if key, _ := c.ownKey(r.From); key != "" {
+			c.model.GiveUp(key)
+		} else {
+			c.model.GiveUpAll()
+		}
 		c.mu.Unlock()
 	}
 	// A cluster that is warm may have let go of another EDS name.
@@ -123,14 +135,28 @@ func (c *Client) endpoints(ctx context.Context, r *ads.Response) {
 	c.publish(ctx)
 	c.warmed()
 	c.answer(r, err)
-	c.ads.Resume(endpointURL)
+	r.From.Resume(endpointURL)
 }
 
 func (c *Client) updateEndpoints(ctx context.Context, r *ads.Response) error {
-	u, notes, err := decode(r, resource.Assignment, c.model.HasEndpoints, c.model.Wants)
+	has, wants := c.model.HasEndpoints, c.model.Wants
+	key, v := c.ownKey(r.From)
+	if v != nil {
+		has = func(_ string, raw *anypb.Any) bool { return c.model.HasEndpoints(key, raw) }
+		wants = func(name string) bool { return name == v.EDSName() }
+	}
+	u, notes, err := decode(r, resource.Assignment, has, wants)
 	c.figures.noted(notes, true)
 	if err != nil {
 		return err
+	}
+	if v != nil {
+		for i := range u.Resources {
+			u.Resources[i].Name = key
+		}
+		if slices.Contains(u.Removed, v.EDSName()) {
+			u.Removed = []string{key}
+		}
 	}
 	c.timeToLive(r, u.Removed)
 	return c.applyEndpoints(ctx, u, r)
@@ -262,18 +288,20 @@ func (c *Client) answerWithheld() {
 		c.answer(a.to, a.err)
 	}
 	c.withheld = nil
-	c.ads.Resume(clusterURL)
+	if c.cds != nil {
+		c.cds.Resume(clusterURL)
+	}
 }
 
 func (c *Client) answer(r *ads.Response, err error) {
 	if err != nil {
-		c.ads.Nack(r, err)
+		r.From.Nack(r, err)
 		return
 	}
 	c.mu.Lock()
 	c.versions[r.TypeURL] = r.Version
 	c.mu.Unlock()
-	c.ads.Ack(r)
+	r.From.Ack(r)
 }
 
 // wantEndpoints tells EDS which names are wanted now, and starts the clock of
@@ -281,37 +309,44 @@ func (c *Client) answer(r *ads.Response, err error) {
 func (c *Client) wantEndpoints() {
 	again := c.again
 	c.again = false
-	if c.ads == nil || c.edsEpoch == c.model.EDSEpoch() && !again {
+	if c.edsEpoch == c.model.EDSEpoch() && !again {
 		return
 	}
 	again = again && c.edsEpoch == c.model.EDSEpoch()
 	c.edsEpoch = c.model.EDSEpoch()
-	names := c.model.EDSNames()
-	for _, name := range names {
-		if !c.model.Waiting(name) {
-			continue
-		}
+	for _, name := range c.model.EDSKeys() {
 		f := fetch{endpointURL, name}
-		if !c.fetches.running(f) {
+		if c.model.Waiting(name) && !c.fetches.running(f) {
 			c.fetches.start(f, c.edsTimeout(name))
 		}
 	}
 	c.fetches.keep(func(f fetch) bool { return f.url != endpointURL || c.model.Waiting(f.name) })
-	if again {
+	c.wantOwnEndpoints()
+	switch {
+	case c.ads == nil:
+	case again:
 		c.ads.Repeat(endpointURL)
-		return
+	default:
+		c.ads.Subscribe(endpointURL, c.model.EDSNames())
 	}
-	c.ads.Subscribe(endpointURL, names)
+}
+
+// subscribed counts the start of a subscription to v's endpoints.
+func (c *Client) subscribed(v *api.Cluster) {
+	f := c.figures.of(v)
+	f.from = c.edsSource(v)
+	f.file = v.Source.Kind == api.FromPath
+	f.started()
 }
 
 // edsTimeout is the longest that a cluster which waits for name wants to wait.
 func (c *Client) edsTimeout(name string) time.Duration {
 	var longest time.Duration
 	for _, w := range c.model.Waiters(name) {
-		if w.InitialFetchTimeout == 0 {
+		if w.Source.InitialFetchTimeout == 0 {
 			return 0
 		}
-		longest = max(longest, w.InitialFetchTimeout)
+		longest = max(longest, w.Source.InitialFetchTimeout)
 	}
 	return longest
 }

@@ -16,6 +16,9 @@ func (c *Client) timeToLive(r *ads.Response, removed []string) {
 		if name == "" {
 			name, _ = firstString(res.Body.GetValue())
 		}
+		if key, v := c.ownKey(r.From); v != nil && r.TypeURL == endpointURL {
+			name = key
+		}
 		f := fetch{r.TypeURL, name}
 		switch {
 		case res.TTL > 0:
@@ -36,16 +39,20 @@ func (c *Client) expired(ctx context.Context) {
 	now := time.Now()
 	for _, f := range c.ttls.due(now) {
 		c.o.Log.Warn("time to live of a resource ended", "type", f.url, "name", f.name)
-		c.ads.Expire(f.url, f.name)
 		gone := []string{f.name}
 		switch f.url {
 		case clusterURL:
+			c.cds.Expire(f.url, f.name)
 			_ = c.applyClusters(ctx, assemble.Update[api.Cluster]{Removed: gone, Now: now}) // a removal has no problems
 			c.figures.cds.again()
 		case listenerURL:
+			c.lds.Expire(f.url, f.name)
 			_ = c.applyListeners(ctx, assemble.Update[api.Listener]{Removed: gone, Now: now})
 			c.figures.lds.again()
 		case endpointURL:
+			if c.ads != nil {
+				c.ads.Expire(f.url, f.name)
+			}
 			_ = c.applyEndpoints(ctx, assemble.Update[api.Assignment]{Removed: gone, Now: now}, nil)
 		}
 	}

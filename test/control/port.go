@@ -12,6 +12,8 @@ import (
 // port is a gRPC server that can stop and come back on the same address.
 type port struct {
 	register func(*grpc.Server)
+	// any takes the streams of services that are not registered; nil for none.
+	any grpc.StreamHandler
 
 	mu   sync.Mutex
 	addr netip.AddrPort
@@ -32,7 +34,11 @@ func (p *port) start(tb testing.TB) {
 		tb.Fatalf("listen on %s: %v", at, err)
 	}
 	p.addr = l.Addr().(*net.TCPAddr).AddrPort()
-	p.srv = grpc.NewServer(grpc.MaxRecvMsgSize(1<<30), grpc.MaxSendMsgSize(1<<30))
+	o := []grpc.ServerOption{grpc.MaxRecvMsgSize(1 << 30), grpc.MaxSendMsgSize(1 << 30)}
+	if p.any != nil {
+		o = append(o, grpc.UnknownServiceHandler(p.any))
+	}
+	p.srv = grpc.NewServer(o...)
 	p.register(p.srv)
 	p.done = make(chan struct{})
 	go serve(p.srv, l, p.done)

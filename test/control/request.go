@@ -39,9 +39,11 @@ func (r Request) IsACK(typeURL, nonce string) bool {
 func (r Request) IsNACK(typeURL string) bool { return r.TypeURL == typeURL && r.Error != nil }
 
 var shortNames = map[string]string{
-	resourcev3.ListenerType: "LDS",
-	resourcev3.ClusterType:  "CDS",
-	resourcev3.EndpointType: "EDS",
+	resourcev3.ListenerType:        "LDS",
+	resourcev3.ClusterType:         "CDS",
+	resourcev3.EndpointType:        "EDS",
+	resourcev3.SecretType:          "SDS",
+	resourcev3.ExtensionConfigType: "ECDS",
 }
 
 // String has every field that is set, names sorted, in one line:

@@ -3,11 +3,13 @@ package control
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 )
@@ -21,13 +23,15 @@ type Script struct {
 
 	mu      sync.Mutex
 	streams int
-	now     *scripted     // newest stream, nil before the first
-	opened  chan struct{} // closed and replaced with every stream
+	now     *scripted            // newest stream, nil before the first
+	own     map[string]*scripted // newest stream of a type's own service, "" for the aggregated one
+	opened  chan struct{}        // closed and replaced with every stream
 }
 
 // scripted is one stream. Only Send and SendDelta write to it.
 type scripted struct {
 	number int
+	of     string // the type of its service, empty if aggregated
 	header metadata.MD
 	sotw   grpc.BidiStreamingServer[discoveryv3.DiscoveryRequest, discoveryv3.DiscoveryResponse]
 	delta  grpc.BidiStreamingServer[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse]
@@ -37,8 +41,8 @@ type scripted struct {
 // StartScript starts a scripted server; it stops with the test.
 func StartScript(tb testing.TB) *Script {
 	tb.Helper()
-	s := &Script{Seen: newSeen(), opened: make(chan struct{})}
-	s.port.register = func(g *grpc.Server) { discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, scriptService{s: s}) }
+	s := &Script{Seen: newSeen(), opened: make(chan struct{}), own: map[string]*scripted{}}
+	s.port.register, s.port.any = func(*grpc.Server) {}, s.serve
 	s.start(tb)
 	tb.Cleanup(s.Stop)
 	return s
@@ -79,28 +83,39 @@ func (s *Script) Streams() int {
 	return s.streams
 }
 
-// Send sends a state-of-the-world response on the newest stream.
+func (s *Script) streamLocked(typeURL string) *scripted {
+	if st := s.own[typeURL]; st != nil {
+		return st
+	}
+	return s.own[""]
+}
+
+// Send sends a state-of-the-world response on the newest stream of its type, or else on
+// the newest of all.
 func (s *Script) Send(tb testing.TB, r *discoveryv3.DiscoveryResponse) {
 	tb.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.now == nil || s.now.sotw == nil {
+	to := s.streamLocked(r.GetTypeUrl())
+	if to == nil || to.sotw == nil {
 		tb.Fatal("send response: no state-of-the-world stream is open")
 	}
-	if err := s.now.sotw.Send(r); err != nil {
+	if err := to.sotw.Send(r); err != nil {
 		tb.Fatalf("send response: %v", err)
 	}
 }
 
-// SendDelta sends a delta response on the newest stream.
+// SendDelta sends a delta response on the newest stream of its type, or else on
+// the newest of all.
 func (s *Script) SendDelta(tb testing.TB, r *discoveryv3.DeltaDiscoveryResponse) {
 	tb.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.now == nil || s.now.delta == nil {
+	to := s.streamLocked(r.GetTypeUrl())
+	if to == nil || to.delta == nil {
 		tb.Fatal("send response: no delta stream is open")
 	}
-	if err := s.now.delta.Send(r); err != nil {
+	if err := to.delta.Send(r); err != nil {
 		tb.Fatalf("send response: %v", err)
 	}
 }
@@ -123,6 +138,7 @@ func (s *Script) open(st *scripted) {
 	s.streams++
 	st.number, st.end = s.streams, make(chan error, 1)
 	s.now = st
+	s.own[st.of] = st
 	close(s.opened)
 	s.opened = make(chan struct{})
 }
@@ -150,16 +166,25 @@ func (s *Script) record(recv func() (Request, error)) {
 	}
 }
 
-// scriptService keeps the handlers out of Script's own method set.
-type scriptService struct {
-	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	s *Script
-}
-
-func (v scriptService) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	st := &scripted{sotw: g}
-	return v.s.run(g.Context(), st, func() (Request, error) {
-		r, err := g.Recv()
+// serve takes the streams of all discovery services, aggregated or not, and of
+// both variants: their messages are the same.
+func (s *Script) serve(_ any, g grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(g)
+	service, call, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	st := &scripted{of: ownTypes[service]}
+	if strings.HasPrefix(call, "Delta") {
+		st.delta = &grpc.GenericServerStream[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse]{ServerStream: g}
+		return s.run(g.Context(), st, func() (Request, error) {
+			r, err := st.delta.Recv()
+			if err != nil {
+				return Request{}, errors.New("end")
+			}
+			return fromDelta(st.number, r), nil
+		})
+	}
+	st.sotw = &grpc.GenericServerStream[discoveryv3.DiscoveryRequest, discoveryv3.DiscoveryResponse]{ServerStream: g}
+	return s.run(g.Context(), st, func() (Request, error) {
+		r, err := st.sotw.Recv()
 		if err != nil {
 			return Request{}, errors.New("end")
 		}
@@ -167,13 +192,11 @@ func (v scriptService) StreamAggregatedResources(g discoveryv3.AggregatedDiscove
 	})
 }
 
-func (v scriptService) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	st := &scripted{delta: g}
-	return v.s.run(g.Context(), st, func() (Request, error) {
-		r, err := g.Recv()
-		if err != nil {
-			return Request{}, errors.New("end")
-		}
-		return fromDelta(st.number, r), nil
-	})
+// ownTypes are the types of the services that have one.
+var ownTypes = map[string]string{
+	"envoy.service.listener.v3.ListenerDiscoveryService":         resourcev3.ListenerType,
+	"envoy.service.cluster.v3.ClusterDiscoveryService":           resourcev3.ClusterType,
+	"envoy.service.endpoint.v3.EndpointDiscoveryService":         resourcev3.EndpointType,
+	"envoy.service.secret.v3.SecretDiscoveryService":             resourcev3.SecretType,
+	"envoy.service.extension.v3.ExtensionConfigDiscoveryService": resourcev3.ExtensionConfigType,
 }

@@ -51,7 +51,7 @@ var floors = map[string]struct{ ours, others []string }{
 		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time"}},
 	// The stream layer knows type URLs and bytes: no resource, so no resource
 	// proto either.
-	"xds/ads": {ours: []string{"api/stats", "xds/ads", "xds/transport"},
+	"xds/ads": {ours: []string{"api/stats", "xds/ads", "xds/file", "xds/transport"},
 		others: []string{envoy + "/config/core/v3", envoy + "/service/discovery/v3", grpc, protobuf, genproto, "golang.org/x/time"}},
 	"cmd":  {ours: []string{"api", "bpf", "cmd", "dataplane", "xds"}},
 	"test": {ours: []string{"."}},

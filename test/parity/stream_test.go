@@ -45,7 +45,7 @@ type story struct {
 // streams are the stories as scenarios.
 func streams() []scenario {
 	var out []scenario
-	for _, st := range slices.Concat(startStories, rejectionStories, changeStories, warmingStories, reconnectStories, heartbeatStories, orderStories) {
+	for _, st := range slices.Concat(startStories, rejectionStories, changeStories, warmingStories, reconnectStories, heartbeatStories, orderStories, sourceStories, restStories) {
 		for _, delta := range []bool{false, true} {
 			if !delta && strings.HasSuffix(st.name, "_delta_only") {
 				continue
@@ -115,8 +115,13 @@ type stream struct {
 	nonce  int
 	seen   int    // requests that are in the record
 	wait   string // initial_fetch_timeout of CDS and LDS
-	// more is merged into the bootstrap.
+	// listeners and clusters are the bootstrap's, beside the control plane's.
 	listeners, clusters []obj
+	// ldsFrom and cdsFrom are other config sources than ADS.
+	ldsFrom, cdsFrom obj
+	folder           string // of files, see dir
+	apart            bool   // there is more than one stream
+	live             bool   // the proxy goes live without the script
 }
 
 // open starts the proxy with a bootstrap that asks for listeners and clusters,
@@ -130,14 +135,28 @@ func (s *stream) open() {
 	source := func() obj {
 		return obj{"ads": obj{}, "resource_api_version": "V3", "initial_fetch_timeout": s.wait}
 	}
+	lds, cds := source(), source()
+	if s.ldsFrom != nil {
+		lds = s.ldsFrom
+	}
+	if s.cdsFrom != nil {
+		cds = s.cdsFrom
+	}
 	boot := static(s.listeners, append([]obj{xdsCluster(s)}, s.clusters...)).with(obj{"dynamic_resources": obj{
 		"ads_config": obj{"api_type": api, "transport_api_version": "V3", "set_node_on_first_message_only": true,
 			"grpc_services": []obj{{"envoy_grpc": obj{"cluster_name": "xds"}}}},
-		"lds_config": source(), "cds_config": source(),
+		"lds_config": lds, "cds_config": cds,
 	}})
+	if s.ldsFrom != nil && s.cdsFrom != nil {
+		delete(boot["dynamic_resources"].(obj), "ads_config")
+	}
 	s.proxy = spawn(s.TB, s.kind, boot)
 	s.before = map[string]int64{}
-	s.script.AwaitStream(s.TB, 1)
+	if s.ldsFrom["path_config_source"] == nil && !s.live {
+		s.script.AwaitStream(s.TB, 1)
+	} else {
+		s.proxy.awaitLive(s.TB, s.kind)
+	}
 	s.settle()
 }
 
@@ -258,7 +277,11 @@ func (s *stream) resource(url, version string, o obj) *discoveryv3.Resource {
 // tells; without it, and to see what is too much, it listens for silence.
 func (s *stream) settle() {
 	s.Helper()
-	due := s.due()
+	due, first := s.due(), len(s.record)
+	if s.apart {
+		// Streams of their own do not wait for each other: their order is chance.
+		defer func() { slices.Sort(s.record[first:]) }()
+	}
 	deadline := time.Now().Add(6 * time.Second)
 	silence, since := 80*time.Millisecond, time.Now()
 	if due < 0 {
@@ -344,7 +367,7 @@ func (s *stream) figures() {
 
 const (
 	ofSubscriptions = `(cluster_manager\.cds|listener_manager\.lds|cluster\.[^.]+)\.(update_(attempt|success|failure|rejected|empty|no_rebuild)|init_fetch_timeout|version)`
-	ofManagers      = `cluster_manager\.(cluster_(added|modified|removed)|active_clusters|warming_clusters|cds\.config_reload)|listener_manager\.(listener_(added|modified|removed|create_success|create_failure|in_place_updated|stopped)|total_listeners_(active|warming|draining)|total_filter_chains_draining|workers_started)|control_plane\.connected_state`
+	ofManagers      = `cluster_manager\.(cluster_(added|modified|removed)|active_clusters|warming_clusters|cds\.config_reload)|listener_manager\.(listener_(added|modified|removed|create_success|create_failure|in_place_updated|stopped)|total_listeners_(active|warming)|workers_started)|control_plane\.connected_state`
 )
 
 // banner is a back end that says its name and echoes.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -39,6 +40,15 @@ type Options struct {
 	// broke; n starts over with every response received. Jitter if nil.
 	Backoff func(n int) time.Duration
 	Log     *slog.Logger
+	// Events is where Run reports; a channel of the client's own if nil.
+	Events chan Event
+	// TypeURL makes it a stream for this type alone, by the type's own service;
+	// the aggregated service if empty.
+	TypeURL string
+	// Limit bounds the requests; nil is no bound. Limited is called for each that
+	// has to wait, and must not block.
+	Limit   *rate.Limiter
+	Limited func()
 }
 
 // Resource is one resource of a response.
@@ -67,6 +77,8 @@ type Response struct {
 	// Err, if set, wraps ErrResponse; such a response must be given to Nack.
 	Err error
 
+	// From is where it came from.
+	From   Source
 	stream int
 }
 
@@ -78,11 +90,28 @@ func (p *Response) ResourceVersion(r Resource) string {
 	return p.Version
 }
 
-// Event is what happened: exactly one of the fields is set.
+// Source is where resources come from: a stream (Client), a file (Path), or polls
+// (REST). What a source has no use for does nothing.
+type Source interface {
+	Subscribe(typeURL string, names []string)
+	Ack(*Response)
+	Nack(*Response, error)
+	Accept(*Response)
+	Pause(typeURL string)
+	Resume(typeURL string)
+	Repeat(typeURL string)
+	Expire(typeURL string, names ...string)
+	Run(context.Context) error
+}
+
+// Event is what happened at From: exactly one of the other fields is set.
 type Event struct {
+	From     Source
 	Opened   bool
 	Closed   error
 	Response *Response
+	// Unread is why a file or an answer could not be read.
+	Unread error
 }
 
 // Client is one ADS stream, made again whenever it breaks.
@@ -94,6 +123,10 @@ type Client struct {
 	o      Options
 	events chan Event
 	told   told // Run only
+
+	// wanted is closed when something is: a type's own stream is not opened before,
+	// as Envoy's is not; the aggregated one is.
+	wanted chan struct{}
 
 	mu    sync.Mutex
 	types []*subscription // in the order of their first Subscribe
@@ -108,7 +141,14 @@ func New(o Options) *Client {
 	if o.Backoff == nil {
 		o.Backoff = Jitter
 	}
-	return &Client{o: o, events: make(chan Event)}
+	if o.Events == nil {
+		o.Events = make(chan Event)
+	}
+	c := &Client{o: o, events: o.Events, wanted: make(chan struct{})}
+	if o.TypeURL == "" {
+		close(c.wanted)
+	}
+	return c
 }
 
 // Events is where Run reports. It is never closed.
@@ -148,6 +188,9 @@ func (c *Client) Subscribe(typeURL string, names []string) {
 	if s == nil {
 		s = &subscription{url: typeURL, wildcard: wildcard, names: names, versions: map[string]string{}}
 		c.types = append(c.types, s)
+		if len(c.types) == 1 && c.o.TypeURL != "" {
+			close(c.wanted)
+		}
 		c.askLocked(s)
 		return
 	}
@@ -347,6 +390,11 @@ func (c *Client) findLocked(typeURL string) *subscription {
 
 // Run keeps a stream until ctx ends, and returns ctx's error.
 func (c *Client) Run(ctx context.Context) error {
+	select {
+	case <-c.wanted:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	for attempt := 0; ; {
 		heard, err := c.stream(ctx)
 		if ctx.Err() != nil {
@@ -365,6 +413,10 @@ func (c *Client) Run(ctx context.Context) error {
 }
 
 func (c *Client) tell(ctx context.Context, e Event) bool {
+	e.From = c
+	if e.Response != nil {
+		e.Response.From = c
+	}
 	select {
 	case c.events <- e:
 		return true

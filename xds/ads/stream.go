@@ -84,7 +84,7 @@ func (c *Client) stream(ctx context.Context) (heard bool, err error) {
 	out := &outbox{wake: make(chan struct{}, 1), full: cancel}
 	sent := make(chan struct{})
 	number := c.open(out)
-	go send(ctx, g, out, sent)
+	go c.send(ctx, g, out, sent)
 	defer func() { <-sent }()
 	defer cancel(nil)
 	defer c.close()
@@ -110,12 +110,30 @@ func (c *Client) stream(ctx context.Context) (heard bool, err error) {
 	}
 }
 
-func (c *Client) begin(ctx context.Context, conn grpc.ClientConnInterface) (grpc.ClientStream, error) {
-	ads := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
-	if c.o.Delta {
-		return ads.DeltaAggregatedResources(ctx)
+// services are those of the types that can have a stream of their own, without
+// the variant that the method begins with.
+var services = map[string][2]string{
+	"type.googleapis.com/envoy.config.listener.v3.Listener":                {"/envoy.service.listener.v3.ListenerDiscoveryService/", "Listeners"},
+	"type.googleapis.com/envoy.config.cluster.v3.Cluster":                  {"/envoy.service.cluster.v3.ClusterDiscoveryService/", "Clusters"},
+	"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment":   {"/envoy.service.endpoint.v3.EndpointDiscoveryService/", "Endpoints"},
+	"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret": {"/envoy.service.secret.v3.SecretDiscoveryService/", "Secrets"},
+	"type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig":        {"/envoy.service.extension.v3.ExtensionConfigDiscoveryService/", "ExtensionConfigs"},
+	"type.googleapis.com/envoy.config.route.v3.RouteConfiguration":         {"/envoy.service.route.v3.RouteDiscoveryService/", "Routes"},
+}
+
+func (c *Client) method() string {
+	s, ok := services[c.o.TypeURL]
+	if !ok {
+		s = [2]string{"/envoy.service.discovery.v3.AggregatedDiscoveryService/", "AggregatedResources"}
 	}
-	return ads.StreamAggregatedResources(ctx)
+	if c.o.Delta {
+		return s[0] + "Delta" + s[1]
+	}
+	return s[0] + "Stream" + s[1]
+}
+
+func (c *Client) begin(ctx context.Context, conn grpc.ClientConnInterface) (grpc.ClientStream, error) {
+	return conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, c.method())
 }
 
 func (c *Client) receive(g grpc.ClientStream) (*Response, error) {
@@ -142,10 +160,13 @@ func ended(err error) error {
 
 // send writes what comes into the outbox until the stream ends. Its errors show
 // in receive as well, with the status.
-func send(ctx context.Context, g grpc.ClientStream, out *outbox, done chan<- struct{}) {
+func (c *Client) send(ctx context.Context, g grpc.ClientStream, out *outbox, done chan<- struct{}) {
 	defer close(done)
 	for {
 		for _, m := range out.take() {
+			if !c.mayBeSent(ctx) {
+				return
+			}
 			if g.SendMsg(m) != nil {
 				return
 			}
@@ -156,6 +177,18 @@ func send(ctx context.Context, g grpc.ClientStream, out *outbox, done chan<- str
 			return
 		}
 	}
+}
+
+// mayBeSent waits for a token of rate_limit_settings; it tells whether one came
+// before the stream ended.
+func (c *Client) mayBeSent(ctx context.Context) bool {
+	if c.o.Limit == nil || c.o.Limit.Allow() {
+		return true
+	}
+	if c.o.Limited != nil {
+		c.o.Limited()
+	}
+	return c.o.Limit.Wait(ctx) == nil
 }
 
 func code(err error) codes.Code { return status.Code(err) }

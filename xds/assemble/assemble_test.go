@@ -217,13 +217,13 @@ func (g *game) check() {
 	for name, c := range m.clusters {
 		for _, h := range []*held[api.Cluster]{c.active, c.warming} {
 			if h != nil && h.value.Discovery == api.EDS {
-				wanted[h.value.EDSName()] = true
+				wanted[h.value.EDSKey()] = true
 			}
 		}
 		if c.warming != nil {
 			warming++
-			if !m.Waiting(c.warming.value.EDSName()) {
-				g.Fatalf("cluster %s warms for %s, which is known", name, c.warming.value.EDSName())
+			if !m.Waiting(c.warming.value.EDSKey()) {
+				g.Fatalf("cluster %s warms for %s, which is known", name, c.warming.value.EDSKey())
 			}
 		}
 		if c.active != nil {
@@ -263,8 +263,8 @@ func (g *game) check() {
 		if c.Assignment == nil {
 			g.Fatalf("cluster %s is published without endpoints", name)
 		}
-		if c.Discovery == api.EDS && !c.Assignment.Equal(g.m.endpoints[c.EDSName()].current.value) {
-			g.Fatalf("cluster %s is published with other endpoints than those of %s", name, c.EDSName())
+		if c.Discovery == api.EDS && !c.Assignment.Equal(g.m.endpoints[c.EDSKey()].current.value) {
+			g.Fatalf("cluster %s is published with other endpoints than those of %s", name, c.EDSKey())
 		}
 	}
 	g.last = s

@@ -134,7 +134,7 @@ func (m *Model) setCluster(c *cluster, h *held[api.Cluster]) {
 		defer m.unwant(c, old)
 	}
 	if h.value.Discovery == api.EDS {
-		if e := m.want(c, h.value.EDSName()); e.current == nil || c.active != nil && c.active.dialling != h.dialling {
+		if e := m.want(c, h.value.EDSKey()); e.current == nil || c.active != nil && c.active.dialling != h.dialling {
 			c.warming = h
 			m.warming++
 			return
@@ -159,7 +159,7 @@ func (m *Model) join(c *cluster) {
 	joined := c.active.value
 	if joined.Discovery == api.EDS {
 		cp := *joined
-		cp.Assignment = m.endpoints[joined.EDSName()].current.value
+		cp.Assignment = m.endpoints[joined.EDSKey()].current.value
 		joined = &cp
 	}
 	if joined.Assignment == nil {

@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -39,9 +40,9 @@ func (m *Model) unwant(c *cluster, old *held[api.Cluster]) {
 	if old.value.Discovery != api.EDS {
 		return
 	}
-	name := old.value.EDSName()
+	name := old.value.EDSKey()
 	for _, h := range []*held[api.Cluster]{c.active, c.warming} {
-		if h != nil && h.value.Discovery == api.EDS && h.value.EDSName() == name {
+		if h != nil && h.value.Discovery == api.EDS && h.value.EDSKey() == name {
 			return
 		}
 	}
@@ -53,13 +54,37 @@ func (m *Model) unwant(c *cluster, old *held[api.Cluster]) {
 	}
 }
 
-// EDSNames are the names to ask EDS for, sorted; never nil.
-func (m *Model) EDSNames() []string {
+// EDSKeys are the keys of all subscriptions to endpoints, sorted; never nil. The
+// key of those over ADS is the EDS name (api.Cluster.EDSKey).
+func (m *Model) EDSKeys() []string {
 	out := make([]string, 0, len(m.endpoints))
 	for name := range m.endpoints {
 		out = append(out, name)
 	}
 	slices.Sort(out)
+	return out
+}
+
+// EDSNames are the names to ask of EDS over ADS, sorted; never nil.
+func (m *Model) EDSNames() []string {
+	return slices.DeleteFunc(m.EDSKeys(), func(key string) bool { return strings.Contains(key, "\x00") })
+}
+
+// OwnEDS are the clusters whose endpoints do not come over ADS, by key.
+func (m *Model) OwnEDS() map[string]*api.Cluster {
+	out := map[string]*api.Cluster{}
+	for key, e := range m.endpoints {
+		if !strings.Contains(key, "\x00") {
+			continue
+		}
+		for c := range e.users {
+			for _, h := range []*held[api.Cluster]{c.active, c.warming} {
+				if h != nil && h.value.Discovery == api.EDS && h.value.EDSKey() == key {
+					out[key] = h.value
+				}
+			}
+		}
+	}
 	return out
 }
 
@@ -185,11 +210,11 @@ func (m *Model) GiveUpAll() {
 
 func (m *Model) arrived(name string, e *endpoints) {
 	for c := range e.users {
-		if w := c.warming; w != nil && w.value.EDSName() == name {
+		if w := c.warming; w != nil && w.value.EDSKey() == name {
 			c.warming = nil
 			m.warming--
 			m.activate(c, w)
-		} else if a := c.active; a != nil && a.value.Discovery == api.EDS && a.value.EDSName() == name {
+		} else if a := c.active; a != nil && a.value.Discovery == api.EDS && a.value.EDSKey() == name {
 			m.join(c)
 		}
 	}
@@ -200,6 +225,7 @@ func (m *Model) Endpoints() []View {
 	out := make([]View, 0, len(m.endpoints))
 	for name, e := range m.endpoints {
 		if e.current != nil && e.current.raw != nil || e.failed != nil {
+			name, _, _ := strings.Cut(name, "\x00")
 			out = append(out, view[api.Assignment](name, false, e.current, nil, e.failed))
 		}
 	}
@@ -214,7 +240,7 @@ func (m *Model) Waiters(name string) []*api.Cluster {
 	}
 	var out []*api.Cluster
 	for c := range e.users {
-		if c.warming != nil && c.warming.value.EDSName() == name {
+		if c.warming != nil && c.warming.value.EDSKey() == name {
 			out = append(out, c.warming.value)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -95,12 +94,10 @@ type Idle struct {
 	Why  error
 }
 
-// Source is where a kind of resource comes from. Only ADS is built.
+// Source is where a kind of resource comes from. Service is set if it is gRPC.
 type Source struct {
-	ADS bool
-	// InitialFetchTimeout bounds the wait for the first response, 0 is for ever,
-	// 15 s unless set.
-	InitialFetchTimeout time.Duration
+	api.ConfigSource
+	Service transport.Service
 }
 
 // ADS is the aggregated stream.
@@ -111,6 +108,9 @@ type ADS struct {
 	Service transport.Service
 	// SetNodeOnFirstMessageOnly is set_node_on_first_message_only.
 	SetNodeOnFirstMessageOnly bool
+	// MaxTokens and FillRate are rate_limit_settings, 0 without.
+	MaxTokens uint32
+	FillRate  float64
 }
 
 // Load reads, merges, checks and decodes the bootstrap. Its errors are one line:

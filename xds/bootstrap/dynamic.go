@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
@@ -29,8 +30,12 @@ func (c *Config) dynamic() (err error) {
 		return err
 	}
 	for i, s := range c.Clusters {
-		if s.Value.Discovery == api.EDS && c.ADS == nil {
-			return fmt.Errorf("%s: eds_cluster_config.eds_config: %w", place("clusters", i, s.Value.Name), errNoADS)
+		if s.Value.Discovery != api.EDS {
+			continue
+		}
+		path := place("clusters", i, s.Value.Name) + ": eds_cluster_config.eds_config"
+		if err := c.reachable(path, s.Value.Source); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -42,44 +47,72 @@ func (c *Config) source(path string, p *corev3.ConfigSource) (*Source, error) {
 	if p == nil {
 		return nil, nil
 	}
-	switch p.GetConfigSourceSpecifier().(type) {
-	case *corev3.ConfigSource_Ads:
-	case nil:
-		return nil, fmt.Errorf("%s: Missing config source specifier in envoy::config::core::v3::ConfigSource", path)
-	default: // self: there is nothing above the bootstrap
-		return nil, fmt.Errorf("%s.self: not supported yet", path)
-	}
-	if c.ADS == nil {
-		return nil, fmt.Errorf("%s.ads: %w", path, errNoADS)
-	}
-	wait, err := resource.Duration(path+".initial_fetch_timeout", p.GetInitialFetchTimeout(), api.DefaultInitialFetchTimeout)
+	src, err := resource.Source(path, p)
 	if err != nil {
 		return nil, err
 	}
-	return &Source{ADS: true, InitialFetchTimeout: wait}, nil
+	s := &Source{ConfigSource: src}
+	switch src.Kind {
+	case api.FromSelf: // there is nothing above the bootstrap
+		return nil, fmt.Errorf("%s.self: not supported yet", path)
+	case api.FromGRPC:
+		s.Service, err = c.service(path+".api_config_source.grpc_services[0]", p.GetApiConfigSource().GetGrpcServices()[0])
+		if err == nil && (c.Node.GetId() == "" || c.Node.GetCluster() == "") {
+			err = errNode
+		}
+	default:
+		if src.Kind == api.FromADS {
+			path += ".ads"
+		}
+		err = c.reachable(path, src)
+	}
+	return s, err
+}
+
+// reachable refuses a source that has nobody to ask.
+func (c *Config) reachable(path string, s api.ConfigSource) error {
+	switch s.Kind {
+	case api.FromADS, api.FromSelf:
+		if c.ADS == nil {
+			return fmt.Errorf("%s: %w", path, errNoADS)
+		}
+	case api.FromPath:
+		if _, err := os.Stat(s.Path); err != nil { // Envoy's words
+			return fmt.Errorf("%s.path_config_source.path: paths must refer to an existing path in the system: '%s' does not exist", path, resource.Short(s.Path))
+		}
+	case api.FromGRPC, api.FromREST:
+		if c.ControlPlanes[s.Cluster] == nil {
+			return fmt.Errorf("%s.api_config_source: %w", path, c.unknownCluster(s.Cluster))
+		}
+	}
+	return nil
+}
+
+func (c *Config) unknownCluster(name string) error {
+	for i, p := range c.Proto.GetStaticResources().GetClusters() {
+		if p.GetName() == name {
+			return fmt.Errorf("Unknown gRPC client cluster '%s': %s.%w", name, place("clusters", i, name), c.unfit[name])
+		}
+	}
+	return fmt.Errorf("Unknown gRPC client cluster '%s'", resource.Short(name))
 }
 
 func (c *Config) ads(path string, p *corev3.ApiConfigSource) (*ADS, error) {
-	path += ".grpc_services"
-	switch n := len(p.GetGrpcServices()); {
-	case n == 0:
-		return nil, fmt.Errorf("%s: API configs must have either a gRPC service or a cluster name defined", path)
-	case n > 1:
-		return nil, fmt.Errorf("%s: envoy.config.core.v3.ApiConfigSource::(AGGREGATED_)(DELTA_)GRPC must have no more than 1 gRPC services specified (%d)", path, n)
+	if p.GetApiType() == corev3.ApiConfigSource_REST {
+		return nil, fmt.Errorf("%s.api_type: there is no aggregated REST (REST)", path)
 	}
-	service, err := c.service(path+"[0]", p.GetGrpcServices()[0])
+	src, err := resource.API(path, p)
+	if err != nil {
+		return nil, err
+	}
+	service, err := c.service(path+".grpc_services[0]", p.GetGrpcServices()[0])
 	if err != nil {
 		return nil, err
 	}
 	if c.Node.GetId() == "" || c.Node.GetCluster() == "" {
 		return nil, errNode
 	}
-	return &ADS{
-		// The only other type that is let through is GRPC.
-		Delta:                     p.GetApiType() == corev3.ApiConfigSource_DELTA_GRPC,
-		Service:                   service,
-		SetNodeOnFirstMessageOnly: p.GetSetNodeOnFirstMessageOnly(),
-	}, nil
+	return &ADS{Delta: src.Delta, Service: service, SetNodeOnFirstMessageOnly: src.NodeOnce, MaxTokens: src.MaxTokens, FillRate: src.FillRate}, nil
 }
 
 // service reads where a gRPC service is, which must be a place that can be
@@ -108,11 +141,5 @@ func (c *Config) service(path string, g *corev3.GrpcService) (transport.Service,
 	if c.ControlPlanes[s.Cluster] != nil {
 		return s, nil
 	}
-	path += ".envoy_grpc.cluster_name"
-	for i, p := range c.Proto.GetStaticResources().GetClusters() {
-		if p.GetName() == s.Cluster {
-			return s, fmt.Errorf("%s: Unknown gRPC client cluster '%s': %s.%w", path, s.Cluster, place("clusters", i, s.Cluster), c.unfit[s.Cluster])
-		}
-	}
-	return s, fmt.Errorf("%s: Unknown gRPC client cluster '%s'", path, resource.Short(s.Cluster))
+	return s, fmt.Errorf("%s.envoy_grpc.cluster_name: %w", path, c.unknownCluster(s.Cluster))
 }

@@ -34,7 +34,7 @@ func FuzzBootstrap(f *testing.F) {
 				}
 				continue
 			}
-			if c.ADS != nil && (c.ControlPlanes[c.ADS.Service.Cluster] == nil || c.Node.GetId() == "") || c.ADS == nil && (c.LDS != nil || c.CDS != nil) {
+			if c.ADS != nil && (c.ControlPlanes[c.ADS.Service.Cluster] == nil || c.Node.GetId() == "") || c.ADS == nil && (overADS(c.LDS) || overADS(c.CDS)) {
 				t.Fatalf("unfit: %+v", c)
 			}
 			for _, l := range c.Listeners {
@@ -50,3 +50,5 @@ func FuzzBootstrap(f *testing.F) {
 		}
 	})
 }
+
+func overADS(s *Source) bool { return s != nil && s.Kind == api.FromADS }

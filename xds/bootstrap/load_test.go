@@ -79,7 +79,7 @@ func TestControlPlanesBootstrapsLoad(t *testing.T) {
 			if d := cmp.Diff(tt.ads.endpoints, p.Endpoints, addrs); d != "" || p.ConnectTimeout != tt.ads.timeout {
 				t.Error(p, d)
 			}
-			forever := &Source{ADS: true}
+			forever := &Source{}
 			if d := cmp.Diff([]*Source{forever, forever}, []*Source{c.LDS, c.CDS}); d != "" {
 				t.Error(d)
 			}

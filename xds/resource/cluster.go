@@ -94,12 +94,14 @@ func (w *walker) eds(c *api.Cluster, p *clusterv3.Cluster) {
 	}
 	w.message("eds_cluster_config", e.ProtoReflect())
 	c.ServiceName = e.GetServiceName()
-	src := e.GetEdsConfig()
-	if src.GetConfigSourceSpecifier() == nil {
-		w.fail("eds_cluster_config.eds_config", errors.New("Missing config source specifier in envoy::config::core::v3::ConfigSource"))
+	src, err := Source("eds_cluster_config.eds_config", e.GetEdsConfig())
+	if err != nil {
+		w.fail("", err)
 	}
-	c.InitialFetchTimeout = w.duration("eds_cluster_config.eds_config.initial_fetch_timeout",
-		src.GetInitialFetchTimeout(), api.DefaultInitialFetchTimeout)
+	if (src.Kind == api.FromGRPC || src.Kind == api.FromREST) && src.Cluster == "" && err == nil {
+		w.fail("eds_cluster_config.eds_config.api_config_source", errors.New("not supported yet (google_grpc)"))
+	}
+	c.Source = src
 }
 
 // circuitBreakers takes the first thresholds of the DEFAULT priority, as Envoy

@@ -17,7 +17,7 @@ const eds = `name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}, reso
 
 func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 	edsOf := func(c *api.Cluster) {
-		c.Discovery, c.Assignment, c.InitialFetchTimeout = api.EDS, nil, 15*time.Second
+		c.Discovery, c.Assignment, c.Source = api.EDS, nil, api.ConfigSource{InitialFetchTimeout: 15 * time.Second}
 	}
 	for _, tt := range []struct {
 		what, in string
@@ -28,7 +28,7 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 		{what: "EDS", in: eds, want: edsOf},
 		{what: "EDS by another name that waits for ever", in: `name: c, type: EDS, eds_cluster_config: {service_name: s, eds_config: {self: {}, initial_fetch_timeout: 0s}}`, want: func(c *api.Cluster) {
 			edsOf(c)
-			c.ServiceName, c.InitialFetchTimeout = "s", 0
+			c.ServiceName, c.Source = "s", api.ConfigSource{Kind: api.FromSelf}
 		}},
 		{what: "EDS ignores a load assignment", in: eds + `, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint_name: x}]}]}`, want: edsOf, unbuilt: []string{"load_assignment"}},
 		{what: "STATIC with an endpoint", in: `name: c, load_assignment: {cluster_name: other, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: "::1", port_value: 9}}}}]}]}`, want: func(c *api.Cluster) {
@@ -80,8 +80,7 @@ func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
 		{"a custom type", `name: c, cluster_type: {name: envoy.cluster.dns}`, `cluster_type: not supported yet ({"name":"envoy.cluster.dns"})`},
 		{"EDS without a source", `name: c, type: EDS`, "eds_cluster_config: cannot create an EDS cluster without an EDS config"},
 		{"EDS with an empty source", `name: c, type: EDS, eds_cluster_config: {service_name: s}`, "eds_cluster_config.eds_config: Missing config source specifier in envoy::config::core::v3::ConfigSource"},
-		{"EDS from a file", `name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /a}}}`, `eds_cluster_config.eds_config.path_config_source: not supported yet ({"path":"/a"})`},
-		{"EDS from another server", `name: c, type: EDS, eds_cluster_config: {eds_config: {api_config_source: {api_type: GRPC}}}`, `eds_cluster_config.eds_config.api_config_source: not supported yet ({"api_type":"GRPC"})`},
+		{"EDS from another server", `name: c, type: EDS, eds_cluster_config: {eds_config: {api_config_source: {api_type: GRPC}}}`, `eds_cluster_config.eds_config.api_config_source.grpc_services: API configs must have either a gRPC service or a cluster name defined`},
 		{"an EDS source for a STATIC cluster", `name: c, eds_cluster_config: {}`, "eds_cluster_config: eds_cluster_config set in a non-EDS cluster"},
 		{"another policy", `name: c, lb_policy: RING_HASH`, "lb_policy: not supported yet (RING_HASH)"},
 		{"a typed policy", `name: c, load_balancing_policy: {}`, "load_balancing_policy: not supported yet ({})"},

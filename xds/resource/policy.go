@@ -53,6 +53,7 @@ func allPolicies() policies {
 	maps.Copy(t, endpointPolicies())
 	maps.Copy(t, addressPolicies())
 	maps.Copy(t, bootstrapPolicies())
+	maps.Copy(t, sourcePolicies())
 	return t
 }
 

@@ -1,7 +1,6 @@
 package resource
 
 import (
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -50,20 +49,5 @@ func bootstrapPolicies() policies {
 			fields(built, "address", "allow_paths").
 			judge(socketOption, "socket_options").
 			fields(noted, "access_log", "access_log_path", "profile_path", "ignore_global_conn_limit"),
-		"envoy.config.core.v3.ApiConfigSource": policy{}.
-			fields(built, "set_node_on_first_message_only").
-			fields(inside, "grpc_services").
-			fields(refused, "cluster_names").
-			judge(oneOf(int32(corev3.ApiConfigSource_GRPC), int32(corev3.ApiConfigSource_DELTA_GRPC)), "api_type").
-			judge(oneOf(int32(corev3.ApiVersion_AUTO), int32(corev3.ApiVersion_V3)), "transport_api_version").
-			fields(noted, "refresh_delay", "request_timeout", "rate_limit_settings", "config_validators"),
-		"envoy.config.core.v3.GrpcService": policy{}.
-			// xds/transport reads google_grpc and refuses what it cannot do.
-			fields(built, "initial_metadata", "google_grpc").
-			fields(inside, "envoy_grpc").
-			fields(noted, "timeout", "retry_policy"),
-		"envoy.config.core.v3.GrpcService.EnvoyGrpc": policy{}.
-			fields(built, "cluster_name", "authority").
-			fields(noted, "retry_policy", "max_receive_message_length", "skip_envoy_headers"),
 	}
 }

@@ -73,10 +73,6 @@ func clusterPolicies() policies {
 		"envoy.config.cluster.v3.Cluster.EdsClusterConfig": policy{}.
 			fields(built, "service_name").
 			fields(inside, "eds_config"),
-		"envoy.config.core.v3.ConfigSource": policy{}.
-			fields(built, "ads", "self", "initial_fetch_timeout").
-			fields(refused, "authorities", "path", "path_config_source", "api_config_source").
-			judge(oneOf(int32(corev3.ApiVersion_AUTO), int32(corev3.ApiVersion_V3)), "resource_api_version"),
 	}
 }
 
