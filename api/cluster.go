@@ -71,9 +71,9 @@ type Cluster struct {
 	ServiceName string
 	// Source is where EDS is asked; its InitialFetchTimeout is how long the cluster
 	// waits for its first assignment before it goes on without any endpoint.
-	Source ConfigSource
-	ConnectTimeout      time.Duration
-	LBPolicy            LBPolicy
+	Source         ConfigSource
+	ConnectTimeout time.Duration
+	LBPolicy       LBPolicy
 	// ChoiceCount is the number of hosts that LEAST_REQUEST draws, at least 2.
 	ChoiceCount uint32
 	// PanicThreshold is common_lb_config.healthy_panic_threshold in percent:
