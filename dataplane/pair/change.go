@@ -189,11 +189,7 @@ func (d *direction) restore() bool {
 		// One slipped in. The target map still holds its bytes: put the
 		// verdict back and read them.
 		s.Races.Add(1)
-		if err := d.slot.Intercept(); err != nil {
-			p.fault(d, err.Error())
-			return false
-		}
-		d.kick()
+		d.retake()
 		return false
 	}
 	d.moved(d.to, d.reason)
@@ -206,6 +202,20 @@ func (d *direction) restore() bool {
 		p.fault(d, "ledger does not balance after the splice was left")
 	}
 	return !p.closed
+}
+
+// retake puts the verdict back after a race. It cannot once a FIN has come; but
+// then nothing more comes either: the target map's hold on the socket lets what
+// was passed be read, and the ledger tells whether that was all.
+func (d *direction) retake() {
+	switch err := d.slot.Intercept(); {
+	case err == nil:
+		d.kick()
+	case errors.Is(err, bpf.ErrHalfClosed):
+		d.stay()
+	default:
+		d.p.fault(d, err.Error())
+	}
 }
 
 // stay gives up leaving.

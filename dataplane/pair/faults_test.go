@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/bpf"
+	"golang.org/x/sys/unix"
 )
 
 // planted is a rig whose faults are meant, with one spliced pair.
@@ -64,6 +65,36 @@ func TestCountingDoesNotCopyPassedBytes(t *testing.T) {
 	p.server.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.ReadFull(p.server, make([]byte, 20000)); err != nil {
 		t.Error(err)
+	}
+}
+
+// The verdict is taken away while its last bytes and a FIN come in, so that it
+// cannot be put back: what it passed still arrives, and then the end.
+func TestPassedBytesOutliveTheVerdict(t *testing.T) {
+	r, p := planted(t)
+	r.faults = false
+	r.w.Do(func() {
+		d := &p.direction[0]
+		bpf.Plant{Slot: d.slot}.LoseWakeups(true, 0)
+		d.slot.SetSplice(false)
+		d.leaving = true
+		p.client.Write(make([]byte, 20000))
+		p.client.CloseWrite()
+		var info unix.TCPInfo
+		for tcpInfo(d.src.fd, &info); info.State == tcpEstablished || d.slot.Passed() != 20000; tcpInfo(d.src.fd, &info) {
+		}
+		if err := d.slot.Restore(); err != nil {
+			t.Error(err)
+		}
+		d.retake()
+	})
+	p.server.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := io.Copy(io.Discard, p.server); n != 20000 || err != nil {
+		t.Errorf("server read %d, %v", n, err)
+	}
+	p.server.Close()
+	if o := p.end(t); o != Complete {
+		t.Errorf("ended %v", o)
 	}
 }
 
