@@ -6,3 +6,4 @@ package bpf
 
 //go:generate go tool bpf2go -tags linux -target bpfel -type exit -type event -type mode -type basis -type direction -type budget splice splice.bpf.c -- -mcpu=v3 -O2 -nostdinc -Wall -Werror -Iheaders
 //go:generate go tool bpf2go -tags linux -target bpfel syscalls syscalls.bpf.c -- -mcpu=v3 -O2 -nostdinc -Wall -Werror -Iheaders
+//go:generate go tool bpf2go -tags linux -target bpfel -type cost -type arrival costs costs.bpf.c -- -mcpu=v3 -O2 -nostdinc -Wall -Werror -Iheaders

@@ -32,7 +32,7 @@ func (o *options) parse(args []string) error {
 	f.BoolVar(&o.full, "full", false, "every cell; a call goes on where the last one was stopped")
 	f.DurationVar(&o.part, "part", 0, "stop after this time (0: do not)")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds (0: the plan's)")
-	f.StringVar(&o.only, "only", "", "only cells whose name has this in it")
+	f.StringVar(&o.only, "only", "", "only cells whose name has this in it; field: only the ways to forward")
 	if err := f.Parse(args); err != nil {
 		return fmt.Errorf("read flags: %w", err)
 	}
@@ -53,9 +53,15 @@ func (o *options) plan() plan {
 	if o.rounds > 0 {
 		p.Rounds = o.rounds
 	}
+	if o.only == fieldOnly {
+		p.Cells, o.only = nil, ""
+	}
 	p.Cells = slices.DeleteFunc(p.Cells, func(c Cell) bool { return !strings.Contains(c.String(), o.only) })
 	return p
 }
+
+// fieldOnly is no part of any cell's name.
+const fieldOnly = "field"
 
 // compare is make bench.
 func compare(ctx context.Context, args []string) error {
@@ -102,6 +108,12 @@ func compare(ctx context.Context, args []string) error {
 	}
 	fmt.Printf("%s: %d cells, %d rounds, %d proxies and direct: about %v\n", b.plan.Name, len(b.plan.Cells)-len(r.Cells), b.plan.Rounds, len(b.kinds), b.plan.duration(len(b.kinds)).Round(time.Minute))
 	err = b.all(ctx, r, o.full)
+	if err == nil && o.only == "" && len(r.Field) == 0 {
+		fmt.Println("ways to forward")
+		if r.Field, err = b.field(ctx); err == nil && o.full {
+			err = r.save(b.statePath())
+		}
+	}
 	if err := b.write(r); err != nil {
 		return err
 	}
@@ -137,7 +149,7 @@ func (b *bench) resume(r *Result) error {
 		fmt.Printf("%s is of another binary or plan: starting anew\n", b.statePath())
 		return nil
 	}
-	r.Cells, r.Started, r.Took = old.Cells, old.Started, old.Took
+	r.Cells, r.Field, r.Started, r.Took = old.Cells, old.Field, old.Started, old.Took
 	fmt.Printf("%d cells are done already\n", len(r.Cells))
 	return nil
 }
@@ -208,7 +220,7 @@ func (b *bench) cell(ctx context.Context, w *world, c Cell) (m Measured, err err
 
 // write brings everything to the folder for results.
 func (b *bench) write(r *Result) error {
-	if len(r.Cells) == 0 {
+	if len(r.Cells) == 0 && len(r.Field) == 0 {
 		return nil
 	}
 	if err := r.save(filepath.Join(b.out, "results.json")); err != nil {

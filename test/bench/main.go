@@ -24,7 +24,7 @@ func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		args = []string{"all"}
 	}
-	want := map[string]int{"serve": 3, "load": 2, "copy": 3}
+	want := map[string]int{"serve": 3, "load": 2, "copy": 3, "forward": 4}
 	if n, ok := want[args[0]]; ok && len(args) != n {
 		return fmt.Errorf("read command line: %s takes %d arguments", args[0], n-1)
 	}
@@ -39,6 +39,8 @@ func run(ctx context.Context, args []string) error {
 		return offer(args[1])
 	case "copy":
 		return copyProxy(args[1], args[2])
+	case "forward":
+		return forward(args[1], args[2], args[3])
 	}
 	return compare(ctx, args)
 }

@@ -37,6 +37,7 @@ func (r *Result) markdown() string {
 			}
 		}
 	}
+	r.fieldTable(&b)
 	return b.String()
 }
 

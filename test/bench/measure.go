@@ -35,6 +35,8 @@ type Run struct {
 	Voluntary, Involuntary float64
 	// Memory of the proxy in bytes, under this load.
 	RSS, PSS float64
+	// Spent is counted for the field's table only.
+	Spent *Spent `json:",omitempty"`
 }
 
 // bench runs cells.
@@ -45,7 +47,11 @@ type bench struct {
 	kinds        []kind
 	cpus         []int
 	scratch, out string
+	costs        bool // count them, too
 }
+
+// answerLimit is how long a load process may take for a reply.
+const answerLimit = 5 * time.Second
 
 // measure runs every round of a cell, the proxies in another order each time.
 func (b *bench) measure(ctx context.Context, w *world, c Cell, report func(Run)) error {
@@ -122,7 +128,10 @@ func (b *bench) run(ctx context.Context, w *world, c Cell, p *proxy, unchecked b
 		return r, err
 	}
 	r.RSS, r.PSS = float64(m.RSS), float64(m.PSS)
-	return r, b.counted(ctx, client, pids, &r)
+	if err := b.counted(ctx, client, pids, &r); err != nil || !b.costs {
+		return r, err
+	}
+	return r, b.spend(ctx, client, p, &r)
 }
 
 func (p *proxy) target(w *world) netip.AddrPort {
@@ -173,7 +182,7 @@ func (b *bench) timed(ctx context.Context, client *process, pids, ends []int, r 
 	if err != nil {
 		return err
 	}
-	got, err := client.hear(ctx, 5*time.Second)
+	got, err := client.hear(ctx, answerLimit)
 	if err != nil {
 		return err
 	}
@@ -219,7 +228,7 @@ func (b *bench) counted(ctx context.Context, client *process, pids []int, r *Run
 		}
 		sum += n
 	}
-	got, err := client.hear(ctx, 5*time.Second)
+	got, err := client.hear(ctx, answerLimit)
 	if err != nil {
 		return err
 	}

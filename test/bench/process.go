@@ -63,7 +63,7 @@ type process struct {
 func (s spawner) launch(name, dir string, at place, env []string, talk bool, argv ...string) (p *process, err error) {
 	args := append([]string{"--net=" + at.ns.Path(), "--", "taskset", "-c", at.cpus}, argv...)
 	p = &process{name: name, cmd: exec.Command("nsenter", args...), log: filepath.Join(dir, name+".log"), ended: make(chan struct{})}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open log of %s: %w", name, err)
 	}
@@ -156,7 +156,8 @@ func (p *process) hear(ctx context.Context, limit time.Duration) (r reply, err e
 
 func (p *process) say(line string) error {
 	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
-		return fmt.Errorf("tell %s: %w", p.name, err)
+		<-p.ended
+		return fmt.Errorf("%s ended: %s", p.name, p.tail())
 	}
 	return nil
 }

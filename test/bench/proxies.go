@@ -21,6 +21,7 @@ type kind struct {
 	needs  func(tools) string
 	file   string // its configuration in peers
 	splice bool   // HAProxy's
+	env    []string
 	args   func(t tools, v peers.Values, file string) []string
 }
 
@@ -81,7 +82,7 @@ func (p *proxy) start(ctx context.Context) (err error) {
 			return fmt.Errorf("write configuration of %s: %w", p.name, err)
 		}
 	}
-	p.process, err = p.w.spawn.launch(p.name, dir, p.w.proxy, nil, false, p.args(p.tools, v, file)...)
+	p.process, err = p.w.spawn.launch(p.name, dir, p.w.proxy, p.env, false, p.args(p.tools, v, file)...)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,8 @@ type Result struct {
 	Key     string
 	LeftOut []string `json:",omitempty"` // proxies that are not installed
 	Cells   []Measured
+	// Field is the comparison of ways to forward, see fieldTable.
+	Field []Run `json:",omitempty"`
 }
 
 // Measured is a cell with all of its runs.

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/sluice-proxy/sluice/test/bench/forwarder"
 	"github.com/sluice-proxy/sluice/test/bench/load"
 )
 
@@ -111,4 +112,17 @@ func untilEOF(failed <-chan error) error {
 	case <-end:
 		return nil
 	}
+}
+
+// forward is one of the field's forwarders.
+func forward(name, listen, server string) error {
+	from, err := netip.ParseAddrPort(listen)
+	if err != nil {
+		return fmt.Errorf("read address to listen on: %w", err)
+	}
+	to, err := netip.ParseAddrPort(server)
+	if err != nil {
+		return fmt.Errorf("read address of the server: %w", err)
+	}
+	return forwarder.Forward(name, from, to)
 }
