@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,15 +58,22 @@ func need(ts *testscript.TestScript, neg bool, args []string, n int, usage strin
 	}
 }
 
-// ports NAME...: free TCP ports of 127.0.0.1 in variables. They are all open at
-// once, so that they differ.
+// lastPort walks below the range that the kernel gives to connections and to
+// listeners without a port: what is free now is free later.
+var lastPort atomic.Uint32 // above 10000 and something that differs by process
+
+// ports NAME...: free TCP ports of 127.0.0.1 in variables, each given out once.
 func ports(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 1, "ports NAME...")
 	for _, name := range args {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		ts.Check(err)
-		defer l.Close()
-		ts.Setenv(name, fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
+		for {
+			port := 10000 + uint32(os.Getpid())*37%10000 + lastPort.Add(1)
+			if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+				l.Close()
+				ts.Setenv(name, fmt.Sprint(port))
+				break
+			}
+		}
 	}
 }
 

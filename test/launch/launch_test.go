@@ -74,7 +74,7 @@ func TestLaunchers(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ports": ports, "expand": expand, "ca": ca, "backend": backend, "plane": plane, "push": push, "requests": requests,
-			"ask": ask, "dial": dial, "hold": hold, "still": still, "fifo": fifo, "listening": listening, "term": term,
+			"ask": ask, "dial": dial, "hold": hold, "still": still, "fifo": fifo, "listening": listening, "term": term, "await": await,
 		},
 	})
 }
@@ -85,6 +85,19 @@ func term(ts *testscript.TestScript, neg bool, args []string) {
 	for _, c := range ts.BackgroundCmds() {
 		ts.Check(c.Process.Signal(syscall.SIGTERM))
 	}
+}
+
+// await FILE NAME: waits until the file has content, and puts that into $NAME.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 2, "await FILE NAME")
+	retry(ts, func() error {
+		b, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && len(b) == 0 {
+			err = fmt.Errorf("%s is empty", args[0])
+		}
+		ts.Setenv(args[1], string(b))
+		return err
+	})
 }
 
 // fifo PATH FILE: a named pipe that FILE is written to, once.

@@ -36,7 +36,7 @@ type Options struct {
 
 // Config is a bootstrap that can be carried out.
 type Config struct {
-	// Proto is the whole file for /config_dump, with the node's flags merged in.
+	// Proto is the whole file for /config_dump.
 	Proto *bootstrapv3.Bootstrap
 	// Node is what the control plane is told.
 	Node *corev3.Node

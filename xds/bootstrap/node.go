@@ -14,12 +14,19 @@ import (
 const userAgent = "sluice"
 
 // node is the file's node, word for word, with the flags over it and our own
-// name and version in it.
+// name and version in it. /config_dump's bootstrap shows it without the flags, and
+// /server_info with them, as Envoy's do.
 func (c *Config) node(o Options) {
-	n := &corev3.Node{}
+	shown := &corev3.Node{}
 	if c.Proto.GetNode() != nil {
-		n = proto.CloneOf(c.Proto.GetNode())
+		shown = proto.CloneOf(c.Proto.GetNode())
 	}
+	shown.UserAgentName = userAgent
+	shown.UserAgentVersionType = &corev3.Node_UserAgentBuildVersion{
+		UserAgentBuildVersion: &corev3.BuildVersion{Version: version(o.BuildVersion)},
+	}
+	shown.Extensions = extensions()
+	n := proto.CloneOf(shown)
 	if o.ServiceNode != "" {
 		n.Id = o.ServiceNode
 	}
@@ -32,12 +39,7 @@ func (c *Config) node(o Options) {
 		}
 		n.Locality.Zone = o.ServiceZone
 	}
-	n.UserAgentName = userAgent
-	n.UserAgentVersionType = &corev3.Node_UserAgentBuildVersion{
-		UserAgentBuildVersion: &corev3.BuildVersion{Version: version(o.BuildVersion)},
-	}
-	n.Extensions = extensions()
-	c.Proto.Node, c.Node = n, n
+	c.Proto.Node, c.Node = shown, n
 }
 
 // version reads major.minor.patch; what is no number is 0.

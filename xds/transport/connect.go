@@ -46,7 +46,7 @@ func (p *peer) connect(ctx context.Context, alpn string) (*wire, error) {
 		_ = c.Close() // the error that counts is err
 		return nil, fmt.Errorf("connect to control plane: cluster %s: %w with %s: %w", p.Name, ErrTLS, to, err)
 	}
-	return &wire{Conn: s, to: to, secured: true}, nil
+	return &wire{Conn: alerting{s}, to: to, secured: true}, nil
 }
 
 func (p *peer) dial(ctx context.Context, to target) (net.Conn, error) {

@@ -222,6 +222,23 @@ func (t *TLS) secure(ctx context.Context, raw net.Conn, host string, spoken stri
 	return s, nil
 }
 
+// alerting tells why a peer hung up: with TLS 1.3 a client learns only after its
+// handshake that its certificate was refused, and a write that fails by then says
+// `broken pipe`, while the reason waits to be read.
+type alerting struct{ *tls.Conn }
+
+func (c alerting) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err == nil {
+		return n, nil
+	}
+	alert := tls.AlertError(0)
+	if _, why := c.Conn.Read(make([]byte, 1)); errors.As(why, &alert) || why != nil && strings.Contains(why.Error(), "remote error: tls:") {
+		return n, why
+	}
+	return n, err
+}
+
 // transportSocket reads a cluster's transport_socket; nil is plaintext.
 func transportSocket(p *corev3.TransportSocket, known secrets) (*TLS, error) {
 	if p == nil {
