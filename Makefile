@@ -40,6 +40,10 @@ bench: build
 microbench:
 	$(GO) test -run '^$$' -bench . -benchmem ./dataplane/... ./api/...
 
+# One big push beside Envoy: time, memory, one changed endpoint, the relay's p99.
+bench-push: build
+	$(GO) run ./test/push
+
 generate:
 	$(GO) generate ./bpf
 
