@@ -89,6 +89,7 @@ type Filter struct {
 	// Echo sends back what comes.
 	Echo *Echo
 
+	RBAC            *RBAC
 	ConnectionLimit *ConnectionLimit
 	LocalRateLimit  *LocalRateLimit
 	DirectResponse  *DirectResponse

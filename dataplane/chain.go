@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/directresponse"
 	"github.com/sluice-proxy/sluice/dataplane/filter/echo"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
+	"github.com/sluice-proxy/sluice/dataplane/filter/rbac"
 	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
 )
 
@@ -33,6 +34,8 @@ func (p *Plane) newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, er
 	switch {
 	case f.TCPProxy != nil:
 		return tcpproxy.New(f.TCPProxy, ctx)
+	case f.RBAC != nil:
+		return rbac.New(f.RBAC, ctx), nil
 	case f.ConnectionLimit != nil:
 		return connectionlimit.New(f.ConnectionLimit, ctx), nil
 	case f.LocalRateLimit != nil:

@@ -41,6 +41,8 @@ type Connection struct {
 	Limit uint32
 	// Consumed are the bytes that listener filters took from the socket.
 	Consumed uint64
+	// Discarded are the bytes taken by Discard.
+	Discarded uint64
 
 	chain   *Chain
 	filters []Filter
@@ -172,6 +174,7 @@ func (c *Connection) Discard() {
 		}
 		left -= n
 		c.Info.Received += uint64(n)
+		c.Discarded += uint64(n)
 	}
 }
 

@@ -46,7 +46,7 @@ var refusals = []scenario{
 		one := r.dial("l").as("first").send("1").expect("1")
 		r.dial("l").as("second").end()
 		r.moved(ofConnectionLimit)
-		one.fin().end()
+		one.leave()
 		r.movedByFilters(ofConnectionLimit)
 		r.dial("l").as("third").send("3").expect("3").fin().end()
 		r.movedByFilters(ofConnectionLimit)
@@ -57,7 +57,7 @@ var refusals = []scenario{
 		c := r.dial("l").as("second").send("some bytes")
 		time.Sleep(breath)
 		r.note("second: %t", c.gone())
-		one.fin().end()
+		one.leave()
 		r.moved(ofConnectionLimit)
 	}},
 	{"connection_limit_delay", func(r *run) {
@@ -67,21 +67,21 @@ var refusals = []scenario{
 		time.Sleep(breath)
 		r.moved(ofConnectionLimit, ofTCP, `listener\.l\.downstream_cx_(total|active)`)
 		two.end()
-		one.fin().end()
+		one.leave()
 		r.movedByFilters(ofConnectionLimit)
 	}},
 	{"connection_limit_delay_silent", func(r *run) {
 		r.start(static([]obj{listener("l", chain(connectionLimit(1, obj{"delay": "1s"}), tcpProxy("c")))}, r.echoes()))
 		one := r.dial("l").as("first").send("1").expect("1")
 		r.dial("l").as("second").end()
-		one.fin().end()
+		one.leave()
 		r.movedByFilters(ofConnectionLimit)
 	}},
 	{"connection_limit_delay_client_fin", func(r *run) {
 		r.start(static([]obj{listener("l", chain(connectionLimit(1, obj{"delay": "1s"}), tcpProxy("c")))}, r.echoes()))
 		one := r.dial("l").as("first").send("1").expect("1")
 		r.dial("l").as("second").fin().end()
-		one.fin().end()
+		one.leave()
 		r.movedByFilters(ofConnectionLimit)
 	}},
 	{"connection_limit_delay_client_rst", func(r *run) {
@@ -91,7 +91,7 @@ var refusals = []scenario{
 		time.Sleep(breath)
 		two.reset()
 		r.moved(ofConnectionLimit, ofListener)
-		one.fin().end()
+		one.leave()
 		r.movedByFilters(ofConnectionLimit)
 	}},
 	{"connection_limit_delayed_counts_against_the_limit", func(r *run) {
@@ -99,7 +99,7 @@ var refusals = []scenario{
 		one := r.dial("l").as("first").send("1").expect("1")
 		two := r.dial("l").as("second")
 		time.Sleep(breath)
-		one.fin().end()
+		one.leave()
 		r.dial("l").as("third").send("3").end()
 		_ = two
 		r.movedByFilters(ofConnectionLimit)
@@ -111,7 +111,7 @@ var refusals = []scenario{
 		r.start(static([]obj{listener("l", chain(f, tcpProxy("c")))}, r.echoes()))
 		one := r.dial("l").as("first").send("1").expect("1")
 		r.dial("l").as("second").send("2").expect("2").fin().end()
-		one.fin().end()
+		one.leave()
 		r.movedByFilters(ofConnectionLimit)
 	}},
 	{"connection_limit_is_per_chain", func(r *run) {
@@ -123,8 +123,8 @@ var refusals = []scenario{
 		b := r.dialAt(two).as("b").send("b").expect("b")
 		r.dialAt(one).as("a again").end()
 		r.dialAt(two).as("b again").end()
-		a.fin().end()
-		b.fin().end()
+		a.leave()
+		b.leave()
 		r.movedByFilters(ofConnectionLimit)
 	}},
 	{"connection_limit_before_a_refused_connect", func(r *run) {
@@ -138,7 +138,7 @@ var refusals = []scenario{
 		r.start(static([]obj{listener("l", chain(connectionLimit(2, nil), connectionLimit(1, obj{"stat_prefix": "q"}), tcpProxy("c")))}, r.echoes()))
 		one := r.dial("l").as("first").send("1").expect("1")
 		r.dial("l").as("second").end()
-		one.fin().end()
+		one.leave()
 		r.movedByFilters(ofConnectionLimit)
 	}},
 	{"rate_limit", func(r *run) {
@@ -163,12 +163,12 @@ var refusals = []scenario{
 		r.moved(ofRateLimit)
 	}},
 	{"rate_limit_does_not_hoard", func(r *run) {
-		r.start(static([]obj{listener("l", chain(rateLimit(1, 10, "1s", nil), tcpProxy("c")))}, r.echoes()))
-		time.Sleep(time.Second)
+		r.start(static([]obj{listener("l", chain(rateLimit(1, 1, "2s", nil), tcpProxy("c")))}, r.echoes()))
+		time.Sleep(4 * time.Second)
 		for i := range 3 {
 			r.dial("l").as(fmt.Sprint("client ", i)).send("x").endOrEcho("x")
 			if i == 1 {
-				time.Sleep(time.Second)
+				time.Sleep(2200 * time.Millisecond)
 			}
 		}
 		r.moved(ofRateLimit)
@@ -217,14 +217,14 @@ var refusals = []scenario{
 		one := r.dial("l").as("first").send("1").expect("1")
 		r.dial("l").as("second").end()
 		r.dial("l").as("third").end()
-		one.fin().end()
+		one.leave()
 		r.movedByFilters(ofRateLimit, ofConnectionLimit)
 	}},
 	{"connection_limit_before_echo", func(r *run) {
 		r.start(static([]obj{listener("l", chain(connectionLimit(1, nil), network("echo", "Echo", nil)))}, nil))
 		one := r.dial("l").as("first").send("1").expect("1")
 		r.dial("l").as("second").end()
-		one.fin().end()
+		one.leave()
 		r.movedByFilters(ofConnectionLimit)
 	}},
 	{"direct_response", func(r *run) {
@@ -259,6 +259,12 @@ var refusals = []scenario{
 		r.dial("l").end()
 		r.movedByFilters(ofRateLimit)
 	}},
+}
+
+// leave half-closes and notes the end; the clock starts anew.
+func (c *client) leave() {
+	c.r.mark()
+	c.fin().end()
 }
 
 // gone says whether the client's connection has ended, in whatever way: after

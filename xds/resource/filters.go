@@ -61,6 +61,7 @@ func networkFilters() map[string]networkFilter {
 		}},
 	}
 	maps.Copy(known, limitFilters())
+	maps.Copy(known, rbacFilters())
 	return known
 }
 

@@ -62,4 +62,8 @@ var filterSeeds = []string{
 	before(connectionLimitText("stat_prefix: p, max_connections: 3, delay: 1s, runtime_enabled: {default_value: false, runtime_key: k}")),
 	before(rateLimitText("stat_prefix: p, share_key: s, token_bucket: {max_tokens: 5, tokens_per_fill: 7, fill_interval: 1s}")),
 	alone(directResponseText("response: {inline_string: hello}")),
+	rbacText("rules: {action: DENY, policies: {x: {permissions: [{and_rules: {rules: [{destination_port_range: {start: 1, end: 5}}, {not_rule: {requested_server_name: {safe_regex: {regex: a+}}}}]}}], principals: [{or_ids: {ids: [{remote_ip: {address_prefix: 10.0.0.0, prefix_len: 8}}, {authenticated: {}}]}}]}}}, delay_deny: 1s"),
+	policyText("{destination_ip: {address_prefix: \"fd00::\", prefix_len: 8}}", "{metadata: {filter: f, path: [{key: k}], value: {or_match: {value_matchers: [{double_match: {range: {start: 1, end: 2}}}, {list_match: {one_of: {null_match: {}}}}]}}}}"),
+	policyText("{any: true}", "{filter_state: {key: k, address_match: {ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}}}"),
+	rbacMatcherText("envoy.extensions.matching.common_inputs.network.v3.ServerNameInput"),
 }

@@ -36,7 +36,7 @@ func contract(t *testing.T, value any, isNil bool, err error) {
 
 func FuzzListener(f *testing.F) {
 	seed(f, listenerOf(f, chainWith("")), listenerOf(f, proxy("idle_timeout: 0s, access_log: [{name: a}]")),
-		listenerOf(f, on+`, filter_chains: [{filter_chain_match: {destination_port: 1}, filters: [`+rbac+`]}, {filters: [`+hcm+`]}]`),
+		listenerOf(f, on+`, filter_chains: [{filter_chain_match: {destination_port: 1}, filters: [`+mongo+`]}, {filters: [`+hcm+`]}]`),
 		listenerOf(f, plus(`additional_addresses: [{address: {socket_address: {address: "::", port_value: 0, ipv4_compat: true}}}], socket_options: [{level: 6, name: 4, int_value: 1}]`)),
 		listenerOf(f, on+`, filter_chain_matcher: {matcher_tree: {input: {name: i, typed_config: {"@type": type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.SourceIPInput}}, custom_match: {name: m, typed_config: {"@type": type.googleapis.com/xds.type.matcher.v3.IPMatcher, range_matchers: [{ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}], on_match: {action: {name: a, typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: a}}}}]}}}}, filter_chains: [{name: a, filters: [`+tcp+`]}]`),
 		listenerOf(f, on+`, filter_chains: [{filter_chain_match: {prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}], direct_source_prefix_ranges: [{address_prefix: "::"}], source_type: EXTERNAL, source_prefix_ranges: [{address_prefix: "10.1.0.0", prefix_len: 99}], source_ports: [1, 2], transport_protocol: raw_buffer}, filters: [`+tcp+`]}]`),

@@ -19,10 +19,10 @@ import (
 var plainAddrs = cmpopts.EquateComparable(netip.AddrPort{})
 
 const (
-	on   = `name: l, address: {socket_address: {address: 127.0.0.1, port_value: 80}}`
-	tcp  = `{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: p, cluster: c}}`
-	rbac = `{name: envoy.filters.network.tcp_proxy, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: p}}`
-	hcm  = `{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: p, route_config: {}}}`
+	on    = `name: l, address: {socket_address: {address: 127.0.0.1, port_value: 80}}`
+	tcp   = `{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: p, cluster: c}}`
+	mongo = `{name: envoy.filters.network.tcp_proxy, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy, stat_prefix: p}}`
+	hcm   = `{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: p, route_config: {}}}`
 )
 
 // proxy is a listener whose only chain holds a tcp_proxy with more fields.
@@ -147,8 +147,8 @@ func TestListenerIsRefusedByFieldAndValue(t *testing.T) {
 		{"a PROXY protocol filter", plus(`listener_filters: [{name: tls_inspector, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol}}]`), `listener_filters[0]: not supported yet (envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol)`},
 		{"an original_dst filter", plus(`listener_filters: [{name: o, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}}]`), `listener_filters[0]: not supported yet (envoy.extensions.filters.listener.original_dst.v3.OriginalDst)`},
 		{"an unknown listener filter", plus(`listener_filters: [{name: o, typed_config: {"@type": type.googleapis.com/foo.Bar}}]`), `listener_filters[0]: Didn't find a registered implementation for 'o' with type URL: 'foo.Bar' (foo.Bar)`},
-		{"rbac, named like another", on + `, filter_chains: [{filters: [` + rbac + `, ` + tcp + `]}]`, `filter_chains[0].filters[0] rbac: not supported yet (envoy.extensions.filters.network.rbac.v3.RBAC)`},
-		{"rbac inside a TypedStruct", on + `, filter_chains: [{filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, value: {stat_prefix: x}}}, ` + tcp + `]}]`, `filter_chains[0].filters[0] rbac: not supported yet (envoy.extensions.filters.network.rbac.v3.RBAC)`},
+		{"mongo_proxy, named like another", on + `, filter_chains: [{filters: [` + mongo + `, ` + tcp + `]}]`, `filter_chains[0].filters[0] mongo_proxy: not supported yet (envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy)`},
+		{"mongo_proxy inside a TypedStruct", on + `, filter_chains: [{filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy, value: {stat_prefix: x}}}, ` + tcp + `]}]`, `filter_chains[0].filters[0] mongo_proxy: not supported yet (envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy)`},
 		{"an unknown filter", on + `, filter_chains: [{filters: [{name: x, typed_config: {"@type": type.googleapis.com/foo.Bar}}, ` + tcp + `]}]`, `filter_chains[0].filters[0] bar: Didn't find a registered implementation for 'x' with type URL: 'foo.Bar'`},
 		{"a filter by name alone", on + `, filter_chains: [{filters: [{name: envoy.filters.network.tcp_proxy}]}]`, `filter_chains[0].filters[0]: Didn't find a registered implementation for 'envoy.filters.network.tcp_proxy' with type URL: ''`},
 		{"a discovered filter", on + `, filter_chains: [{filters: [{name: x, config_discovery: {config_source: {ads: {}}, type_urls: [a]}}]}]`, `filter_chains[0].filters[0].config_discovery: not supported yet ({"config_source":{"ads":{}},"type_urls":["a"]})`},

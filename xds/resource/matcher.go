@@ -26,6 +26,8 @@ type matching struct {
 	*walker
 	prefix string
 	action func(path string, c *xdscorev3.TypedExtensionConfig) (string, error)
+	// admits, if it is set, says what is wrong with an input in this place.
+	admits func(c *xdscorev3.TypedExtensionConfig, in api.MatchInput) error
 }
 
 // chainMatcher decodes a filter_chain_matcher: its actions name filter chains.
@@ -214,6 +216,12 @@ func (m *matching) input(path string, c *xdscorev3.TypedExtensionConfig) (out ap
 		out.Kind = api.InputSubject
 	default:
 		m.unfit(path, c, name, err)
+		return out
+	}
+	if m.admits != nil {
+		if err := m.admits(c, out); err != nil {
+			m.fail(path, err)
+		}
 	}
 	return out
 }

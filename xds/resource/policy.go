@@ -49,6 +49,7 @@ func allPolicies() policies {
 	t := policies{}
 	maps.Copy(t, listenerPolicies())
 	maps.Copy(t, limitPolicies())
+	maps.Copy(t, rbacPolicies())
 	maps.Copy(t, clusterPolicies())
 	maps.Copy(t, endpointPolicies())
 	maps.Copy(t, addressPolicies())

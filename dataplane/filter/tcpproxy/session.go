@@ -217,13 +217,13 @@ func (s *Session) refuse(why int) {
 	if s.factory.config.ConnectMode == api.ConnectOnData {
 		// Envoy has read the early data, so its close is a FIN.
 		s.conn.Discard()
-		s.factory.stats.rxBytes.Add(s.conn.Info.Received)
 	}
 	s.conn.Info.LocalClose = "tcp_initializion_failure:" + strconv.Itoa(why)
 	s.drop()
 }
 
 func (s *Session) drop() {
+	s.Flush()
 	filter.CloseQuietly(s.conn.FD)
 	s.conn.End()
 }
@@ -283,21 +283,24 @@ func (s *Session) Ended() {
 
 // Flush brings the byte counters up to date.
 func (s *Session) Flush() {
-	if s.pair == nil {
-		return
-	}
-	request, response := s.pair.Bytes()
-	s.factory.stats.rxBytes.Add(request - s.rx)
-	s.factory.stats.txBytes.Add(response - s.tx)
-	s.rx, s.tx = request, response
-	s.up.Bytes(response, request)
+	var request, response uint64
 	i := s.conn.Info
-	i.Received, i.Sent, i.Upstream.Received, i.Upstream.Sent = request, response, response, request
+	if s.pair != nil {
+		request, response = s.pair.Bytes()
+		s.up.Bytes(response, request)
+		i.Upstream.Received, i.Upstream.Sent = response, request
+	}
+	i.Received, i.Sent = request+s.conn.Discarded, response
+	s.factory.stats.rxBytes.Add(i.Received - s.rx)
+	s.factory.stats.txBytes.Add(i.Sent - s.tx)
+	s.rx, s.tx = i.Received, i.Sent
 }
 
 // Close ends the connection in order.
 func (s *Session) Close() {
 	if s.pair != nil {
+		// A filter that has closed the connection has closed both.
+		s.conn.Info.Upstream.LocalClose = s.conn.Info.LocalClose
 		s.pair.Close()
 		return
 	}
