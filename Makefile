@@ -36,6 +36,12 @@ bench: build
 	test/bench/install.sh bin/bench
 	bin/bench/bench $(if $(QUICK),-quick) $(if $(FULL),-full) $(BENCHFLAGS)
 
+# Where the time of each path goes, by linux-perf: bench/profile.md.
+profile: build
+	$(GO) build -o bin/bench/bench ./test/bench
+	test/bench/install.sh bin/bench
+	bin/bench/bench profile
+
 # Go's own benchmarks of single functions.
 microbench:
 	$(GO) test -run '^$$' -bench . -benchmem ./dataplane/... ./api/...
@@ -55,4 +61,4 @@ lint:
 clean:
 	rm -rf bin
 
-.PHONY: all build test fuzz torture bench microbench generate lint clean
+.PHONY: all build test fuzz torture bench profile microbench generate lint clean
