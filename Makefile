@@ -10,6 +10,10 @@ all: build
 build:
 	$(GO) build -o bin/sluice ./cmd/sluice
 
+# The main job on this machine, with a table, in under half a minute.
+demo: build
+	bin/sluice demo $(DEMOFLAGS)
+
 # Everything; as root the BPF programs are really loaded. RACE=-race for the race
 # detector. One package at a time: some count and some wait, and two CPUs are
 # soon busy. Uncached, because the floor plan is read from the source at run time.
@@ -61,4 +65,4 @@ lint:
 clean:
 	rm -rf bin
 
-.PHONY: all build test fuzz torture bench profile microbench generate lint clean
+.PHONY: all build demo test fuzz torture bench profile microbench generate lint clean

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/sluice-proxy/sluice/cmd/sluice/demo"
 )
 
 // options are the flags that mean something here.
@@ -61,6 +63,8 @@ func run(ctx context.Context, args []string, e env) error {
 	root.SetErr(e.stderr)
 	root.SetArgs(args)
 	o.register(root.Flags())
+	root.AddCommand(demo.Command())
+	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help serves
 	if err := root.ExecuteContext(ctx); err != nil {
 		return fmt.Errorf("%s", strings.ReplaceAll(err.Error(), "\n", " "))
 	}
