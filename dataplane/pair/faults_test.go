@@ -98,6 +98,87 @@ func TestPassedBytesOutliveTheVerdict(t *testing.T) {
 	}
 }
 
+// The kernel tells of an error once; whoever is told has to pass it on.
+func TestProbeTellsOfReset(t *testing.T) {
+	r, p := planted(t)
+	r.faults = false
+	r.w.Do(func() {
+		d := &p.direction[0]
+		p.client.SetLinger(0)
+		p.client.Close()
+		var info unix.TCPInfo
+		for tcpInfo(d.src.fd, &info); info.State != tcpClose; tcpInfo(d.src.fd, &info) {
+		}
+		if d.probe() {
+			t.Error("a probe of a reset socket found nothing")
+		}
+	})
+	if o := p.end(t); o != DownstreamReset {
+		t.Errorf("ended %v", o)
+	}
+}
+
+// stuck is a spliced pair whose client does not read: what the server sends, back
+// bytes of stream 1, waits in the kernel behind the client's socket.
+func stuck(t *testing.T, back int) (*rig, *testPair) {
+	r, p := planted(t)
+	r.faults = false
+	p.client.SetReadBuffer(16 << 10)
+	r.w.Do(func() { unix.SetsockoptInt(p.ends[0].fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 16<<10) })
+	go func() {
+		writeStamped(p.server, back, 1)
+		p.server.CloseWrite()
+	}()
+	await(t, "the client's backlog is stuck", func() (stuck bool) {
+		r.w.Do(func() { stuck = p.direction[1].slot.Overflows() > 0 && !p.direction[1].drained() })
+		return stuck
+	})
+	return r, p
+}
+
+// What was passed waits behind the other direction's backlog: recv has nothing
+// to give, and the source's FIN was seen, but the stream is not at its end.
+func TestPassedBytesBehindABacklogArrive(t *testing.T) {
+	const back = 16 << 20
+	r, p := stuck(t, back)
+	r.w.Do(func() { p.direction[0].slot.SetSplice(false) })
+	p.client.Write(make([]byte, 1000))
+	p.client.CloseWrite()
+	await(t, "bytes and FIN are there", func() (there bool) {
+		r.w.Do(func() { there = p.ends[0].fin && p.direction[0].slot.Passed() >= 1000 })
+		return there
+	})
+	got := make(chan int64)
+	go func() {
+		n, err := io.Copy(io.Discard, p.server)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- n
+	}()
+	if n := readStamped(t, p.client, 1); n != back {
+		t.Errorf("client read %d bytes of %d", n, back)
+	}
+	if n := <-got; n != 1000 {
+		t.Errorf("server read %d bytes and a clean end, of 1000", n)
+	}
+}
+
+// A direction leaves the splice while the other's bytes wait behind its source:
+// the target map keeps them.
+func TestLeavingKeepsTheOtherBacklog(t *testing.T) {
+	const back = 16 << 20
+	r, p := stuck(t, back)
+	r.w.Do(func() { p.Force(0, api.PathRelay) })
+	await(t, "the request direction is back on the relay", func() (there bool) {
+		r.w.Do(func() { there = p.direction[0].path == api.PathRelay })
+		return there
+	})
+	if n := readStamped(t, p.client, 1); n != back {
+		t.Errorf("client read %d bytes of %d", n, back)
+	}
+}
+
 // A pair that owes bytes which nothing brings is reset, and counted.
 func TestStuckPairIsReset(t *testing.T) {
 	r, p := planted(t)
