@@ -33,18 +33,17 @@ TIME ?= 1m
 torture:
 	$(GO) test -count=1 -v -timeout 0 -run '^TestTorture$$' ./test/torture -seed $(SEED) -time $(TIME)
 
+# Each rule of the splice broken, and the test that has to see it. MUTANTS="-some 5"
+# for five, others each day; "-only 03,14" by number.
+mutants:
+	$(GO) run ./test/torture/mutants $(MUTANTS)
+
 # Sluice and what one would use in its place, side by side; needs root. Within an
 # hour; QUICK=1 five minutes; FULL=1 every cell, going on where it was stopped.
 bench: build
 	$(GO) build -o bin/bench/bench ./test/bench
 	test/bench/install.sh bin/bench
 	bin/bench/bench $(if $(QUICK),-quick) $(if $(FULL),-full) $(BENCHFLAGS)
-
-# Where the time of each path goes, by linux-perf: bench/profile.md.
-profile: build
-	$(GO) build -o bin/bench/bench ./test/bench
-	test/bench/install.sh bin/bench
-	bin/bench/bench profile
 
 # Go's own benchmarks of single functions.
 microbench:
@@ -65,4 +64,4 @@ lint:
 clean:
 	rm -rf bin
 
-.PHONY: all build demo test fuzz torture bench profile microbench generate lint clean
+.PHONY: all build demo test fuzz torture mutants bench profile microbench generate lint clean

@@ -147,7 +147,7 @@ func (r *run) connection(n uint64, w *wire, s script, random *rand.Rand) {
 			r.fail("%s", k.tell(why))
 		}
 	}
-	if s.orderly() && k.outcome != pair.Complete || k.outcome == pair.Fault || k.outcome == pair.Killed {
+	if s.orderly() && k.outcome != pair.Complete || k.outcome == pair.Killed {
 		r.fail("%s", k.tell("pair ended by "+k.outcome.String()))
 	}
 	r.tally.connection(w.name, k.outcome, ends[0].check.Good()+ends[1].check.Good())

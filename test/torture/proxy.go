@@ -69,11 +69,11 @@ func (p *proxy) force(worker int, random *rand.Rand) {
 		select {
 		case <-p.stop:
 			return
-		case <-time.After(time.Duration(random.IntN(1000)) * time.Microsecond):
+		case <-time.After(time.Duration(random.IntN(500)) * time.Microsecond):
 		}
 		p.workers[worker].Do(func() {
 			live := p.live[worker]
-			for range min(len(live), 4) {
+			for range min(len(live), 16) {
 				k := live[random.IntN(len(live))]
 				p.audit(k)
 				direction := random.IntN(2)

@@ -78,7 +78,7 @@ func draw(r *rand.Rand, w *wire) (s script) {
 		}
 		c.narrow = r.IntN(4) == 0
 	}
-	if r.IntN(3) > 0 {
+	if r.IntN(4) > 0 {
 		s.chat(r)
 	}
 	for i := range s.end {
@@ -121,9 +121,9 @@ func draw(r *rand.Rand, w *wire) (s script) {
 func (s *script) chat(r *rand.Rand) {
 	for i := range s.end {
 		c := &s.end[i]
-		c.total = 100<<10 + r.Int64N(900<<10)
+		c.total = 200<<10 + r.Int64N(1800<<10)
 		c.sizes = [2]int{1, 100 << r.IntN(6)}
-		c.total = min(c.total, int64(c.sizes[1])*2000)
+		c.total = min(c.total, int64(c.sizes[1])*3000)
 		c.pause, c.often = time.Duration(1+r.IntN(400))*time.Microsecond, 1+r.IntN(3)
 		c.buffer = max(c.buffer, 1000)
 		c.nap, c.narrow = 0, false
