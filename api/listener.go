@@ -93,6 +93,8 @@ type Filter struct {
 	ConnectionLimit *ConnectionLimit
 	LocalRateLimit  *LocalRateLimit
 	DirectResponse  *DirectResponse
+	SetFilterState  *SetFilterState
+	SNICluster      *SNICluster
 }
 
 // Echo is envoy.filters.network.echo, which has no settings.

@@ -11,6 +11,8 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/echo"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/filter/rbac"
+	"github.com/sluice-proxy/sluice/dataplane/filter/setfilterstate"
+	"github.com/sluice-proxy/sluice/dataplane/filter/snicluster"
 	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
 )
 
@@ -36,6 +38,10 @@ func (p *Plane) newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, er
 		return tcpproxy.New(f.TCPProxy, ctx)
 	case f.RBAC != nil:
 		return rbac.New(f.RBAC, ctx), nil
+	case f.SetFilterState != nil:
+		return setfilterstate.New(f.SetFilterState), nil
+	case f.SNICluster != nil:
+		return snicluster.Factory{}, nil
 	case f.ConnectionLimit != nil:
 		return connectionlimit.New(f.ConnectionLimit, ctx), nil
 	case f.LocalRateLimit != nil:

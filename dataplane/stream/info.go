@@ -111,7 +111,9 @@ func (i *Info) Duration() time.Duration {
 
 // Object is a filter state object: its string form, and how it may be used.
 type Object struct {
-	Value    string
+	Value string
+	// Address says that the object is an address, which Value prints.
+	Address  bool
 	ReadOnly bool
 	// Shared says with whom upstream the object is shared.
 	Shared Sharing

@@ -62,6 +62,7 @@ func networkFilters() map[string]networkFilter {
 	}
 	maps.Copy(known, limitFilters())
 	maps.Copy(known, rbacFilters())
+	maps.Copy(known, stateFilters())
 	return known
 }
 

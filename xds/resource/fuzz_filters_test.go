@@ -65,5 +65,6 @@ var filterSeeds = []string{
 	rbacText("rules: {action: DENY, policies: {x: {permissions: [{and_rules: {rules: [{destination_port_range: {start: 1, end: 5}}, {not_rule: {requested_server_name: {safe_regex: {regex: a+}}}}]}}], principals: [{or_ids: {ids: [{remote_ip: {address_prefix: 10.0.0.0, prefix_len: 8}}, {authenticated: {}}]}}]}}}, delay_deny: 1s"),
 	policyText("{destination_ip: {address_prefix: \"fd00::\", prefix_len: 8}}", "{metadata: {filter: f, path: [{key: k}], value: {or_match: {value_matchers: [{double_match: {range: {start: 1, end: 2}}}, {list_match: {one_of: {null_match: {}}}}]}}}}"),
 	policyText("{any: true}", "{filter_state: {key: k, address_match: {ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}}}"),
+	stateText("on_new_connection: [{object_key: envoy.tcp_proxy.cluster, format_string: {text_format_source: {inline_string: \"%FILTER_STATE(k:PLAIN)%\"}}}], on_downstream_data: [{object_key: k, factory_key: envoy.string, format_string: {json_format: {a: b}}}]"),
 	rbacMatcherText("envoy.extensions.matching.common_inputs.network.v3.ServerNameInput"),
 }

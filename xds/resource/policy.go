@@ -50,6 +50,7 @@ func allPolicies() policies {
 	maps.Copy(t, listenerPolicies())
 	maps.Copy(t, limitPolicies())
 	maps.Copy(t, rbacPolicies())
+	maps.Copy(t, statePolicies())
 	maps.Copy(t, clusterPolicies())
 	maps.Copy(t, endpointPolicies())
 	maps.Copy(t, addressPolicies())

@@ -23,7 +23,8 @@ func known() *stream.Info {
 		ServerName:   "Db.Example.com",
 	}
 	i.State.Set("text", stream.Object{Value: "v1"})
-	i.State.Set("address", stream.Object{Value: "[fd00::7]:80"})
+	i.State.Set("looks like one", stream.Object{Value: "10.0.0.7:0"})
+	i.State.Set("address", stream.Object{Value: "[fd00::7]:80", Address: true})
 	for key, v := range map[string]any{"s": "text", "n": 2.5, "b": true, "null": nil, "list": []any{"x", 1.0}, "deep": map[string]any{"down": map[string]any{"here": "found"}}} {
 		i.Metadata.Set("f", key, v)
 	}
@@ -67,6 +68,7 @@ func TestRules(t *testing.T) {
 		{"filter state that is absent", api.RBACRule{FilterState: &api.FilterStateMatch{Key: "other", Value: &api.StringMatch{Kind: api.MatchContains}}}, false},
 		{"filter state by address", api.RBACRule{FilterState: &api.FilterStateMatch{Key: "address", Ranges: []netip.Prefix{*prefix("fd00::/8")}}}, true},
 		{"filter state by address, inverted", api.RBACRule{FilterState: &api.FilterStateMatch{Key: "address", Ranges: []netip.Prefix{*prefix("fd00::/8")}, Invert: true}}, false},
+		{"filter state that only looks like an address", api.RBACRule{FilterState: &api.FilterStateMatch{Key: "looks like one", Ranges: []netip.Prefix{*prefix("10.0.0.0/8")}}}, false},
 		{"filter state that is no address", api.RBACRule{FilterState: &api.FilterStateMatch{Key: "text", Ranges: []netip.Prefix{*prefix("0.0.0.0/0")}, Invert: true}}, false},
 		{"metadata text", meta(text("text"), "s"), true},
 		{"metadata other text", meta(text("x"), "s"), false},

@@ -79,23 +79,14 @@ func newFilterState(m *api.FilterStateMatch) rule {
 	}
 	ranges := m.Ranges
 	return func(i *stream.Info) bool {
-		o, ok := i.State[key]
-		if !ok {
+		o := i.State[key]
+		if !o.Address {
 			return false
 		}
-		a, ok := address(o.Value)
-		if !ok {
+		a, err := netip.ParseAddrPort(o.Value)
+		if err != nil {
 			return false
 		}
-		return slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(a) }) != invert
+		return slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(a.Addr().Unmap()) }) != invert
 	}
-}
-
-// address reads an object that is an address, with or without a port.
-func address(s string) (netip.Addr, bool) {
-	if a, err := netip.ParseAddr(s); err == nil {
-		return a.Unmap(), true
-	}
-	ap, err := netip.ParseAddrPort(s)
-	return ap.Addr().Unmap(), err == nil
 }
