@@ -76,7 +76,7 @@ func (s *Store) each(f func(sc *Scope, name string, v any)) {
 }
 
 func (sc *Scope) read(name string, v any) Stat {
-	st := Stat{Name: sc.prefix + name, TagName: sc.tagPrefix + name, Tags: sc.tags}
+	st := Stat{Name: sc.prefix + name, TagName: sc.tagPrefix + name, Tags: sc.tags, Cuts: sc.cuts}
 	switch v := v.(type) {
 	case *Counter:
 		st.Kind, st.Value = KindCounter, v.Value()

@@ -30,7 +30,9 @@ type Stat struct {
 	Name    string // full
 	TagName string // with tags cut out
 	Tags    []Tag
-	Kind    Kind
+	// Cuts are the ranges of Name that TagName lacks, in order.
+	Cuts [][2]int
+	Kind Kind
 	// Used says that it was ever touched (Envoy's usedonly).
 	Used bool
 	// Value of a counter or gauge.

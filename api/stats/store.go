@@ -29,6 +29,7 @@ type Scope struct {
 	// read-only after creation
 	prefix, tagPrefix string // each empty or with a dot at its end, but for an Infix
 	tags              []Tag
+	cuts              [][2]int // of prefix, what tagPrefix lacks
 
 	refs int // guarded by store.mu
 
@@ -46,6 +47,7 @@ type Scope struct {
 func (s *Store) Scope(path ...any) *Scope {
 	var full, cut strings.Builder // both end in a dot, unless empty
 	var tags []Tag
+	var cuts [][2]int
 	for _, p := range path {
 		switch p := p.(type) {
 		case string:
@@ -55,9 +57,12 @@ func (s *Store) Scope(path ...any) *Scope {
 			full.WriteString(p + ".")
 			cut.WriteString(p + ".")
 		case Tag:
+			cuts = append(cuts, [2]int{full.Len(), full.Len() + len(p.Value) + 1})
 			full.WriteString(p.Value + ".")
 			tags = append(tags, p)
 		case Infix:
+			from := full.Len() + len(p.Prefix)
+			cuts = append(cuts, [2]int{from, from + len(p.Tag.Value) + 1})
 			full.WriteString(p.Prefix + p.Tag.Value + ".")
 			cut.WriteString(p.Prefix)
 			tags = append(tags, p.Tag)
@@ -70,7 +75,7 @@ func (s *Store) Scope(path ...any) *Scope {
 	defer s.mu.Unlock()
 	sc := s.scopes[prefix]
 	if sc == nil {
-		sc = &Scope{store: s, prefix: prefix, tagPrefix: cut.String(), tags: tags, stats: map[string]any{}}
+		sc = &Scope{store: s, prefix: prefix, tagPrefix: cut.String(), tags: tags, cuts: cuts, stats: map[string]any{}}
 		s.scopes[prefix] = sc
 	}
 	sc.refs++

@@ -16,22 +16,23 @@ func TestScopeBuildsFullAndTagExtractedName(t *testing.T) {
 		path          []any
 		full, tagName string
 		tags          []Tag
+		cuts          [][2]int
 	}{
-		{"root", nil, "x", "x", nil},
-		{"empty segment is the root", []any{""}, "x", "x", nil},
-		{"plain", []any{"server"}, "server.x", "server.x", nil},
+		{"root", nil, "x", "x", nil, nil},
+		{"empty segment is the root", []any{""}, "x", "x", nil, nil},
+		{"plain", []any{"server"}, "server.x", "server.x", nil, nil},
 		{"tag in the middle", []any{"cluster", Tag{"envoy.cluster_name", "a.b"}, "default"},
-			"cluster.a.b.default.x", "cluster.default.x", []Tag{{"envoy.cluster_name", "a.b"}}},
+			"cluster.a.b.default.x", "cluster.default.x", []Tag{{"envoy.cluster_name", "a.b"}}, [][2]int{{8, 12}}},
 		{"infix keeps its prefix glued to the name",
 			[]any{"listener", Tag{"envoy.listener_address", "[__1]_80"}, Infix{"worker_", Tag{"envoy.worker_id", "0"}}},
 			"listener.[__1]_80.worker_0.x", "listener.worker_x",
-			[]Tag{{"envoy.listener_address", "[__1]_80"}, {"envoy.worker_id", "0"}}},
+			[]Tag{{"envoy.listener_address", "[__1]_80"}, {"envoy.worker_id", "0"}}, [][2]int{{9, 18}, {25, 27}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := New()
 			s.Scope(tt.path...).Counter("x").Inc()
-			want := []Stat{{Name: tt.full, TagName: tt.tagName, Tags: tt.tags, Kind: KindCounter, Used: true, Value: 1}}
+			want := []Stat{{Name: tt.full, TagName: tt.tagName, Tags: tt.tags, Cuts: tt.cuts, Kind: KindCounter, Used: true, Value: 1}}
 			if d := cmp.Diff(want, s.All()); d != "" {
 				t.Error(d)
 			}

@@ -16,13 +16,15 @@ func Walk(path string, m proto.Message) (unbuilt []string, err error) {
 func bootstrapPolicies() policies {
 	return policies{
 		"envoy.config.bootstrap.v3.Bootstrap": policy{}.
-			fields(built, "node").
+			// stats_config is the admin server's; histogram_bucket_settings in it have no
+			// effect.
+			fields(built, "node", "stats_config").
 			fields(inside, "static_resources", "dynamic_resources", "cluster_manager", "admin").
 			fields(refused, "default_socket_interface").
 			// What runs, measures, logs or traces the process; limits of its resources;
 			// what only refused fields refer to.
 			fields(noted, "node_context_params", "hds_config", "flags_path", "stats_sinks",
-				"deferred_stat_options", "stats_config", "stats_flush_interval", "stats_flush_on_admin",
+				"deferred_stat_options", "stats_flush_interval", "stats_flush_on_admin",
 				"stats_eviction_interval", "watchdog", "watchdogs", "tracing", "layered_runtime",
 				"overload_manager", "enable_dispatcher_stats", "header_prefix",
 				"stats_server_version_override", "use_tcp_for_dns_lookups", "dns_resolution_config",

@@ -116,6 +116,7 @@ type Server struct {
 	allow  func(pathAndQuery string) bool
 	routes map[string]*route
 	server *serverStats
+	view   *statsView  // while rendering is held
 	failed atomic.Bool // /healthcheck/fail
 
 	rendering sync.Mutex // held while a handler builds its answer
@@ -124,7 +125,7 @@ type Server struct {
 // New returns a server that does not listen yet. It returns an error if
 // admin.allow_paths holds a pattern that does not compile.
 func New(o Options) (*Server, error) {
-	s := &Server{o: o, server: newServerStats(o)}
+	s := &Server{o: o, server: newServerStats(o), view: newStatsView(o.Bootstrap.GetStatsConfig(), o.Log)}
 	var err error
 	if s.allow, err = allowPaths(o.Bootstrap.GetAdmin().GetAllowPaths()); err != nil {
 		return nil, err

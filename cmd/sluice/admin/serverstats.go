@@ -82,7 +82,7 @@ func (s *Server) scrape() []stats.Stat {
 	if ok {
 		all[i].Value, all[i].Used = active, true
 	}
-	return all
+	return s.view.of(all)
 }
 
 func boolGauge(b bool) uint64 {
