@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
+	"github.com/sluice-proxy/sluice/dataplane/drain"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/match"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
@@ -24,6 +25,14 @@ type listener struct {
 	listenerFilters []filter.ListenerFactory
 	logs            accesslog.Logs
 	stats           *listenerStats
+	// family is shared by all versions of the listener, which version counts.
+	family  *drain.Family
+	version uint64
+	drain   *drain.Listener
+	configs map[*filter.Chain]*api.FilterChain // the reverse of chains
+	// stopped says that /drain_listeners closed its sockets. Under the plane's
+	// lock.
+	stopped bool
 	// open counts the sockets of all versions of the listener, balance those of
 	// this one by worker.
 	open    *atomic.Int64
@@ -57,13 +66,14 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 		return nil, err
 	}
 	l := &listener{
-		logs: logs, config: c, generation: p.generation, balance: make([]atomic.Int64, len(p.cores)), open: new(atomic.Int64),
+		logs: logs, config: c, family: p.drains.Family(), configs: map[*filter.Chain]*api.FilterChain{}, generation: p.generation, balance: make([]atomic.Int64, len(p.cores)), open: new(atomic.Int64),
 		chains: map[*api.FilterChain]*filter.Chain{}, listenerFilters: p.newListenerFilters(c),
 	}
 	l.index = match.New(c)
 	if have != nil {
-		l.open = have.open
+		l.open, l.family, l.version = have.open, have.family, have.version+1
 	}
+	l.drain = l.family.Listener(c)
 	for _, chain := range append(c.FilterChains[:len(c.FilterChains):len(c.FilterChains)], c.DefaultFilterChain) {
 		if chain == nil {
 			continue
@@ -73,6 +83,7 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 			l.releaseFilters()
 			return nil, err
 		}
+		l.configs[l.chains[chain]] = chain
 	}
 	l.stats = p.newListenerStats(c.StatName())
 	l.holders = stats.NewHolders(l.release)
@@ -153,7 +164,7 @@ func (p *Plane) inspect(l *listener, t ticket, fd int, path string) {
 	info := &stream.Info{ID: core.NextID(), Start: time.Now(), Listener: l.config.Name, Generation: l.generation, Pipe: path}
 	info.Remote, info.Local = pair.Addresses(fd)
 	info.DirectRemote, info.DirectLocal = info.Remote, info.Local
-	s := &filter.Socket{Core: core, FD: fd, Info: info}
+	s := &filter.Socket{Core: core, FD: fd, Info: info, Owner: l}
 	l.stats.inspected.Inc()
 	filter.Inspect(s, l.listenerFilters, l.config.ListenerFiltersTimeout, l.config.ContinueOnListenerFiltersTimeout, func(s *filter.Socket, v filter.Verdict) {
 		l.stats.inspected.Dec()
@@ -216,7 +227,7 @@ func (p *Plane) enter(l *listener, sock *filter.Socket, t ticket) bool {
 	}
 	s.active.Inc()
 	w.active.Inc()
-	c := &filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Limit: l.config.PerConnectionBufferLimit, Consumed: sock.Consumed}
+	c := &filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Limit: l.config.PerConnectionBufferLimit, Consumed: sock.Consumed, Owner: l, Drain: l.drain}
 	filters.Accept(c, func(c *filter.Connection) { l.logs.Write(c.Info, "") }, func(c *filter.Connection) {
 		s.destroy.Inc()
 		s.active.Dec()

@@ -74,8 +74,9 @@ func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listene
 			old.sockets.Close()
 		}
 	}
+	l.stopped = p.stopped.covers(c)
 	for i := range c.Addresses {
-		if c.HandedOnly {
+		if c.HandedOnly || l.stopped {
 			break
 		}
 		b := p.sockets[c.PlaceKey(i)]
@@ -89,6 +90,7 @@ func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listene
 	}
 	p.listeners[c.Name] = l
 	if have != nil {
+		p.updatedLocked(have, c)
 		p.dropSocketsLocked(have)
 		have.holders.Drop()
 	}
@@ -119,7 +121,7 @@ func mayBecome(old, c *api.Listener) error {
 // their place. With an error it returns those that are to be discarded.
 func (p *Plane) openLocked(s *api.Snapshot, c *api.Listener, have *listener) (map[string]*bound, error) {
 	fresh := map[string]*bound{}
-	if c.HandedOnly {
+	if c.HandedOnly || p.stopped.covers(c) {
 		return fresh, nil
 	}
 	for i := range c.Addresses {
@@ -153,6 +155,7 @@ func (p *Plane) listenersOutLocked(s *api.Snapshot, refused map[string]error) {
 		if s.Listener(name) == nil && refused[name] == nil {
 			delete(p.listeners, name)
 			p.dropSocketsLocked(l)
+			p.removedLocked(l)
 			l.holders.Drop()
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
+	"github.com/sluice-proxy/sluice/dataplane/drain"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
@@ -36,6 +37,7 @@ type Options struct {
 	// sockets, in bytes; 0 means an eighth of the machine's memory.
 	SpliceMemory uint64
 	Limits       Limits
+	Drain        DrainOptions
 	Stats        *stats.Store
 	// FlushInterval and FlushSize are --file-flush-interval-msec and
 	// --file-flush-min-size-kb, in bytes, of access logs; 0 is Envoy's default.
@@ -54,13 +56,16 @@ type Limits struct {
 // Plane is the data plane. Its methods are safe for concurrent use.
 type Plane struct {
 	// read-only after New
-	stats  *stats.Store
-	log    *slog.Logger
-	cores  []*filter.Core
-	splice *bpf.Splice
-	files  *accesslog.Files
-	status api.SpliceStatus
-	limits Limits
+	stats        *stats.Store
+	log          *slog.Logger
+	cores        []*filter.Core
+	splice       *bpf.Splice
+	files        *accesslog.Files
+	status       api.SpliceStatus
+	limits       Limits
+	drains       *drain.Manager
+	drainOptions DrainOptions
+	drainStats   drainStats
 	// spliceStats is the scope `splice.`.
 	spliceStats *stats.Scope
 	// buckets are those that rate limits share; it has a lock of its own.
@@ -76,6 +81,8 @@ type Plane struct {
 	generation uint64
 	listeners  map[string]*listener
 	sockets    map[string]*bound // by api.Listener.PlaceKey
+	stopped    stop
+	timers     map[*time.Timer]struct{} // that have not fired
 	closed     bool
 }
 
@@ -92,7 +99,11 @@ func New(o Options) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{limits: o.Limits, stats: o.Stats, log: o.Log, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
+	if o.Drain.Time == 0 {
+		o.Drain.Time = drain.DefaultTime
+	}
+	p := &Plane{limits: o.Limits, drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
+		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, stats: o.Stats, log: o.Log, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, o.Log)
 	p.clusters.Store(&map[string]*upstream.Cluster{})
 	p.spliceStats = o.Stats.Scope("splice")
@@ -197,6 +208,10 @@ func (p *Plane) Close() error {
 		return nil
 	}
 	p.closed = true
+	for t := range p.timers {
+		t.Stop()
+		delete(p.timers, t)
+	}
 	for _, b := range p.sockets {
 		b.sockets.Close()
 	}

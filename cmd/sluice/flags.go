@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/sluice-proxy/sluice/dataplane/drain"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -23,6 +25,8 @@ type options struct {
 	serviceNode, serviceCluster, serviceZone string
 	adminAddressPath                         string
 	allowUnknownStatic, allowUnknown         bool
+	drainTime                                uint32
+	drainStrategy, onUpdate                  string
 	splice                                   string
 	spliceMemory                             uint64
 	envoyVersion                             string
@@ -91,6 +95,9 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.adminAddressPath, "admin-address-path", "", "file to write the bound admin address to")
 	f.BoolVar(&o.allowUnknownStatic, "allow-unknown-static-fields", false, "accept fields of the bootstrap that are not known")
 	f.BoolVar(&o.allowUnknown, "allow-unknown-fields", false, "the same, by its older name")
+	f.Uint32Var(&o.drainTime, "drain-time-s", uint32(drain.DefaultTime/time.Second), "seconds that a drain lasts, at the end of which what is left is ended")
+	f.StringVar(&o.drainStrategy, "drain-strategy", "gradual", "gradual or immediate: how soon connections that check are ended in a drain")
+	f.StringVar(&o.onUpdate, "on-update", "keep", "keep or drain: what becomes of connections whose filter chain an update changes")
 	f.StringVar(&o.splice, "splice", "auto", "path of the bytes: auto, always (spliced) or off (relayed)")
 	f.Uint64Var(&o.spliceMemory, "splice-memory", 0, "bytes that all splices together may hold in the kernel beside their sockets (default: an eighth of the memory)")
 	f.StringVar(&o.envoyVersion, "envoy-version", "1.40.0", "the Envoy version that --version names")
@@ -101,11 +108,11 @@ func (o *options) register(f *pflag.FlagSet) {
 		f.Bool(name, false, "accepted as Envoy's, without effect")
 		idle(name)
 	}
-	for _, name := range []string{"socket-mode", "socket-path", "disable-extensions", "drain-strategy", "log-format", "component-log-level", "local-address-ip-version", "base-id-path"} {
+	for _, name := range []string{"socket-mode", "socket-path", "disable-extensions", "log-format", "component-log-level", "local-address-ip-version", "base-id-path"} {
 		f.String(name, "", "accepted as Envoy's, without effect")
 		idle(name)
 	}
-	for _, name := range []string{"parent-shutdown-time-s", "drain-time-s", "restart-epoch", "base-id"} {
+	for _, name := range []string{"parent-shutdown-time-s", "restart-epoch", "base-id"} {
 		f.Uint32(name, 0, "accepted as Envoy's, without effect")
 		idle(name)
 	}

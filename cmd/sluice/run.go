@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/cmd/sluice/admin"
 	"github.com/sluice-proxy/sluice/dataplane"
+	"github.com/sluice-proxy/sluice/dataplane/drain"
 	"github.com/sluice-proxy/sluice/xds"
 	"github.com/sluice-proxy/sluice/xds/bootstrap"
 )
@@ -96,7 +97,11 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 			}
 		}
 	}
-	plane, err := dataplane.New(dataplane.Options{Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
+	draining, err := o.drain()
+	if err != nil {
+		return err
+	}
+	plane, err := dataplane.New(dataplane.Options{Drain: draining, Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
 		FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10})
 	if err != nil {
 		return err
@@ -165,6 +170,20 @@ func watchState(ctx context.Context, client *xds.Client, store *stats.Store) fun
 		}
 		return admin.PreInitializing
 	}
+}
+
+// drain reads what the flags say of drains.
+func (o *options) drain() (d dataplane.DrainOptions, err error) {
+	if d.Strategy, err = drain.ParseStrategy(o.drainStrategy); err != nil {
+		return d, err
+	}
+	if o.onUpdate != "keep" && o.onUpdate != "drain" {
+		return d, fmt.Errorf("read --on-update: %q is none of keep, drain", o.onUpdate)
+	}
+	d.OnUpdate = o.onUpdate == "drain"
+	// 0 is no time at all here, and the default to the plane.
+	d.Time = max(time.Duration(o.drainTime)*time.Second, 1)
+	return d, nil
 }
 
 // versionText has Envoy's five parts: revision, compatible version, state of

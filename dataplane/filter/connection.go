@@ -43,6 +43,10 @@ type Connection struct {
 	Consumed uint64
 	// Discarded are the bytes taken by Discard.
 	Discarded uint64
+	// Owner is the version of the listener that the connection came in by.
+	Owner any
+	// Drain says whether the connection is to end, when it asks. It may be nil.
+	Drain interface{ Due() bool }
 
 	chain   *Chain
 	filters []Filter
@@ -58,6 +62,9 @@ type Connection struct {
 	log     func(*Connection)
 	ended   func(*Connection)
 }
+
+// Chain is the filter chain that the connection is in.
+func (c *Connection) Chain() *Chain { return c.chain }
 
 // Accept takes a connection into the chain. log is called once, when the socket
 // is closed and before the filters are told (Envoy logs in that order); ended

@@ -50,6 +50,8 @@ type Socket struct {
 	Info *stream.Info
 	// Consumed are the bytes taken by Consume.
 	Consumed uint64
+	// Owner is the version of the listener that accepted it.
+	Owner any
 
 	factories []ListenerFactory
 	filter    ListenerFilter // that waits for bytes

@@ -13,7 +13,7 @@ import (
 // direction stays on the relay and says why.
 func (d *direction) promote(why reason) bool {
 	p := d.p
-	if p.set.splice == nil || p.cfg.Unix || d.gate != gateOpen || d.done || d.src.fin || d.dst.fin || d.holds() || d.path == api.PathSplice {
+	if p.set.splice == nil || p.stays() || d.gate != gateOpen || d.done || d.src.fin || d.dst.fin || d.holds() || d.path == api.PathSplice {
 		if d.src.fin || d.dst.fin {
 			d.reason = reasonHalfClosed
 		}

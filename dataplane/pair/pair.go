@@ -56,6 +56,9 @@ type Config struct {
 	// It may close the pair.
 	Gate      func(end bool) bool
 	EveryRead bool
+	// Moved, if set, is called after bytes went either way and none of them is
+	// left in hand. The pair never leaves user space then. It may close the pair.
+	Moved func()
 	// Changed, if there is one, is told of every change of a direction's path,
 	// on the worker; it must not touch the pair.
 	Changed func(Change)
@@ -80,7 +83,8 @@ type Pair struct {
 	ends      [2]end       // downstream, upstream
 	direction [2]direction // request, response: direction[i] has source ends[i]
 
-	active    int64 // when user space last saw a byte
+	active    int64  // when user space last saw a byte
+	told      uint64 // bytes of both directions that Moved knows of
 	poll      loop.Timer
 	idle      loop.Timer
 	deadline  int64 // of a pair whose one end has failed
@@ -209,7 +213,21 @@ func (e *end) Ready(events uint32) {
 			in.pollSoon()
 		}
 	}
+	if p.tell(); p.closed {
+		return
+	}
 	p.watch()
+}
+
+// tell calls Moved if there is something to tell.
+func (p *Pair) tell() {
+	if p.cfg.Moved == nil {
+		return
+	}
+	if n := p.direction[0].plain + p.direction[1].plain; n != p.told && !p.owes() {
+		p.told = n
+		p.cfg.Moved()
+	}
 }
 
 // pump moves what can be moved now.
@@ -362,7 +380,7 @@ func (p *Pair) Kill() { p.close(Killed, true) }
 
 // Close ends the pair at once and in order: by FIN on both sides, or by RST
 // where bytes wait unread.
-func (p *Pair) Close() { p.close(Killed, false) }
+func (p *Pair) Close() { p.close(Killed, p.owes()) }
 
 // close ends the pair. By reset, both sides see an RST (SO_LINGER{1,0} has been
 // set from the start, so that a killed process does the same).

@@ -48,12 +48,17 @@ func (s *Set) say(r reason) string {
 	return reasons[r]
 }
 
+// stays says that the pair never leaves user space.
+func (p *Pair) stays() bool { return p.cfg.Unix || p.cfg.Moved != nil }
+
 // startReason is that of a direction that has not moved anything yet.
 func (p *Pair) startReason() reason {
 	s := p.set
 	switch {
 	case p.cfg.Unix:
 		return reasonUnix
+	case p.cfg.Moved != nil:
+		return reasonFilter
 	case s.mode == Off:
 		return reasonOff
 	case s.splice == nil:

@@ -140,7 +140,7 @@ func (d *direction) choose(empty bool) {
 
 func (d *direction) situation(empty bool) situation {
 	s := d.p.set
-	return situation{changes: d.changes, stayed: s.worker.Now() - d.changed, empty: empty, splice: s.splice != nil && !d.barred && !d.p.cfg.Unix, quiet: s.quiet}
+	return situation{changes: d.changes, stayed: s.worker.Now() - d.changed, empty: empty, splice: s.splice != nil && !d.barred && !d.p.stays(), quiet: s.quiet}
 }
 
 // wakeups are the verdict's: bytes were passed to user space.

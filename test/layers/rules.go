@@ -46,6 +46,7 @@ var floors = map[string]struct{ ours, others []string }{
 	// What access logs print: strftime and UUIDs.
 	"dataplane/stream":  {ours: []string{"api"}, others: []string{"github.com/itchyny/timefmt-go", "github.com/google/uuid"}},
 	"dataplane/match":   {ours: []string{"api"}, others: []string{}},
+	"dataplane/drain":   {ours: []string{"api"}, others: []string{}},
 	"dataplane/balance": {ours: []string{"api"}, others: []string{}},
 	"xds": {ours: []string{"api", "xds"},
 		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time"}},

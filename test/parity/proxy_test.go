@@ -25,9 +25,10 @@ import (
 type kind struct {
 	name   string
 	binary func() (string, error)
+	args   []string // further ones
 }
 
-var envoy = kind{"envoy", func() (string, error) {
+var envoy = kind{name: "envoy", binary: func() (string, error) {
 	path := os.Getenv("SLUICE_ENVOY")
 	if path == "" {
 		path = "/opt/envoy/envoy/_bin/envoy"
@@ -39,7 +40,7 @@ var envoy = kind{"envoy", func() (string, error) {
 }}
 
 // sluice is built once per run; TestMain removes it.
-var sluice = kind{"sluice", sync.OnceValues(func() (string, error) {
+var sluice = kind{name: "sluice", binary: sync.OnceValues(func() (string, error) {
 	path := filepath.Join(scratch, "sluice")
 	out, err := exec.Command("go", "build", "-o", path, "../../cmd/sluice").CombinedOutput()
 	if err != nil {
@@ -101,7 +102,7 @@ func spawn(tb testing.TB, k kind, bootstrap obj) *proxy {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	p.cmd = exec.Command(binary, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1", "-l", "warning", "--file-flush-interval-msec", "50")
+	p.cmd = exec.Command(binary, append([]string{"-c", file, "--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1", "-l", "warning", "--file-flush-interval-msec", "50"}, k.args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

@@ -52,6 +52,10 @@ type Plane interface {
 	Splice() api.SpliceStatus
 	// Flush brings the byte counters in the store up to date.
 	Flush()
+	// DrainListeners is /drain_listeners, with its parameters.
+	DrainListeners(inboundOnly, graceful, skipExit bool)
+	// FailHealthChecks says whether /healthcheck/fail is in force.
+	FailHealthChecks(bool)
 }
 
 // Configs is what the admin server reads from the xDS client.

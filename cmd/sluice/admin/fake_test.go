@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -29,6 +30,7 @@ type fake struct {
 	dump        xds.Dump
 	levels      map[string]string
 	flushes     int
+	asked       []string // of drains and health checks
 	onFlush     func()
 }
 
@@ -43,6 +45,12 @@ func (f *fake) Flush() {
 		f.onFlush()
 	}
 }
+
+func (f *fake) DrainListeners(inboundOnly, graceful, skipExit bool) {
+	f.asked = append(f.asked, fmt.Sprintf("drain %t %t %t", inboundOnly, graceful, skipExit))
+}
+
+func (f *fake) FailHealthChecks(fail bool) { f.asked = append(f.asked, fmt.Sprintf("fail %t", fail)) }
 
 func (f *fake) Levels() [][2]string {
 	return [][2]string{{"main", f.levels["main"]}, {"xds", f.levels["xds"]}}

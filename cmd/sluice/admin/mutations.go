@@ -21,11 +21,19 @@ func (s *Server) resetCounters(a *answer, _ query) {
 
 func (s *Server) healthcheckFail(a *answer, _ query) {
 	s.failed.Store(true)
+	s.o.Plane.FailHealthChecks(true)
 	a.WriteString("OK\n")
 }
 
 func (s *Server) healthcheckOK(a *answer, _ query) {
 	s.failed.Store(false)
+	s.o.Plane.FailHealthChecks(false)
+	a.WriteString("OK\n")
+}
+
+// drainListeners: the parameters count by being there, whatever they say.
+func (s *Server) drainListeners(a *answer, q query) {
+	s.o.Plane.DrainListeners(q.has("inboundonly"), q.has("graceful"), q.has("skip_exit"))
 	a.WriteString("OK\n")
 }
 

@@ -39,6 +39,10 @@ func (s *Server) table() []*route {
 			{"name_regex", "Dump only the currently loaded configurations whose names match the specified regex. Can be used with both resource and mask query parameters."},
 			{"include_eds", "Dump currently loaded configuration including EDS. See the response definition for more information"}}},
 		{path: "/connections", help: "print every connection: its ends, and for each direction the path, the reason for it, and bytes (JSON)", handle: s.connections},
+		{path: "/drain_listeners", help: "drain listeners", mutates: true, handle: s.drainListeners, params: [][2]string{
+			{"graceful", "When draining listeners, enter a graceful drain period prior to closing listeners. This behaviour and duration is configurable via server options or CLI"},
+			{"skip_exit", "When draining listeners, drain the connections but never stop the listeners. The graceful parameter has no effect when this is set, since the drain period only delays stopping the listeners"},
+			{"inboundonly", "Drains all inbound listeners. traffic_direction field in envoy_v3_api_msg_config.listener.v3.Listener is used to determine whether a listener is inbound or outbound."}}},
 		{path: "/healthcheck/fail", help: "cause the server to fail health checks", mutates: true, handle: s.healthcheckFail},
 		{path: "/healthcheck/ok", help: "cause the server to pass health checks", mutates: true, handle: s.healthcheckOK},
 		{path: "/help", help: "print out list of admin commands", handle: s.help},

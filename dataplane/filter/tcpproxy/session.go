@@ -165,6 +165,9 @@ func (s *Session) dialed(fd int, err error) {
 		Unix:        s.conn.Info.Pipe != "",
 		Ended:       s.ended,
 	}
+	if s.factory.config.CheckDrainClose && s.conn.Drain != nil {
+		cfg.Moved = s.checkDrain
+	}
 	if w := s.conn.Watch(); w != filter.Nothing {
 		cfg.Gate = func(end bool) bool { return s.conn.Data(end) == filter.Continue }
 		cfg.EveryRead = w == filter.EveryByte
@@ -262,6 +265,15 @@ func (s *Session) tooOld() {
 	s.conn.Info.Flags.Set(stream.DurationTimeout)
 	s.closedFor("max_connection_duration_reached")
 	s.Close()
+}
+
+// checkDrain ends a connection that is to drain, after each read or write.
+func (s *Session) checkDrain() {
+	if s.conn.Drain.Due() {
+		s.factory.stats.drainClose.Inc()
+		s.closedFor("drain_close")
+		s.Close()
+	}
 }
 
 func (s *Session) logPeriodic() {

@@ -20,7 +20,7 @@ type Factory struct {
 type factoryStats struct {
 	scope                                         *stats.Scope
 	total, noRoute, rxBytes, txBytes, idleTimeout *stats.Counter
-	maxDuration, early                            *stats.Counter
+	maxDuration, early, drainClose                *stats.Counter
 }
 
 // New makes the factory of one chain. The error is that of opening an access
@@ -31,7 +31,7 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 		return nil, err
 	}
 	sc := ctx.Stats.Scope("tcp", stats.Tag{Name: "envoy.tcp_prefix", Value: c.StatPrefix})
-	for _, always := range []string{"downstream_cx_drain_close", "downstream_cx_overload_close", "downstream_flow_control_paused_reading_total", "downstream_flow_control_resumed_reading_total", "route_delayed_total", "upstream_flush_total"} {
+	for _, always := range []string{"downstream_cx_overload_close", "downstream_flow_control_paused_reading_total", "downstream_flow_control_resumed_reading_total", "route_delayed_total", "upstream_flush_total"} {
 		sc.Counter(always) // named as Envoy names them, and never moved yet
 	}
 	for _, always := range []string{"downstream_cx_rx_bytes_buffered", "downstream_cx_tx_bytes_buffered", "upstream_flush_active"} {
@@ -46,6 +46,7 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 		idleTimeout: sc.Counter("idle_timeout"),
 		maxDuration: sc.Counter("max_downstream_connection_duration"),
 		early:       sc.Counter("early_data_received_count_total"),
+		drainClose:  sc.Counter("downstream_cx_drain_close"),
 	}}
 	for i := range c.Clusters {
 		f.weights += uint64(c.Clusters[i].Weight)
