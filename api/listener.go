@@ -47,6 +47,8 @@ type Listener struct {
 	// the connection goes on then is ContinueOnListenerFiltersTimeout.
 	ListenerFiltersTimeout           time.Duration
 	ContinueOnListenerFiltersTimeout bool
+	// ListenerFilters run in order before the filter chain is found.
+	ListenerFilters []ListenerFilter
 	// AccessLogs are written when a connection has ended, also one that found no
 	// filter chain.
 	AccessLogs []*AccessLog

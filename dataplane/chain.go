@@ -9,11 +9,15 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/connectionlimit"
 	"github.com/sluice-proxy/sluice/dataplane/filter/directresponse"
 	"github.com/sluice-proxy/sluice/dataplane/filter/echo"
+	"github.com/sluice-proxy/sluice/dataplane/filter/httpinspector"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
+	"github.com/sluice-proxy/sluice/dataplane/filter/originaldst"
+	"github.com/sluice-proxy/sluice/dataplane/filter/proxyprotocol"
 	"github.com/sluice-proxy/sluice/dataplane/filter/rbac"
 	"github.com/sluice-proxy/sluice/dataplane/filter/setfilterstate"
 	"github.com/sluice-proxy/sluice/dataplane/filter/snicluster"
 	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
+	"github.com/sluice-proxy/sluice/dataplane/filter/tlsinspector"
 )
 
 // newChain makes the filters of a chain. The order is the configuration's.
@@ -58,4 +62,37 @@ func (p *Plane) newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, er
 var errNoFilter = errors.New("no such filter is built")
 
 // newListenerFilters makes the listener filters of a listener, in order.
-func (p *Plane) newListenerFilters(*api.Listener) []filter.ListenerFactory { return nil }
+// use_original_dst brings its filter along, as in Envoy.
+func (p *Plane) newListenerFilters(c *api.Listener) []filter.ListenerFactory {
+	var out []filter.ListenerFactory
+	restores := false
+	for i := range c.ListenerFilters {
+		f := &c.ListenerFilters[i]
+		restores = restores || f.OriginalDst != nil
+		made := p.newListenerFilter(f)
+		if made != nil && f.Disabled != nil {
+			made = filter.Unless{Predicate: f.Disabled, ListenerFactory: made}
+		}
+		if made != nil {
+			out = append(out, made)
+		}
+	}
+	if c.UseOriginalDst && !restores {
+		out = append(out, originaldst.Factory{})
+	}
+	return out
+}
+
+func (p *Plane) newListenerFilter(f *api.ListenerFilter) filter.ListenerFactory {
+	switch {
+	case f.OriginalDst != nil:
+		return originaldst.Factory{}
+	case f.TLSInspector != nil:
+		return tlsinspector.New(f.TLSInspector, p.stats)
+	case f.HTTPInspector != nil:
+		return httpinspector.New(p.stats)
+	case f.ProxyProtocol != nil:
+		return proxyprotocol.New(f.ProxyProtocol, p.stats)
+	}
+	return nil
+}

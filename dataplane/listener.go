@@ -148,28 +148,35 @@ func (p *Plane) accepted(b *bound, worker, fd int) {
 		return
 	}
 	if t.worker == worker {
-		p.inspect(l, t, fd, b.sockets.Bound.Path)
+		p.inspect(l, t, p.newSocket(l, t, fd, b.sockets.Bound.Path))
 		return
 	}
-	if !p.cores[t.worker].Worker.Post(func() { p.inspect(l, t, fd, b.sockets.Bound.Path) }) {
+	if !p.cores[t.worker].Worker.Post(func() { p.inspect(l, t, p.newSocket(l, t, fd, b.sockets.Bound.Path)) }) {
 		filter.CloseQuietly(fd)
 		t.back()
 	}
 }
 
-// inspect runs the listener filters, on the thread of the worker that the
-// socket was given to.
-func (p *Plane) inspect(l *listener, t ticket, fd int, path string) {
+// newSocket takes down what is known of a socket that was just accepted.
+func (p *Plane) newSocket(l *listener, t ticket, fd int, path string) *filter.Socket {
 	core := p.cores[t.worker]
 	info := &stream.Info{ID: core.NextID(), Start: time.Now(), Listener: l.config.Name, Generation: l.generation, Pipe: path}
 	info.Remote, info.Local = pair.Addresses(fd)
 	info.DirectRemote, info.DirectLocal = info.Remote, info.Local
-	s := &filter.Socket{Core: core, FD: fd, Info: info, Owner: l}
+	return &filter.Socket{Core: core, FD: fd, Info: info, Owner: l}
+}
+
+// inspect runs the listener filters, on the thread of the worker that the
+// socket was given to.
+func (p *Plane) inspect(l *listener, t ticket, s *filter.Socket) {
 	l.stats.inspected.Inc()
 	filter.Inspect(s, l.listenerFilters, l.config.ListenerFiltersTimeout, l.config.ContinueOnListenerFiltersTimeout, func(s *filter.Socket, v filter.Verdict) {
 		l.stats.inspected.Dec()
-		if v == filter.Accepted {
-			if p.enter(l, s, t) {
+		if v == filter.TimeoutPassed {
+			l.stats.timeout.Inc()
+		}
+		if v == filter.Accepted || v == filter.TimeoutPassed {
+			if p.handOff(l, s, t) || p.enter(l, s, t) {
 				return
 			}
 		} else {

@@ -72,8 +72,9 @@ type Plane struct {
 	buckets localratelimit.Shared
 
 	// swapped whole
-	clusters atomic.Pointer[map[string]*upstream.Cluster]
-	nextID   atomic.Uint64
+	clusters     atomic.Pointer[map[string]*upstream.Cluster]
+	destinations atomic.Pointer[destinations]
+	nextID       atomic.Uint64
 	// open counts the downstream sockets.
 	open atomic.Int64
 
@@ -105,6 +106,7 @@ func New(o Options) (*Plane, error) {
 	p := &Plane{limits: o.Limits, drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
 		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, stats: o.Stats, log: o.Log, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, o.Log)
+	p.destinations.Store(&destinations{})
 	p.clusters.Store(&map[string]*upstream.Cluster{})
 	p.spliceStats = o.Stats.Scope("splice")
 	p.splice, p.status = prepareSplice(&o, mode)
@@ -147,6 +149,7 @@ func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
 	p.clustersInLocked(s)
 	a.Refused = p.listenersInLocked(s)
 	p.listenersOutLocked(s, a.Refused)
+	p.destinationsLocked()
 	p.clustersOutLocked(s)
 	return a
 }

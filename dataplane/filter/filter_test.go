@@ -431,7 +431,7 @@ func (r *rig) inspect(timeout time.Duration, pass bool, filters ...*looker) (*ne
 	}
 	r.do(func() {
 		Inspect(s, fs, timeout, pass, func(s *Socket, v Verdict) {
-			r.say("%s", [...]string{"accepted", "timeout", "remote_close", "refused"}[v])
+			r.say("%s", [...]string{"accepted", "timeout", "timeout_passed", "remote_close", "refused"}[v])
 			if len(r.core.Sockets) != 0 {
 				r.say("still known")
 			}
@@ -514,7 +514,7 @@ func TestListenerFiltersTimeOut(t *testing.T) {
 			r := newRig(t)
 			client, _ := r.inspect(20*time.Millisecond, pass, &looker{name: "a", fresh: Stop, wants: 9, until: "never"})
 			client.Write([]byte("x"))
-			r.expect("a:accepted " + map[bool]string{false: "timeout", true: "accepted"}[pass])
+			r.expect("a:accepted " + map[bool]string{false: "timeout", true: "timeout_passed"}[pass])
 		})
 	}
 }

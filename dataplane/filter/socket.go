@@ -3,6 +3,7 @@ package filter
 import (
 	"time"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
 	"golang.org/x/sys/unix"
@@ -29,6 +30,20 @@ type ListenerFactory interface {
 	Release()
 }
 
+// Unless is a listener filter that is left out where a predicate matches.
+type Unless struct {
+	Predicate *api.ListenerFilterPredicate
+	ListenerFactory
+}
+
+// New returns nil where the predicate matches.
+func (u Unless) New(s *Socket) ListenerFilter {
+	if u.Predicate.Matches(s.Info.Local.Port()) {
+		return nil
+	}
+	return u.ListenerFactory.New(s)
+}
+
 // Verdict is what listener filters came to.
 type Verdict uint8
 
@@ -37,6 +52,8 @@ const (
 	Accepted Verdict = iota
 	// Timeout: they did not within their time, and the connection may not go on.
 	Timeout
+	// TimeoutPassed: they did not either, and it may.
+	TimeoutPassed
 	// RemoteClose: the client ended its stream, or broke, before they had.
 	RemoteClose
 	// Refused: one of them wants it closed.
@@ -52,6 +69,8 @@ type Socket struct {
 	Consumed uint64
 	// Owner is the version of the listener that accepted it.
 	Owner any
+	// HandedOff says that another listener's filters had it before.
+	HandedOff bool
 
 	factories []ListenerFactory
 	filter    ListenerFilter // that waits for bytes
@@ -71,7 +90,7 @@ func Inspect(s *Socket, factories []ListenerFactory, timeout time.Duration, pass
 	if s.filter != nil && s.done != nil && timeout > 0 {
 		s.deadline.F = func() {
 			if s.pass {
-				s.end(Accepted)
+				s.end(TimeoutPassed)
 				return
 			}
 			s.end(Timeout)

@@ -6,6 +6,8 @@ package stream
 import (
 	"net/netip"
 	"time"
+
+	"github.com/sluice-proxy/sluice/api"
 )
 
 // Info is one connection's. It is for its worker's thread, until the connection
@@ -32,6 +34,8 @@ type Info struct {
 	TransportProtocol    string
 	ServerName           string
 	ApplicationProtocols []string
+	// TLVs came with the PROXY header and go on to the upstream's.
+	TLVs []api.TLV
 	// JA3 and JA4 are fingerprints of the ClientHello, if they were asked for.
 	JA3, JA4 string
 

@@ -52,6 +52,8 @@ type proxy struct {
 	cmd   *exec.Cmd
 	admin string
 	log   string
+	// client reaches the admin server; nil is the default one.
+	client *http.Client
 }
 
 func start(t *testing.T, binary, bootstrap string, env []string, flags ...string) *proxy {
@@ -101,7 +103,11 @@ func (p *proxy) await(what string, ok func() bool) {
 }
 
 func (p *proxy) get(path string) (int, string) {
-	r, err := http.Get("http://" + p.admin + path)
+	client := p.client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	r, err := client.Get("http://" + p.admin + path)
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -40,9 +40,10 @@ const (
 // the standard library is free to all. The longest folder that holds a file
 // counts. A nil list of modules of others means any.
 var floors = map[string]struct{ ours, others []string }{
-	"api":       {ours: []string{"api"}, others: []string{}},
-	"bpf":       {ours: []string{"bpf"}, others: []string{ebpf, sys}},
-	"dataplane": {ours: []string{"api", "bpf", "dataplane"}, others: []string{extended}},
+	"api":                            {ours: []string{"api"}, others: []string{}},
+	"bpf":                            {ours: []string{"bpf"}, others: []string{ebpf, sys}},
+	"dataplane":                      {ours: []string{"api", "bpf", "dataplane"}, others: []string{extended}},
+	"dataplane/filter/proxyprotocol": {ours: []string{"api", "dataplane"}, others: []string{extended, "github.com/pires/go-proxyproto"}},
 	// What access logs print: strftime and UUIDs.
 	"dataplane/stream":  {ours: []string{"api"}, others: []string{"github.com/itchyny/timefmt-go", "github.com/google/uuid"}},
 	"dataplane/match":   {ours: []string{"api"}, others: []string{}},

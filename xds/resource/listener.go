@@ -54,6 +54,7 @@ func (w *walker) listener(p *listenerv3.Listener) *api.Listener {
 	l.DrainType = api.DrainType(p.GetDrainType())
 	l.ListenerFiltersTimeout = w.duration("listener_filters_timeout", p.GetListenerFiltersTimeout(), api.DefaultListenerFiltersTimeout)
 	l.AccessLogs = w.accessLogs("access_log", p.GetAccessLog())
+	l.ListenerFilters = w.listenerFilters(p.GetListenerFilters())
 	l.ContinueOnListenerFiltersTimeout = p.GetContinueOnListenerFiltersTimeout()
 	if p.GetAddress() == nil {
 		w.fail("address", fmt.Errorf("error adding listener named '%s': address is necessary", short(p.GetName())))

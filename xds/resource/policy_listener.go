@@ -2,7 +2,6 @@ package resource
 
 import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -26,8 +25,9 @@ func listenerPolicies() policies {
 			// Who is accepted where, and what is done with it.
 			fields(refused, "fcds_config", "udp_listener_config", "api_listener",
 				"internal_listener").
-			onlyIf(isFalse, "use_original_dst").
-			judge(listenerFilter, "listener_filters").
+			// The listener filters are decided one by one by their type
+			// (listenerfilters.go).
+			fields(built, "use_original_dst", "listener_filters").
 			// Figures, logs, timing. What asks for MPTCP gets TCP.
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout", "metadata",
 				"enable_mptcp", "bypass_overload_manager"),
@@ -53,13 +53,24 @@ func listenerPolicies() policies {
 				return refused, "contains unimplemented fields" // Envoy's words, Envoy has not built them either
 			}, "address_suffix", "suffix_len").
 			// What only an inspector finds.
-			onlyIf(func(v protoreflect.Value) bool { return v.String() != "tls" }, "transport_protocol").
-			fields(refused, "server_names", "application_protocols"),
+			fields(built, "transport_protocol", "server_names", "application_protocols"),
 		"envoy.config.core.v3.CidrRange": policy{}.
 			fields(built, "address_prefix", "prefix_len"),
 		"envoy.config.listener.v3.Filter": policy{}.
 			fields(built, "name", "typed_config").
 			fields(refused, "config_discovery"),
+		"envoy.config.listener.v3.ListenerFilter": policy{}.
+			fields(built, "name", "typed_config", "filter_disabled").
+			fields(refused, "config_discovery"),
+		"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":     policy{},
+		"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector": policy{},
+		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": policy{}.
+			fields(built, "enable_ja3_fingerprinting", "enable_ja4_fingerprinting", "close_connection_on_client_hello_parsing_errors",
+				"max_client_hello_size",
+				// How much is peeked at first; all that is there is, here.
+				"initial_read_buffer_size"),
+		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": policy{}.
+			fields(built, "rules", "allow_requests_without_proxy_protocol", "pass_through_tlvs", "disallowed_versions", "stat_prefix", "tlv_location"),
 		"envoy.extensions.filters.network.echo.v3.Echo": policy{},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": policy{}.
 			fields(built, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "max_connect_attempts", "backoff_options", "access_log",
@@ -91,18 +102,6 @@ func boolOf(v protoreflect.Value) bool {
 func rawBuffer(v protoreflect.Value) bool {
 	ts, ok := v.Message().Interface().(*corev3.TransportSocket)
 	return ok && innerURL(ts.GetTypedConfig()) == "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
-}
-
-// listenerFilter lets pass what only looks: without a match on what they find,
-// the inspectors decide nothing. All others change addresses or turn clients away.
-func listenerFilter(v protoreflect.Value) (decision, string) {
-	f, _ := v.Message().Interface().(*listenerv3.ListenerFilter)
-	switch innerURL(f.GetTypedConfig()) {
-	case "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
-		"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector":
-		return noted, ""
-	}
-	return refused, unregistered(f.GetName(), f.GetTypedConfig())
 }
 
 // unregistered is Envoy's word for a type that is not linked, else empty.
