@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/sluice-proxy/sluice/test/netns"
@@ -152,6 +151,3 @@ func (w *world) close() {
 		ns.Close()
 	}
 }
-
-// logs is where the processes wrote to.
-func (w *world) logs() string { return filepath.Join(w.dir, "*.log") }
