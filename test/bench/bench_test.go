@@ -62,6 +62,9 @@ func TestUnfairRunsAreVoid(t *testing.T) {
 	if len(why) != 1 || !strings.Contains(why[0], "Envoy") {
 		t.Errorf("got %q, want Envoy named", why)
 	}
+	if why := made(pingPong, map[string][]float64{direct: {30}, "haproxy": {36}, "haproxy-splice": {30}, "nginx": {31}, "envoy": {26}, "go": {30}}).unfair(); len(why) != 1 || !strings.Contains(why[0], "disturbed") {
+		t.Errorf("a peer is faster than direct, and got %q", why)
+	}
 	other := pingPong
 	other.Setting = Setting{namespaces, 2}
 	if why := made(other, fair).unfair(); len(why) > 0 {

@@ -28,8 +28,14 @@ const fairShare = 0.9
 // unfair says why a cell is void; empty if it is not.
 func (m *Measured) unfair() (why []string) {
 	c := m.Cell
+	// Going through a proxy is never faster: then something else slowed direct.
+	for _, n := range m.proxies() {
+		if got, ok := m.ratio(n, direct, perSecond); ok && isPeer(n) && got > 1/fairShare {
+			why = append(why, fmt.Sprintf("%s makes %.2f of direct, which cannot be: direct was disturbed", labelOf(n), got))
+		}
+	}
 	if c.Setting != (Setting{loopback, 2}) {
-		return nil // the table is of loopback with two CPUs
+		return why // the table is of loopback with two CPUs
 	}
 	for _, f := range floors {
 		if f.kind != c.Kind || f.size != c.Size || f.connections != c.Connections {

@@ -11,8 +11,8 @@ import (
 // A picture is a row of panels, one for each cell, with a bar for each proxy:
 // the medians, and a line for the spread.
 const (
-	panelWidth, barHeight, barGap     = 400, 17, 6
-	labelWidth, valueWidth, headSpace = 130, 60, 44
+	panelWidth, barHeight, barGap     = 420, 17, 6
+	labelWidth, valueWidth, headSpace = 130, 80, 44
 )
 
 // picture draws the cells, and is empty if there is none.
