@@ -62,7 +62,6 @@ type Plane struct {
 	splice       *bpf.Splice
 	files        *accesslog.Files
 	status       api.SpliceStatus
-	limits       Limits
 	drains       *drain.Manager
 	drainOptions DrainOptions
 	drainStats   drainStats
@@ -74,6 +73,7 @@ type Plane struct {
 	// swapped whole
 	clusters     atomic.Pointer[map[string]*upstream.Cluster]
 	destinations atomic.Pointer[destinations]
+	limits       atomic.Pointer[Limits]
 	nextID       atomic.Uint64
 	// open counts the downstream sockets.
 	open atomic.Int64
@@ -103,10 +103,11 @@ func New(o Options) (*Plane, error) {
 	if o.Drain.Time == 0 {
 		o.Drain.Time = drain.DefaultTime
 	}
-	p := &Plane{limits: o.Limits, drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
+	p := &Plane{drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
 		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, stats: o.Stats, log: o.Log, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, o.Log)
 	p.destinations.Store(&destinations{})
+	p.SetLimits(o.Limits)
 	p.clusters.Store(&map[string]*upstream.Cluster{})
 	p.spliceStats = o.Stats.Scope("splice")
 	p.splice, p.status = prepareSplice(&o, mode)
@@ -118,6 +119,10 @@ func New(o Options) (*Plane, error) {
 	}
 	return p, nil
 }
+
+// SetLimits changes the limits for connections to come; l is not changed by
+// anybody from now on.
+func (p *Plane) SetLimits(l Limits) { p.limits.Store(&l) }
 
 func (p *Plane) addWorker(id int, mode pair.Mode) error {
 	w, err := loop.New(id, p.log)

@@ -314,7 +314,7 @@ func TestExactBalanceSharesConnectionsEvenly(t *testing.T) {
 
 func TestConnectionsBeyondALimitAreClosed(t *testing.T) {
 	w := newWorld(t)
-	w.plane.limits = Limits{Connections: 3, ByListener: map[string]uint64{"one": 1}}
+	w.plane.SetLimits(Limits{Connections: 3, ByListener: map[string]uint64{"one": 1}})
 	w.cluster("c", banner(t, "b"))
 	make := func(name string) (*api.Listener, string) {
 		addr := free(t)

@@ -10,12 +10,13 @@ type ticket struct {
 
 // admit counts a socket in, unless a limit is reached, and chooses its worker.
 func (p *Plane) admit(l *listener, worker int) (ticket, bool) {
-	if n := p.open.Add(1); p.limits.Connections > 0 && !l.config.IgnoreGlobalLimit && n > int64(p.limits.Connections) {
+	limits := p.limits.Load()
+	if n := p.open.Add(1); limits.Connections > 0 && !l.config.IgnoreGlobalLimit && n > int64(limits.Connections) {
 		p.open.Add(-1)
 		l.stats.globalOverflow.Inc()
 		return ticket{}, false
 	}
-	if n, most := l.open.Add(1), p.limits.ByListener[l.config.Name]; most > 0 && n > int64(most) {
+	if n, most := l.open.Add(1), limits.ByListener[l.config.Name]; most > 0 && n > int64(most) {
 		l.open.Add(-1)
 		p.open.Add(-1)
 		l.stats.overflow.Inc()

@@ -107,6 +107,7 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 		return err
 	}
 	defer func() { err = errors.Join(err, plane.Close()) }()
+	config.Runtime.OnChange(func() { plane.SetLimits(dataplane.Limits(config.Limits())) })
 	reopen := plane.ReopenLogs
 	log.also.Store(&reopen)
 	client, err := xds.New(xds.Options{Bootstrap: config, Sink: plane, Stats: store, Log: log.Logger, Version: o.envoyVersion, Workers: workers})
@@ -118,7 +119,7 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 	var adminDone chan error
 	if adminListener != nil {
 		server, err := admin.New(admin.Options{
-			Bootstrap: config.Proto, Node: config.Node, Version: o.versionText(), Flags: o.all, Started: started,
+			Bootstrap: config.Proto, Node: config.Node, Runtime: config.Runtime, Version: o.versionText(), Flags: o.all, Started: started,
 			Concurrency: workers, Stats: store, Plane: plane, Configs: client, Loggers: log, State: state, Quit: quit, Log: log.Logger,
 		})
 		if err != nil {

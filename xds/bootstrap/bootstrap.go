@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/xds/resource"
 	"github.com/sluice-proxy/sluice/xds/transport"
 )
@@ -62,6 +63,9 @@ type Config struct {
 	// ControlPlanes are the static clusters that connections of Sluice's own can be
 	// made to, by name.
 	ControlPlanes map[string]*transport.Cluster
+
+	// Runtime is layered_runtime; it has no layers if the file has none.
+	Runtime *runtime.Runtime
 
 	// Unbuilt are the paths of fields of the file outside of listeners and
 	// clusters that are accepted without effect.
@@ -156,6 +160,9 @@ func (c *Config) decode(o Options) error {
 		return err
 	}
 	c.node(o)
+	if err := c.runtime(); err != nil {
+		return err
+	}
 	if err := c.admin(); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/xds"
 )
@@ -91,10 +92,12 @@ func (s State) String() string {
 	return [...]string{"LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING"}[s]
 }
 
-// Options of a Server. All are required, but Bootstrap and Node may be nil.
+// Options of a Server. All are required, but Bootstrap, Node and Runtime may be nil.
 type Options struct {
 	Bootstrap *bootstrapv3.Bootstrap
 	Node      *corev3.Node
+	// Runtime may be nil.
+	Runtime *runtime.Runtime
 	// Version has five parts: revision/version/status/build/TLS library.
 	Version string
 	// Flags are the command line's values by flag name.

@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -69,9 +70,18 @@ func (s *Server) render(a *answer, r *http.Request) {
 		a.fail(http.StatusMethodNotAllowed, "Method %s not allowed, POST required.", r.Method)
 		return
 	}
+	q := parseQuery(r.URL.RawQuery)
+	if rt.form && len(q) == 0 && r.Body != nil {
+		b, err := io.ReadAll(io.LimitReader(r.Body, maxHeaderBytes))
+		if err != nil {
+			a.fail(http.StatusBadRequest, "%v", err)
+			return
+		}
+		q = parseQuery(string(b))
+	}
 	s.rendering.Lock()
 	defer s.rendering.Unlock()
-	rt.handle(a, parseQuery(r.URL.RawQuery))
+	rt.handle(a, q)
 }
 
 // query are the parameters in order, as Envoy reads them: `+` stays a plus, a

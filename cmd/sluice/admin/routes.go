@@ -14,7 +14,9 @@ type route struct {
 	params [][2]string
 	// mutates says that only POST is allowed.
 	mutates bool
-	handle  func(a *answer, q query)
+	// form says that parameters may come as the body.
+	form   bool
+	handle func(a *answer, q query)
 }
 
 // table holds every path, sorted, with Envoy's help texts.
@@ -56,6 +58,8 @@ func (s *Server) table() []*route {
 		{path: "/quitquitquit", help: "exit the server", mutates: true, handle: s.quit},
 		{path: "/ready", help: "print server state, return 200 if LIVE, otherwise return 503", handle: s.ready},
 		{path: "/reset_counters", help: "reset all counters to zero", mutates: true, handle: s.resetCounters},
+		{path: "/runtime", help: "print runtime values", handle: s.runtime},
+		{path: "/runtime_modify", help: "Adds or modifies runtime values as passed in query parameters. To delete a previously added key, use an empty string as the value. Note that deletion only applies to overrides added via this endpoint; values loaded from disk can be modified via override but not deleted. E.g. ?key1=value1&key2=value2...", mutates: true, form: true, handle: s.runtimeModify},
 		{path: "/server_info", help: "print server version/status information", handle: s.serverInfo},
 		{path: "/splice", help: "print whether the kernel path is in use, and what the self-test at start found (JSON)", handle: s.splice},
 		{path: "/stats", help: "print server stats", handle: s.stats, params: append(slices.Clip(statsParams),

@@ -1,0 +1,135 @@
+// Package runtime is Envoy's layered runtime: values by key, in layers of which a
+// later one overrides an earlier one, and of which one may be changed while the
+// process runs. Limits are read from it; the admin server shows and changes it.
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"sync"
+)
+
+// ErrNoAdmin is Envoy's answer to a change when no layer is the admin server's.
+var ErrNoAdmin = errors.New("No admin layer specified")
+
+// Layer is a set of values. That of an admin layer is empty at the start.
+type Layer struct {
+	Name   string
+	Admin  bool
+	Values map[string]string
+}
+
+// Runtime is all layers. A nil Runtime has none. Its methods may be called from
+// any goroutine.
+type Runtime struct {
+	mu      sync.Mutex
+	layers  []Layer
+	changed []func()
+}
+
+// New takes over the layers, the first of which is the weakest. It returns
+// Envoy's errors for a name used twice and for a second admin layer.
+func New(layers []Layer) (*Runtime, error) {
+	names, admin := map[string]bool{}, false
+	for _, l := range layers {
+		if names[l.Name] {
+			return nil, fmt.Errorf("Duplicate layer name: %s", l.Name)
+		}
+		if l.Admin && admin {
+			return nil, errors.New("Too many admin layers specified in LayeredRuntime, at most one may be specified")
+		}
+		names[l.Name], admin = true, admin || l.Admin
+	}
+	return &Runtime{layers: layers}, nil
+}
+
+// OnChange has f called after every change.
+func (r *Runtime) OnChange(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changed = append(r.changed, f)
+}
+
+// Layers are the names, in order.
+func (r *Runtime) Layers() []string {
+	names := []string{}
+	if r == nil {
+		return names
+	}
+	for _, l := range r.layers { // names never change
+		names = append(names, l.Name)
+	}
+	return names
+}
+
+// Entries has for every key its value in each layer, "" where it has none.
+func (r *Runtime) Entries() map[string][]string {
+	out := map[string][]string{}
+	if r == nil {
+		return out
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, l := range r.layers {
+		for key, v := range l.Values {
+			if out[key] == nil {
+				out[key] = make([]string, len(r.layers))
+			}
+			out[key][i] = v
+		}
+	}
+	return out
+}
+
+// Values has the value that counts for every key.
+func (r *Runtime) Values() map[string]string {
+	out := map[string]string{}
+	if r == nil {
+		return out
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.layers {
+		maps.Copy(out, l.Values)
+	}
+	return out
+}
+
+// Uint reads a value as Envoy reads a number of its runtime.
+func Uint(value string) (uint64, bool) {
+	n, err := strconv.ParseUint(value, 10, 64)
+	return n, err == nil
+}
+
+// Modify sets values in the admin layer; an empty one takes the key out of it.
+func (r *Runtime) Modify(values map[string]string) error {
+	if r == nil {
+		return ErrNoAdmin
+	}
+	r.mu.Lock()
+	for i := range r.layers {
+		if !r.layers[i].Admin {
+			continue
+		}
+		now := maps.Clone(r.layers[i].Values)
+		if now == nil {
+			now = map[string]string{}
+		}
+		for key, v := range values {
+			if now[key] = v; v == "" {
+				delete(now, key)
+			}
+		}
+		r.layers[i].Values = now
+		told := r.changed
+		r.mu.Unlock()
+		for _, f := range told {
+			f()
+		}
+		return nil
+	}
+	r.mu.Unlock()
+	return ErrNoAdmin
+}

@@ -1,0 +1,44 @@
+package bootstrap
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The verdicts and values are Envoy 1.40's.
+func TestRuntimeLayers(t *testing.T) {
+	c := mustLoad(t, Options{YAML: `layered_runtime: {layers: [
+  {name: base, static_layer: {a: 1, b: {c: "x", d: true, e: 1.5, z: {numerator: 5, denominator: HUNDRED}}, overload.global_downstream_max_connections: "7"}},
+  {name: over, static_layer: {a: 2}}, {name: disk, disk_layer: {symlink_root: /none}}, {name: admin, admin_layer: {}}]}`})
+	got := c.Runtime.Values()
+	if got["b.z"] == "" {
+		t.Error("a fraction is no value", got)
+	}
+	delete(got, "b.z")
+	if d := cmp.Diff(map[string]string{"a": "2", "b.c": "x", "b.d": "true", "b.e": "1.5", "overload.global_downstream_max_connections": "7"}, got); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff([]string{"layered_runtime.layers[2] (disk)"}, c.Unbuilt); d != "" {
+		t.Error(d)
+	}
+	if n := c.Limits().Connections; n != 7 {
+		t.Errorf("limit %d", n)
+	}
+	if err := c.Runtime.Modify(map[string]string{"overload.global_downstream_max_connections": "9", "envoy.resource_limits.listener.l.connection_limit": "3"}); err != nil {
+		t.Fatal(err)
+	}
+	if l := c.Limits(); l.Connections != 9 || l.ByListener["l"] != 3 {
+		t.Errorf("limits %+v after a change", l)
+	}
+	for in, want := range map[string]string{
+		`{name: a, static_layer: {}}, {name: a, static_layer: {}}`: "layered_runtime: Duplicate layer name: a",
+		`{name: a, admin_layer: {}}, {name: b, admin_layer: {}}`:   "layered_runtime: Too many admin layers specified in LayeredRuntime, at most one may be specified",
+		`{name: a, static_layer: {k: [1]}}`:                        "layered_runtime.layers[0].static_layer: Invalid runtime entry value for k",
+		`{name: a, static_layer: {k: ~}}`:                          "layered_runtime.layers[0].static_layer: Invalid runtime entry value for k",
+	} {
+		if _, err := Load(Options{YAML: "layered_runtime: {layers: [" + in + "]}"}); err == nil || err.Error() != "--config-yaml: "+want {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+}
