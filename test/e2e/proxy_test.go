@@ -23,6 +23,9 @@ var sluice, faulty string
 func TestMain(m *testing.M) { os.Exit(build(m)) }
 
 func build(m *testing.M) int {
+	if os.Getenv("SLUICE_INTRUDE") != "" {
+		return m.Run() // as another user, who needs no binary
+	}
 	dir, err := os.MkdirTemp("", "sluice-e2e")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
