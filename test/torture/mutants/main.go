@@ -66,7 +66,7 @@ func run(only string, some int) error {
 	for _, m := range chosen {
 		began := time.Now()
 		if _, tried := sound[m.test]; !tried {
-			sound[m.test] = m.try(scratch)
+			sound[m.test] = m.try(scratch, 3*limit)
 		}
 		outcome := ""
 		if err := sound[m.test]; err != nil {
@@ -187,7 +187,7 @@ func (m mutant) kill(tree string) (outcome string, err error) {
 	if err := m.generate(tree); err != nil {
 		return "", err
 	}
-	switch err := m.try(tree); {
+	switch err := m.try(tree, limit); {
 	case err == nil:
 		return "SURVIVED", nil
 	case errors.Is(err, errBuild):
@@ -223,7 +223,7 @@ func (m mutant) generate(tree string) error {
 var errBuild = errors.New("does not build")
 
 // try runs the test. nil is that it passed.
-func (m mutant) try(tree string) error {
+func (m mutant) try(tree string, limit time.Duration) error {
 	fields := strings.Fields(m.test)
 	pkg, name, args := fields[0], fields[1], fields[2:]
 	binary := filepath.Join(tree, "mutant.test")
