@@ -22,6 +22,7 @@ var exitNames = [...]string{
 var eventNames = [...]string{
 	spliceEventEVENT_TRIMMED:   "trimmed",
 	spliceEventEVENT_WOKEN:     "woken",
+	spliceEventEVENT_CROSSED:   "crossed",
 	spliceEventEVENT_WAKE_LOST: "wake_lost",
 }
 

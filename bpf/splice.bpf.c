@@ -53,6 +53,7 @@ enum exit {
 enum event {
 	EVENT_TRIMMED, /* an overlapping retransmit lost its head */
 	EVENT_WOKEN,
+	EVENT_CROSSED, /* passed while the other direction had a backlog there */
 	EVENT_WAKE_LOST, /* the ring was full: the rescue timer has to find it */
 	EVENT_MAX,
 };
@@ -203,11 +204,34 @@ static __always_inline void wake(struct direction *d, __u32 slot)
 		count(&events, EVENT_WAKE_LOST);
 }
 
+/* Counts what is passed while the other direction's backlog waits at the same
+ * socket. Such bytes queue up behind it, and it is the kernel's worker that gives
+ * them to the socket: without the socket's lock (sk_psock_backlog,
+ * skb_set_owner_r), so that TCP's account of the socket's memory can lose an
+ * update. Bytes arrive all the same; docs/splice.md has the figures. */
+static __always_inline void crossed(struct __sk_buff *skb, struct direction *d)
+{
+	__u32 *slotp = bpf_map_lookup_elem(&slots, &d->target);
+	struct bpf_sock *self = skb->sk;
+
+	if (!slotp || !self)
+		return;
+	__u32 slot = *slotp;
+	struct direction *other = bpf_map_lookup_elem(&directions, &slot);
+	struct tcp_sock *source = bpf_skc_to_tcp_sock(self);
+	if (!other || !source || other->basis != BASIS_FULL)
+		return;
+	__u32 given = (__u32)(other->redirected + *(volatile __u64 *)&other->written);
+	if ((__s32)(given - (source->write_seq - other->base)) > 0)
+		count(&events, EVENT_CROSSED);
+}
+
 /* Hands the bytes to user space. The add comes before the second look at
  * written, and user space does its own the other way round, so that one of the
  * two sees the other: a wake-up is never lost between them. */
-static __always_inline int pass(struct direction *d, __u32 slot, __u32 len, enum exit why)
+static __always_inline int pass(struct __sk_buff *skb, struct direction *d, __u32 slot, __u32 len, enum exit why)
 {
+	crossed(skb, d);
 	__u64 before = __sync_fetch_and_add(&d->passed, len);
 
 	if (*(volatile __u64 *)&d->written == before || why == EXIT_BROKEN)
@@ -277,7 +301,7 @@ int splice(struct __sk_buff *skb)
 
 	d->last = bpf_ktime_get_coarse_ns();
 	if (d->broken)
-		return pass(d, slot, skb->len, EXIT_BROKEN);
+		return pass(skb, d, slot, skb->len, EXIT_BROKEN);
 
 	struct sk_buff___k *k = bpf_cast_to_kern_ctx(skb);
 	__u32 seq = 0;
@@ -288,7 +312,7 @@ int splice(struct __sk_buff *skb)
 		struct tcp_sock *source = self ? bpf_skc_to_tcp_sock(self) : 0;
 
 		if (!source)
-			return pass(d, slot, skb->len, EXIT_NO_SEQ);
+			return pass(skb, d, slot, skb->len, EXIT_NO_SEQ);
 		d->next = source->copied_seq;
 		d->basis = BASIS_SEQ;
 	}
@@ -296,7 +320,7 @@ int splice(struct __sk_buff *skb)
 	long left = trim(skb, d, seq);
 	if (left < 0) {
 		d->broken = 1; /* user space resets the pair */
-		return pass(d, slot, skb->len, EXIT_BROKEN);
+		return pass(skb, d, slot, skb->len, EXIT_BROKEN);
 	}
 	if (left == 0)
 		return leave(EXIT_DUPLICATE, SK_DROP);
@@ -304,19 +328,19 @@ int splice(struct __sk_buff *skb)
 	d->next += len;
 
 	if (*(volatile __u32 *)&d->mode != MODE_SPLICE)
-		return pass(d, slot, len, EXIT_MODE);
+		return pass(skb, d, slot, len, EXIT_MODE);
 	__u64 written = *(volatile __u64 *)&d->written;
 	if (d->passed != written)
-		return pass(d, slot, len, EXIT_BEHIND);
+		return pass(skb, d, slot, len, EXIT_BEHIND);
 
 	struct bpf_sock *sk = bpf_map_lookup_elem(&targets, &d->target);
 	if (!sk)
-		return pass(d, slot, len, EXIT_NO_TARGET);
+		return pass(skb, d, slot, len, EXIT_NO_TARGET);
 	struct tcp_sock *target = bpf_skc_to_tcp_sock(sk);
 	__u32 write_seq = target ? target->write_seq : 0;
 	bpf_sk_release(sk);
 	if (!target)
-		return pass(d, slot, len, EXIT_NO_TARGET);
+		return pass(skb, d, slot, len, EXIT_NO_TARGET);
 
 	/* Exact: what was given to the destination less what its TCP has taken in. */
 	__u32 given = (__u32)(d->redirected + written);
@@ -333,16 +357,16 @@ int splice(struct __sk_buff *skb)
 	int room = charge(d, full ? d->limit : owed);
 	if (full) {
 		d->overflows++;
-		return pass(d, slot, len, EXIT_FULL);
+		return pass(skb, d, slot, len, EXIT_FULL);
 	}
 	if (!room) {
 		d->overflows++;
-		return pass(d, slot, len, EXIT_BUDGET);
+		return pass(skb, d, slot, len, EXIT_BUDGET);
 	}
 
 	/* A key that is not in the map would mean SK_DROP: acked bytes, gone. */
 	if (bpf_sk_redirect_hash(skb, &targets, &d->target, 0) != SK_PASS)
-		return pass(d, slot, len, EXIT_REFUSED);
+		return pass(skb, d, slot, len, EXIT_REFUSED);
 	__sync_fetch_and_add(&d->redirected, len);
 	d->segments++;
 	return leave(EXIT_REDIRECTED, SK_PASS);

@@ -59,8 +59,9 @@ type spliceEvent uint32
 const (
 	spliceEventEVENT_TRIMMED   spliceEvent = 0
 	spliceEventEVENT_WOKEN     spliceEvent = 1
-	spliceEventEVENT_WAKE_LOST spliceEvent = 2
-	spliceEventEVENT_MAX       spliceEvent = 3
+	spliceEventEVENT_CROSSED   spliceEvent = 2
+	spliceEventEVENT_WAKE_LOST spliceEvent = 3
+	spliceEventEVENT_MAX       spliceEvent = 4
 )
 
 type spliceExit uint32

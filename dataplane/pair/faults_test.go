@@ -162,6 +162,9 @@ func TestPassedBytesBehindABacklogArrive(t *testing.T) {
 	if n := <-got; n != 1000 {
 		t.Errorf("server read %d bytes and a clean end, of 1000", n)
 	}
+	if counted, err := r.splice.Counters(); err != nil || counted["event.crossed"] == 0 {
+		t.Errorf("event.crossed is 0, %v: nothing was seen to pass behind a backlog", err)
+	}
 }
 
 // A direction leaves the splice while the other's bytes wait behind its source:

@@ -275,6 +275,37 @@ func TestResetIsHandedOn(t *testing.T) {
 	})
 }
 
+// What came before an RST waits for a reader that is a little late.
+func TestResetComesAfterTheBytesBefore(t *testing.T) {
+	forEach(t, func(t *testing.T, r *rig) {
+		p := r.pair(nil)
+		p.server.SetReadBuffer(32 << 10)
+		const total = 200 << 10
+		go writeStamped(p.client, total, 3)
+		raw, err := p.client.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the proxy has it all", func() (all bool) {
+			r.w.Do(func() {
+				raw.Control(func(fd uintptr) {
+					q, _ := outq(int(fd))
+					var info unix.TCPInfo
+					tcpInfo(int(fd), &info)
+					all = q == 0 && info.Bytes_acked >= total
+				})
+			})
+			return all
+		})
+		p.client.SetLinger(0)
+		p.client.Close()
+		n, err := io.Copy(io.Discard, p.server)
+		if n != total || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("server read %d bytes of %d, then %v", n, total, err)
+		}
+	})
+}
+
 // An RST that nobody has read yet, behind bytes that nobody has read: in that
 // state no FIN is in the kernel's count.
 func TestChangeBetweenResetAndItsReading(t *testing.T) {
