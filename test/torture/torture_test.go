@@ -57,7 +57,7 @@ func TestTorture(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"event.trimmed", "exit.redirected", "exit.full", "exit.behind", "exit.mode", "exit.empty"} {
+	for _, name := range []string{"event.trimmed", "exit.redirected", "exit.full", "exit.behind", "exit.mode", "exit.empty", "event.crossed"} {
 		if report.Verdict[name] == 0 {
 			t.Errorf("%s is 0: that part of the verdict was not tortured", name)
 		}
