@@ -1,8 +1,9 @@
 package xds
 
 import (
+	"context"
 	"log/slog"
-	"slices"
+	"regexp"
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -121,7 +122,7 @@ type figures struct {
 	dynamicUnknown, unbuilt                           *stats.Counter
 
 	log  *slog.Logger
-	told map[string]bool // what was logged, of notInForce
+	told map[string]bool // fields, as noted has logged them
 }
 
 func newFigures(st *stats.Store, log *slog.Logger) *figures {
@@ -173,15 +174,23 @@ func (f *figures) forget(gone func(name string) bool) {
 	}
 }
 
-// notInForce are the fields whose absence somebody may come to feel.
-var notInForce = []string{"health_checks", "outlier_detection"}
+// indices are what tells one field of a resource from its twin in another place.
+var indices = regexp.MustCompile(`\[[^\]]*\]`)
 
+// noted counts what a resource asks for that has no effect, and says it in the
+// log, each field once.
 func (f *figures) noted(n resource.Notes, dynamic bool) {
-	for _, field := range notInForce {
-		if slices.Contains(n.Unbuilt, field) && !f.told[field] {
-			f.told[field] = true
-			f.log.Warn("clusters ask for what is accepted without effect; this is said once", "field", field)
+	for _, path := range n.Unbuilt {
+		field := indices.ReplaceAllString(path, "[]")
+		if f.told[field] {
+			continue
 		}
+		f.told[field] = true
+		level := slog.LevelInfo
+		if field == "health_checks" || field == "outlier_detection" {
+			level = slog.LevelWarn // somebody may come to feel it
+		}
+		f.log.Log(context.Background(), level, "accepted without effect; this is said once", "field", field)
 	}
 	f.unbuilt.Add(uint64(len(n.Unbuilt)))
 	if dynamic {

@@ -3,6 +3,7 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -14,6 +15,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 func clashText(name, at string) string {
@@ -455,6 +458,18 @@ func TestUnbuiltAndUnknownFieldsAreCounted(t *testing.T) {
 			s.Errorf("unknown %s, unbuilt %s", s.stat("server.dynamic_unknown_fields"), s.stat("server.unbuilt_fields"))
 		}
 	})
+}
+
+func TestWhatHasNoEffectIsSaidOnce(t *testing.T) {
+	var log strings.Builder
+	f := newFigures(stats.New(), slog.New(slog.NewTextHandler(&log, nil)))
+	f.noted(resource.Notes{Unbuilt: []string{"metadata", "filter_chains[0].metadata"}}, true)
+	f.noted(resource.Notes{Unbuilt: []string{"filter_chains[7].metadata", "outlier_detection"}}, true)
+	for want, n := range map[string]int{"field=metadata": 1, "field=filter_chains[].metadata": 1, "level=WARN": 1, "said once": 3} {
+		if got := strings.Count(log.String(), want); got != n {
+			t.Errorf("%q is there %d times, want %d, in\n%s", want, got, n, &log)
+		}
+	}
 }
 
 func TestGenerationsGrowByOne(t *testing.T) {
