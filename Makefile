@@ -23,7 +23,7 @@ test:
 # Each decoder, for a while each.
 FUZZTIME ?= 5m
 fuzz:
-	for p in ./xds/resource ./xds/bootstrap ./xds/file ./xds/transport; do \
+	for p in ./xds ./xds/ads ./xds/assemble ./xds/resource ./xds/bootstrap ./xds/file ./xds/transport; do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
@@ -64,4 +64,4 @@ lint:
 clean:
 	rm -rf bin
 
-.PHONY: all build demo test fuzz torture mutants bench profile microbench generate lint clean
+.PHONY: all build demo test fuzz torture mutants bench bench-push bench-readme profile microbench generate lint clean

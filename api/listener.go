@@ -97,6 +97,9 @@ type Filter struct {
 	DirectResponse  *DirectResponse
 	SetFilterState  *SetFilterState
 	SNICluster      *SNICluster
+
+	// Discovery is set while the configuration is to come by itself.
+	Discovery *FilterDiscovery
 }
 
 // Echo is envoy.filters.network.echo, which has no settings.

@@ -61,13 +61,15 @@ type Client struct {
 	fetches *fetches
 	ttls    *fetches // when resources end unless they are sent again
 	// withheld are the CDS responses whose answer waits for warm clusters.
-	withheld []answer
-	cdsDone  bool // answered or timed out, or not asked for
-	cdsAsked bool
-	ldsAsked bool
-	again    bool   // a changed cluster waits for endpoints that EDS was asked for before
-	edsEpoch uint64 // of the model, when EDS was last told what is wanted
-	live     bool   // Initialized is closed
+	withheld  []answer
+	cdsDone   bool // answered or timed out, or not asked for
+	cdsAsked  bool
+	ldsAsked  bool
+	ldsDone   bool
+	ecdsEpoch uint64 // of the model, when ECDS was last told what is wanted
+	again     bool   // a changed cluster waits for endpoints that EDS was asked for before
+	edsEpoch  uint64 // of the model, when EDS was last told what is wanted
+	live      bool   // Initialized is closed
 }
 
 type answer struct {
@@ -154,6 +156,7 @@ func (c *Client) begin() {
 		}
 	}
 	c.wantEndpoints()
+	c.wantExtensions()
 	c.maybeClusters()
 	c.maybeListeners()
 }
@@ -181,7 +184,8 @@ func (c *Client) maybeListeners() {
 	}
 	c.ldsAsked = true
 	if c.lds == nil {
-		c.goLive()
+		c.ldsDone = true
+		c.maybeLive()
 		return
 	}
 	c.figures.lds.file = isFile(c.lds)
@@ -190,8 +194,9 @@ func (c *Client) maybeListeners() {
 	c.fetches.start(fetch{listenerURL, ""}, c.o.Bootstrap.LDS.InitialFetchTimeout)
 }
 
-func (c *Client) goLive() {
-	if !c.live {
+// maybeLive tells that all is up once the first listeners are, and warm.
+func (c *Client) maybeLive() {
+	if !c.live && c.ldsDone && c.model.WarmingListeners() == 0 {
 		c.live = true
 		c.figures.workersStarted.Set(1)
 		close(c.initialized)
@@ -210,6 +215,11 @@ func (c *Client) disconnected(from ads.Source) {
 	}
 	for _, e := range c.figures.eds {
 		if e.from == from {
+			e.disconnected()
+		}
+	}
+	if c.ads != nil && from == ads.Source(c.ads) {
+		for _, e := range c.figures.extensions {
 			e.disconnected()
 		}
 	}
@@ -234,7 +244,8 @@ func (c *Client) unread(ctx context.Context, e ads.Event) {
 	case e.From == c.lds:
 		c.fetches.cancel(fetch{listenerURL, ""})
 		c.figures.lds.disconnected()
-		c.goLive()
+		c.ldsDone = true
+		c.maybeLive()
 	default:
 		key, v := c.ownKey(e.From)
 		if v == nil {
@@ -277,6 +288,7 @@ func (c *Client) publish(ctx context.Context) []assemble.Problem {
 			c.o.Log.Warn("listeners refused that did not change", "generation", s.Generation, "refused", len(refused))
 		}
 	}
+	c.figures.listenersWarming.Set(uint64(c.model.WarmingListeners()))
 	c.figures.listenersActive.Set(uint64(c.model.ActiveListeners()))
 	c.figures.activeClusters.Set(uint64(c.model.ActiveClusters()))
 	return fell

@@ -20,6 +20,8 @@ const (
 	listenerURL = "type.googleapis.com/envoy.config.listener.v3.Listener"
 	clusterURL  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	endpointURL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	// extensionURL's resources have their name in field 1 too.
+	extensionURL = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 )
 
 // chunk is how many resources are decoded before other goroutines get a turn.
@@ -140,6 +142,10 @@ func rejection(typeURL string, problems []assemble.Problem) error {
 		return badResources("Error adding/updating listener(s) " + strings.Join(lines, "\n") + "\n")
 	case clusterURL:
 		return badResources("Error adding/updating cluster(s) " + strings.Join(lines, ", "))
+	case extensionURL: // Envoy does not name them
+		for i, p := range problems {
+			lines[i] = p.Err.Error()
+		}
 	}
 	return badResources(strings.Join(lines, ", "))
 }

@@ -47,9 +47,10 @@ func (c *Client) Dump() Dump {
 	defer c.mu.RUnlock()
 	return Dump{
 		Resources: map[string][]ResourceDump{
-			listenerURL: append(dumps(c.model.Listeners()), c.idle(c.o.Bootstrap.HTTP)...),
-			clusterURL:  append(dumps(c.model.Clusters()), c.idle(c.o.Bootstrap.Reserved)...),
-			endpointURL: dumps(c.model.Endpoints()),
+			listenerURL:  append(dumps(c.model.Listeners()), c.idle(c.o.Bootstrap.HTTP)...),
+			clusterURL:   append(dumps(c.model.Clusters()), c.idle(c.o.Bootstrap.Reserved)...),
+			endpointURL:  dumps(c.model.Endpoints()),
+			extensionURL: dumps(c.model.Extensions()),
 		},
 		VersionInfo: maps.Clone(c.versions),
 	}

@@ -110,6 +110,8 @@ type figures struct {
 	cds, lds *subscription
 	eds      map[string]*edsFigures // by cluster name
 	planes   map[ads.Source]*planeFigures
+	// extensions by the filter's name.
+	extensions map[string]*extensionFigures
 
 	clusterAdded, clusterModified, clusterRemoved     *stats.Counter
 	activeClusters, warmingClusters                   *stats.Gauge
@@ -131,7 +133,7 @@ func newFigures(st *stats.Store, log *slog.Logger) *figures {
 	cds := st.Scope("cluster_manager", "cds")
 	f := &figures{
 		store: st, log: log, told: map[string]bool{}, cds: newSubscription(cds), lds: newSubscription(st.Scope("listener_manager", "lds")),
-		eds: map[string]*edsFigures{}, planes: map[ads.Source]*planeFigures{},
+		eds: map[string]*edsFigures{}, planes: map[ads.Source]*planeFigures{}, extensions: map[string]*extensionFigures{},
 		clusterAdded: cm.Counter("cluster_added"), clusterModified: cm.Counter("cluster_modified"),
 		clusterRemoved: cm.Counter("cluster_removed"),
 		activeClusters: cm.Gauge("active_clusters"), warmingClusters: cm.Gauge("warming_clusters"),

@@ -29,6 +29,8 @@ func (c *Client) response(ctx context.Context, r *ads.Response) {
 		c.endpoints(ctx, r)
 	case listenerURL:
 		c.listeners(ctx, r)
+	case extensionURL:
+		c.extensions(ctx, r)
 	default:
 		c.o.Log.Warn("response of a type that nobody asked for", "type", r.TypeURL)
 	}
@@ -210,7 +212,9 @@ func (c *Client) listeners(ctx context.Context, r *ads.Response) {
 		err = c.updateListeners(ctx, r)
 	}
 	c.count(c.figures.lds, r, start, err)
-	c.goLive()
+	c.wantExtensions()
+	c.ldsDone = true
+	c.maybeLive()
 	c.answer(r, err)
 }
 
@@ -362,7 +366,17 @@ func (c *Client) overdue(ctx context.Context) {
 		case listenerURL:
 			c.figures.lds.timedOut()
 			c.o.Log.Warn("no listeners within initial_fetch_timeout")
-			c.goLive()
+			c.ldsDone = true
+			c.maybeLive()
+		case extensionURL:
+			e := c.figures.extension(f.name)
+			e.timedOut()
+			e.fail.Inc()
+			c.o.Log.Warn("no extension within initial_fetch_timeout", "name", f.name)
+			c.mu.Lock()
+			c.model.GiveUpExtension(f.name, time.Now())
+			c.mu.Unlock()
+			c.listenersWarmed(ctx)
 		case endpointURL:
 			for _, user := range c.model.EDSUsers(f.name) {
 				c.figures.of(user).timedOut()

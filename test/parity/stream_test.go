@@ -17,6 +17,7 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/echo/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 
@@ -45,7 +46,7 @@ type story struct {
 // streams are the stories as scenarios.
 func streams() []scenario {
 	var out []scenario
-	for _, st := range slices.Concat(startStories, rejectionStories, changeStories, warmingStories, reconnectStories, heartbeatStories, orderStories, sourceStories, restStories, drainStories) {
+	for _, st := range slices.Concat(startStories, rejectionStories, changeStories, warmingStories, reconnectStories, heartbeatStories, orderStories, sourceStories, restStories, drainStories, ecdsStories) {
 		for _, delta := range []bool{false, true} {
 			if !delta && strings.HasSuffix(st.name, "_delta_only") {
 				continue

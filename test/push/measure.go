@@ -97,20 +97,23 @@ func (o options) measure(ctx context.Context, name, binary string) (f figures, e
 	f.memory = p.rss()
 	time.Sleep(2 * time.Second) // what is still going on is not the next push's
 
+	next := o.resources(back, 1)
 	before, began = p.cpu(), time.Now()
-	if err := cp.push("2", o.resources(back, 1)); err != nil {
+	if err := cp.push("2", next); err != nil {
 		return f, err
 	}
 	if err := await(30*time.Second, func() bool { return greeting(listenerAt(0)) == host(1, back).Addr().String() }); err != nil {
 		return f, fmt.Errorf("changed endpoint: %w", err)
 	}
-	f.effect = time.Since(began)
+	// The time that go-control-plane takes to find the difference is not counted.
+	f.effect = time.Since(time.Unix(0, cp.endpoints.Load()))
+	took := time.Since(began)
 	time.Sleep(time.Second)
 	f.effectCPU = p.cpu() - before
 	// The load's share of the processor is the same before and after.
 	idle, since := p.cpu(), time.Now()
 	time.Sleep(time.Second)
-	f.effectCPU -= time.Duration(float64(p.cpu()-idle) / float64(time.Since(since)) * float64(f.effect+time.Second))
+	f.effectCPU -= time.Duration(float64(p.cpu()-idle) / float64(time.Since(since)) * float64(took+time.Second))
 	return f, l.err()
 }
 

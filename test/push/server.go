@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -24,6 +26,8 @@ type server struct {
 	at    netip.AddrPort
 	cache cachev3.SnapshotCache
 	stop  func()
+	// endpoints is when the newest response with endpoints went out, Unix ns.
+	endpoints atomic.Int64
 }
 
 func startServer(ctx context.Context) (*server, error) {
@@ -33,10 +37,23 @@ func startServer(ctx context.Context) (*server, error) {
 	}
 	s := &server{at: l.Addr().(*net.TCPAddr).AddrPort(), cache: cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil)}
 	g := grpc.NewServer()
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, s.cache, nil))
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, s.cache, serverv3.CallbackFuncs{
+		StreamResponseFunc: func(_ context.Context, _ int64, _ *discoveryv3.DiscoveryRequest, r *discoveryv3.DiscoveryResponse) {
+			s.sent(r.GetTypeUrl())
+		},
+		StreamDeltaResponseFunc: func(_ int64, _ *discoveryv3.DeltaDiscoveryRequest, r *discoveryv3.DeltaDiscoveryResponse) {
+			s.sent(r.GetTypeUrl())
+		},
+	}))
 	go func() { _ = g.Serve(l) }()
 	s.stop = g.Stop
 	return s, nil
+}
+
+func (s *server) sent(typeURL string) {
+	if typeURL == resourcev3.EndpointType {
+		s.endpoints.Store(time.Now().UnixNano())
+	}
 }
 
 func (s *server) push(version string, r map[resourcev3.Type][]types.Resource) error {

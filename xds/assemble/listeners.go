@@ -9,11 +9,15 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 )
 
-// listener is one name in all its versions. Listeners wait for nothing.
+// listener is one name in all its versions.
 type listener struct {
 	name   string
 	static bool
 	active *held[api.Listener]
+	// warming replaces active once the extensions that it waits for are there.
+	warming *held[api.Listener]
+	// resolved is active as it was published, if it has discovered filters.
+	resolved *api.Listener
 	// before is what active falls back to if the plane refuses it; it has a
 	// meaning only while the listener is tentative.
 	before    *held[api.Listener]
@@ -21,10 +25,18 @@ type listener struct {
 	failed    *Failure
 }
 
-// HasListener tells whether raw is the version in force.
+// latest is the version that a new one is compared with.
+func (l *listener) latest() *held[api.Listener] {
+	if l.warming != nil {
+		return l.warming
+	}
+	return l.active
+}
+
+// HasListener tells whether raw is the newest version.
 func (m *Model) HasListener(name string, raw *anypb.Any) bool {
 	l := m.listeners[name]
-	return l != nil && !l.static && l.active.same(raw)
+	return l != nil && !l.static && l.latest().same(raw)
 }
 
 // UpdateListeners takes over an LDS response: removals first, so that a new
@@ -59,6 +71,7 @@ func (m *Model) UpdateListeners(u Update[api.Listener]) Result {
 		seen[r.Name] = true
 		m.updateListener(r, u.Now, owners, &res)
 	}
+	m.wantExtensions()
 	return res
 }
 
@@ -71,7 +84,7 @@ func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners m
 		l = &listener{name: r.Name}
 		m.listeners[r.Name] = l
 	}
-	if r.Err == nil && (r.Same || l.active.same(r.Raw)) {
+	if r.Err == nil && (r.Same || l.latest().same(r.Raw)) {
 		l.failed = nil
 		return
 	}
@@ -88,28 +101,38 @@ func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners m
 		return
 	}
 	l.failed = nil
-	if l.active != nil && l.active.value.Equal(r.Value) {
+	if h := l.latest(); h != nil && h.value.Equal(r.Value) {
 		// Other bytes, same meaning: only the dump changes.
-		l.active.raw, l.active.version, l.active.updated = r.Raw, r.Version, now
+		h.raw, h.version, h.updated = r.Raw, r.Version, now
 		return
 	}
-	if l.active != nil {
+	if l.latest() == nil {
+		res.Added++
+	} else {
 		res.Modified++
-		if l.active.value.EqualButChains(r.Value) {
+		if l.active != nil && l.active.value.EqualButChains(r.Value) {
 			res.InPlace++
 		}
-		for _, a := range l.active.value.Addresses {
-			if owners[a.String()] == l {
-				delete(owners, a.String())
+		for a, o := range owners {
+			if o == l {
+				delete(owners, a)
 			}
 		}
-	} else {
-		res.Added++
 	}
 	for _, a := range r.Value.Addresses {
 		owners[a.String()] = l
 	}
-	m.setListener(l, hold(r, now))
+	m.takeListener(l, hold(r, now))
+}
+
+// takeListener lets h serve, or wait for its extensions first.
+func (m *Model) takeListener(l *listener, h *held[api.Listener]) {
+	l.warming = nil
+	if m.waits(h.value) {
+		l.warming = h
+		return
+	}
+	m.setListener(l, h)
 }
 
 func (m *Model) setListener(l *listener, h *held[api.Listener]) {
@@ -126,22 +149,23 @@ func (m *Model) removeListener(l *listener) bool {
 		return false
 	}
 	delete(m.listeners, l.name)
-	if l.active == nil {
-		return false
+	if l.active != nil {
+		m.dirty = true
 	}
-	m.dirty = true
-	return true
+	return l.latest() != nil
 }
 
 // owners is who has which address.
 func (m *Model) owners() map[string]*listener {
 	out := make(map[string]*listener, len(m.listeners))
 	for _, l := range m.listeners {
-		if l.active == nil {
-			continue
-		}
-		for _, a := range l.active.value.Addresses {
-			out[a.String()] = l
+		for _, h := range []*held[api.Listener]{l.active, l.warming} {
+			if h == nil {
+				continue
+			}
+			for _, a := range h.value.Addresses {
+				out[a.String()] = l
+			}
 		}
 	}
 	return out
@@ -206,6 +230,9 @@ func (m *Model) Commit(refused map[string]error, now time.Time) []Problem {
 		l.tentative, l.before = false, nil
 	}
 	m.tentative = m.tentative[:0]
+	if len(m.extensions) > 0 {
+		m.wantExtensions()
+	}
 	return out
 }
 
@@ -219,7 +246,8 @@ func (m *Model) AddStaticListener(r Resource[api.Listener], now time.Time) error
 		return fmt.Errorf("listener %s: %w", r.Name, err)
 	}
 	m.listeners[r.Name] = l
-	m.setListener(l, hold(r, now))
+	m.takeListener(l, hold(r, now))
+	m.wantExtensions()
 	return nil
 }
 
@@ -227,7 +255,7 @@ func (m *Model) AddStaticListener(r Resource[api.Listener], now time.Time) error
 func (m *Model) Listeners() []View {
 	out := make([]View, 0, len(m.listeners))
 	for name, l := range m.listeners {
-		out = append(out, view(name, l.static, l.active, nil, l.failed))
+		out = append(out, view(name, l.static, l.active, l.warming, l.failed))
 	}
 	return sortViews(out)
 }

@@ -72,6 +72,8 @@ type Result struct {
 	Subscribed []*api.Cluster
 	// Unmoved are the EDS names that came with the endpoints they had before.
 	Unmoved map[string]bool
+	// Changed are the extensions that are not what they were.
+	Changed []string
 	// Problems in the order of the update.
 	Problems []Problem
 }
@@ -106,8 +108,12 @@ type Model struct {
 	clusters  map[string]*cluster
 	listeners map[string]*listener
 	endpoints map[string]*endpoints // by EDS name; all that are wanted, no others
-	warming   int                   // clusters with a warming version
-	active    int                   // clusters with an active version
+	// extensions by name; all that are wanted, no others, in order of their names.
+	extensions     map[string]*extension
+	extensionNames []string
+	extensionEpoch uint64
+	warming        int // clusters with a warming version
+	active         int // clusters with an active version
 	// tentative are the listeners that changed since the last Commit.
 	tentative []*listener
 
@@ -121,7 +127,8 @@ type Model struct {
 func New() *Model {
 	return &Model{
 		clusters: map[string]*cluster{}, listeners: map[string]*listener{}, endpoints: map[string]*endpoints{},
-		dirty: true, // the first snapshot is due even if it is empty
+		extensions: map[string]*extension{},
+		dirty:      true, // the first snapshot is due even if it is empty
 	}
 }
 
@@ -157,7 +164,7 @@ func (m *Model) Snapshot() *api.Snapshot {
 	}
 	for _, l := range m.listeners {
 		if l.active != nil {
-			s.Listeners = append(s.Listeners, l.active.value)
+			s.Listeners = append(s.Listeners, m.resolved(l))
 		}
 	}
 	slices.SortFunc(s.Listeners, func(a, b *api.Listener) int { return cmp.Compare(a.Name, b.Name) })

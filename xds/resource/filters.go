@@ -74,7 +74,8 @@ func (w *walker) filters(path string, in []*listenerv3.Filter) []api.Filter {
 		place := fmt.Sprintf("%s.filters[%d]", path, i)
 		w.message(place, f.ProtoReflect())
 		if f.GetConfigDiscovery() != nil {
-			continue // refused
+			out = append(out, w.discovered(place, f, i == last))
+			continue
 		}
 		m, name, _, err := open(f.GetTypedConfig())
 		inner := anyPath(place, name)

@@ -56,6 +56,7 @@ func allPolicies() policies {
 	maps.Copy(t, addressPolicies())
 	maps.Copy(t, bootstrapPolicies())
 	maps.Copy(t, sourcePolicies())
+	maps.Copy(t, extensionPolicies())
 	return t
 }
 

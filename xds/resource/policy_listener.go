@@ -58,7 +58,7 @@ func listenerPolicies() policies {
 			fields(built, "address_prefix", "prefix_len"),
 		"envoy.config.listener.v3.Filter": policy{}.
 			fields(built, "name", "typed_config").
-			fields(refused, "config_discovery"),
+			fields(inside, "config_discovery"),
 		"envoy.config.listener.v3.ListenerFilter": policy{}.
 			fields(built, "name", "typed_config", "filter_disabled").
 			fields(refused, "config_discovery"),

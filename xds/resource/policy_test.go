@@ -36,6 +36,7 @@ var mustDecide = []protoreflect.FullName{
 	"envoy.config.core.v3.PathConfigSource",
 	"envoy.config.core.v3.WatchedDirectory",
 	"envoy.config.core.v3.RateLimitSettings",
+	"envoy.config.core.v3.ExtensionConfigSource",
 	"envoy.config.bootstrap.v3.Bootstrap",
 	"envoy.config.bootstrap.v3.Bootstrap.StaticResources",
 	"envoy.config.bootstrap.v3.Bootstrap.DynamicResources",

@@ -60,7 +60,10 @@ type Plane interface {
 }
 
 // Configs is what the admin server reads from the xDS client.
-type Configs interface{ Dump() xds.Dump }
+type Configs interface {
+	Dump() xds.Dump
+	Unready() []xds.Unready
+}
 
 // Loggers are the log levels that /logging shows and changes.
 type Loggers interface {

@@ -64,6 +64,9 @@ func (s *Server) configs(eds bool, match func(string) bool) []proto.Message {
 		&adminv3.BootstrapConfigDump{Bootstrap: s.o.Bootstrap, LastUpdated: timestamp(s.o.Started)},
 		clustersDump(d, match),
 	}
+	if ecds := ecdsDump(d, match); len(ecds.EcdsFilters) > 0 {
+		out = append(out, ecds)
+	}
 	if eds {
 		out = append(out, s.endpointsDump(d, match))
 	}

@@ -28,6 +28,7 @@ type fake struct {
 	connections []api.Connection
 	splice      api.SpliceStatus
 	dump        xds.Dump
+	unready     []xds.Unready
 	levels      map[string]string
 	flushes     int
 	asked       []string // of drains and health checks
@@ -39,6 +40,7 @@ func (f *fake) Clusters() []api.ClusterStatus   { return append([]api.ClusterSta
 func (f *fake) Connections() []api.Connection   { return f.connections }
 func (f *fake) Splice() api.SpliceStatus        { return f.splice }
 func (f *fake) Dump() xds.Dump                  { return f.dump }
+func (f *fake) Unready() []xds.Unready          { return f.unready }
 func (f *fake) Flush() {
 	f.flushes++
 	if f.onFlush != nil {

@@ -49,6 +49,8 @@ func (s *Server) table() []*route {
 		{path: "/healthcheck/ok", help: "cause the server to pass health checks", mutates: true, handle: s.healthcheckOK},
 		{path: "/help", help: "print out list of admin commands", handle: s.help},
 		{path: "/hot_restart_version", help: "print the hot restart compatibility version", handle: s.hotRestartVersion},
+		{path: "/init_dump", help: "dump current Envoy init manager information (experimental)", handle: s.initDump, params: [][2]string{
+			{"mask", "The desired component to dump unready targets. The mask is parsed as a ProtobufWkt::FieldMask"}}},
 		{path: "/listeners", help: "print listener info", handle: s.listeners, params: [][2]string{
 			{"format", "File format to use; One of (text, json)"}}},
 		{path: "/logging", help: "query/change logging levels", mutates: true, handle: s.logging, params: [][2]string{

@@ -1,0 +1,277 @@
+package assemble
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+// extension is the configuration of a discovered filter, by its name.
+type extension struct {
+	// current is nil until one came, and after it was removed.
+	current *held[api.Extension]
+	// given says that nobody waits any longer: it came, or the wait was given up.
+	given  bool
+	failed *Failure
+}
+
+// discoveries calls f for every discovered filter of l.
+func discoveries(l *api.Listener, f func(name string, d *api.FilterDiscovery)) {
+	chains := l.FilterChains
+	if l.DefaultFilterChain != nil {
+		chains = append(slices.Clip(chains), l.DefaultFilterChain)
+	}
+	for _, c := range chains {
+		for i := range c.Filters {
+			if d := c.Filters[i].Discovery; d != nil {
+				f(c.Filters[i].Name, d)
+			}
+		}
+	}
+}
+
+// waits tells whether a listener has to wait for the configuration of a filter.
+func (m *Model) waits(l *api.Listener) (wait bool) {
+	discoveries(l, func(name string, d *api.FilterDiscovery) {
+		if e := m.extensions[name]; !d.WithoutWarming && (e == nil || !e.given) {
+			wait = true
+		}
+	})
+	return wait
+}
+
+// wantExtensions takes stock of the extensions that listeners want.
+func (m *Model) wantExtensions() {
+	wanted := map[string]bool{}
+	for _, name := range m.listenersInOrder() {
+		l := m.listeners[name]
+		for _, h := range []*held[api.Listener]{l.active, l.warming, l.before} {
+			if h == nil {
+				continue
+			}
+			discoveries(h.value, func(name string, _ *api.FilterDiscovery) {
+				wanted[name] = true
+				if m.extensions[name] == nil {
+					m.extensions[name] = &extension{}
+					m.extensionNames = append(m.extensionNames, name)
+					m.extensionEpoch++
+				}
+			})
+		}
+	}
+	m.extensionNames = slices.DeleteFunc(m.extensionNames, func(name string) bool {
+		if !wanted[name] {
+			delete(m.extensions, name)
+			m.extensionEpoch++
+		}
+		return !wanted[name]
+	})
+}
+
+func (m *Model) listenersInOrder() []string {
+	out := make([]string, 0, len(m.listeners))
+	for name := range m.listeners {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// ExtensionNames are the names to ask ECDS for, in the order in which they were
+// first wanted.
+func (m *Model) ExtensionNames() []string { return slices.Clone(m.extensionNames) }
+
+// ExtensionEpoch changes whenever ExtensionNames does.
+func (m *Model) ExtensionEpoch() uint64 { return m.extensionEpoch }
+
+// WarmingListeners is how many listeners wait for an extension.
+func (m *Model) WarmingListeners() int {
+	n := 0
+	for _, l := range m.listeners {
+		if l.warming != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// ExtensionTimeout is the longest that a listener wants to wait for name.
+func (m *Model) ExtensionTimeout(name string) (longest time.Duration) {
+	ever := false
+	m.users(name, func(d *api.FilterDiscovery) {
+		ever = ever || d.Timeout == 0
+		longest = max(longest, d.Timeout)
+	})
+	if ever {
+		return 0
+	}
+	return longest
+}
+
+// users calls f for every filter that wants the extension called name.
+func (m *Model) users(name string, f func(*api.FilterDiscovery)) {
+	for _, l := range m.listeners {
+		for _, h := range []*held[api.Listener]{l.active, l.warming} {
+			if h != nil {
+				discoveries(h.value, func(n string, d *api.FilterDiscovery) {
+					if n == name {
+						f(d)
+					}
+				})
+			}
+		}
+	}
+}
+
+// HasExtension tells whether raw is what the model has.
+func (m *Model) HasExtension(name string, raw *anypb.Any) bool {
+	e := m.extensions[name]
+	return e != nil && e.current.same(raw)
+}
+
+// WantsExtension tells whether a listener wants the extension called name.
+func (m *Model) WantsExtension(name string) bool { return m.extensions[name] != nil }
+
+// UpdateExtensions takes over an ECDS response. Names that nobody wants are
+// ignored. Where one was removed its filter falls back to its default.
+func (m *Model) UpdateExtensions(u Update[api.Extension]) Result {
+	var res Result
+	for _, r := range u.Resources {
+		e := m.extensions[r.Name]
+		if e == nil || r.Err == nil && r.Raw == nil {
+			continue
+		}
+		err := r.Err
+		if err == nil && r.Value != nil {
+			m.users(r.Name, func(d *api.FilterDiscovery) {
+				if why := d.Fits(r.Name, r.Value); why != nil {
+					err = why
+				}
+			})
+		}
+		if err != nil {
+			res.Problems = append(res.Problems, Problem{Name: r.Name, Err: err})
+			e.failed = &Failure{Attempted: r.Raw, Version: r.Version, At: u.Now, Err: err}
+			continue
+		}
+		e.failed, e.given = nil, true
+		if !r.Same && !e.current.same(r.Raw) {
+			e.current = hold(r, u.Now)
+			res.Changed = append(res.Changed, r.Name)
+			m.dirty = true
+		}
+	}
+	for _, name := range u.Removed {
+		if e := m.extensions[name]; e != nil {
+			e.given = true
+			e.current = nil
+			res.Changed = append(res.Changed, name)
+			m.dirty = true
+		}
+	}
+	m.warmed(u.Now)
+	return res
+}
+
+// GiveUpExtension stops the wait for name, or for all if it is empty.
+func (m *Model) GiveUpExtension(name string, now time.Time) {
+	for n, e := range m.extensions {
+		if name == "" || n == name {
+			e.given = true
+		}
+	}
+	m.warmed(now)
+}
+
+// warmed activates the listeners that need not wait any longer.
+func (m *Model) warmed(now time.Time) {
+	for _, name := range m.listenersInOrder() {
+		l := m.listeners[name]
+		if w := l.warming; w != nil && !m.waits(w.value) {
+			l.warming = nil
+			m.setListener(l, w)
+		}
+	}
+	m.wantExtensions()
+}
+
+// resolved is l as it is published: discovered filters replaced by what came, or
+// by their default. A chain for whose filter there is neither has no filters,
+// which closes its connections (Envoy counts network_extension_config_missing).
+func (m *Model) resolved(l *listener) *api.Listener {
+	found := false
+	discoveries(l.active.value, func(string, *api.FilterDiscovery) { found = true })
+	if !found {
+		l.resolved = nil
+		return l.active.value
+	}
+	cp := *l.active.value
+	cp.FilterChains = slices.Clone(cp.FilterChains)
+	for i, c := range cp.FilterChains {
+		cp.FilterChains[i] = m.resolvedChain(c)
+	}
+	if cp.DefaultFilterChain != nil {
+		cp.DefaultFilterChain = m.resolvedChain(cp.DefaultFilterChain)
+	}
+	if l.resolved == nil || !l.resolved.Equal(&cp) {
+		l.resolved = &cp
+	}
+	return l.resolved
+}
+
+func (m *Model) resolvedChain(c *api.FilterChain) *api.FilterChain {
+	cp := *c
+	cp.Filters = nil
+	for _, f := range c.Filters {
+		if f.Discovery == nil {
+			cp.Filters = append(cp.Filters, f)
+			continue
+		}
+		e := m.extensions[f.Name]
+		switch {
+		case e != nil && e.current != nil && e.current.value.Empty:
+		case e != nil && e.current != nil:
+			one := e.current.value.Filter
+			one.Name = f.Name
+			cp.Filters = append(cp.Filters, one)
+		case f.Discovery.Default != nil:
+			if f.Discovery.Default.Name != "" {
+				cp.Filters = append(cp.Filters, *f.Discovery.Default)
+			}
+		default:
+			cp.Filters = nil
+			return &cp
+		}
+	}
+	return &cp
+}
+
+// Extensions lists all extensions that came, by name.
+func (m *Model) Extensions() []View {
+	out := make([]View, 0, len(m.extensions))
+	for name, e := range m.extensions {
+		if e.current != nil || e.failed != nil {
+			out = append(out, view[api.Extension](name, false, e.current, nil, e.failed))
+		}
+	}
+	return sortViews(out)
+}
+
+// Unready are the names that a warming listener waits for, by the listener's name.
+func (m *Model) Unready() map[string][]string {
+	out := map[string][]string{}
+	for name, l := range m.listeners {
+		if l.warming == nil {
+			continue
+		}
+		discoveries(l.warming.value, func(n string, d *api.FilterDiscovery) {
+			if e := m.extensions[n]; !d.WithoutWarming && (e == nil || !e.given) {
+				out[name] = append(out[name], n)
+			}
+		})
+	}
+	return out
+}
