@@ -92,6 +92,7 @@ type Filter struct {
 	Echo *Echo
 
 	RBAC            *RBAC
+	ExtAuthz        *ExtAuthz
 	ConnectionLimit *ConnectionLimit
 	LocalRateLimit  *LocalRateLimit
 	DirectResponse  *DirectResponse

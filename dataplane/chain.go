@@ -9,6 +9,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/connectionlimit"
 	"github.com/sluice-proxy/sluice/dataplane/filter/directresponse"
 	"github.com/sluice-proxy/sluice/dataplane/filter/echo"
+	"github.com/sluice-proxy/sluice/dataplane/filter/extauthz"
 	"github.com/sluice-proxy/sluice/dataplane/filter/httpinspector"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/filter/originaldst"
@@ -42,6 +43,8 @@ func (p *Plane) newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, er
 		return tcpproxy.New(f.TCPProxy, ctx)
 	case f.RBAC != nil:
 		return rbac.New(f.RBAC, ctx), nil
+	case f.ExtAuthz != nil:
+		return extauthz.New(f.ExtAuthz, ctx), nil
 	case f.SetFilterState != nil:
 		return setfilterstate.New(f.SetFilterState), nil
 	case f.SNICluster != nil:

@@ -49,6 +49,9 @@ var floors = map[string]struct{ ours, others []string }{
 	"dataplane/match":   {ours: []string{"api"}, others: []string{}},
 	"dataplane/drain":   {ours: []string{"api"}, others: []string{}},
 	"dataplane/balance": {ours: []string{"api"}, others: []string{}},
+	// A leaf: it speaks envoy.service.auth.v3.
+	"dataplane/filter/extauthz": {ours: []string{"api", "dataplane"},
+		others: []string{envoy + "/config/core/v3", envoy + "/service/auth/v3", grpc, protobuf}},
 	"xds": {ours: []string{"api", "xds"},
 		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time"}},
 	// The stream layer knows type URLs and bytes: no resource, so no resource
@@ -61,7 +64,7 @@ var floors = map[string]struct{ ours, others []string }{
 
 // envoyFloors are the folders that may know Envoy's protos. A leaf package that
 // speaks one of Envoy's gRPC services is added here by name.
-var envoyFloors = []string{"xds", "test", "cmd/sluice/admin", "cmd/sluice/demo"}
+var envoyFloors = []string{"xds", "test", "cmd/sluice/admin", "cmd/sluice/demo", "dataplane/filter/extauthz"}
 
 // testOnly are the modules that tests of any package may import besides.
 var testOnly = []string{"go.uber.org/goleak", "github.com/google/go-cmp", "github.com/rogpeppe/go-internal", sys}

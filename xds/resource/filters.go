@@ -63,6 +63,7 @@ func networkFilters() map[string]networkFilter {
 	maps.Copy(known, limitFilters())
 	maps.Copy(known, rbacFilters())
 	maps.Copy(known, stateFilters())
+	maps.Copy(known, extAuthzFilters())
 	return known
 }
 

@@ -29,6 +29,10 @@ func unfitFilter(f *api.Filter) string {
 		return "connection_limit"
 	case f.LocalRateLimit != nil && (f.LocalRateLimit.Bucket.FillInterval < 50*time.Millisecond || f.LocalRateLimit.Bucket.TokensPerFill == 0):
 		return "local_ratelimit"
+	case f.ExtAuthz != nil && (f.ExtAuthz.Service.Timeout <= 0 || f.ExtAuthz.Service.Cluster == "" && f.ExtAuthz.Service.Target == ""):
+		return "ext_authz"
+	case f.RBAC != nil && f.RBAC.DelayDeny < 0:
+		return "rbac"
 	}
 	return ""
 }
@@ -66,5 +70,6 @@ var filterSeeds = []string{
 	policyText("{destination_ip: {address_prefix: \"fd00::\", prefix_len: 8}}", "{metadata: {filter: f, path: [{key: k}], value: {or_match: {value_matchers: [{double_match: {range: {start: 1, end: 2}}}, {list_match: {one_of: {null_match: {}}}}]}}}}"),
 	policyText("{any: true}", "{filter_state: {key: k, address_match: {ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}}}"),
 	stateText("on_new_connection: [{object_key: envoy.tcp_proxy.cluster, format_string: {text_format_source: {inline_string: \"%FILTER_STATE(k:PLAIN)%\"}}}], on_downstream_data: [{object_key: k, factory_key: envoy.string, format_string: {json_format: {a: b}}}]"),
+	extAuthzText("grpc_service: {timeout: 1s, envoy_grpc: {cluster_name: c}, initial_metadata: [{key: k, value: v}]}, filter_enabled_metadata: {filter: f, path: [{key: k}], value: {present_match: true}}"),
 	rbacMatcherText("envoy.extensions.matching.common_inputs.network.v3.ServerNameInput"),
 }

@@ -51,6 +51,7 @@ func allPolicies() policies {
 	maps.Copy(t, limitPolicies())
 	maps.Copy(t, rbacPolicies())
 	maps.Copy(t, statePolicies())
+	maps.Copy(t, extAuthzPolicies())
 	maps.Copy(t, clusterPolicies())
 	maps.Copy(t, endpointPolicies())
 	maps.Copy(t, addressPolicies())

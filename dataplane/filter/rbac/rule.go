@@ -56,7 +56,7 @@ func newRule(r *api.RBACRule) rule {
 		holds := match.NewString(r.ServerName)
 		return func(i *stream.Info) bool { return holds(i.ServerName) }
 	case r.Metadata != nil:
-		return newMetadata(r.Metadata)
+		return NewMetadata(r.Metadata)
 	case r.FilterState != nil:
 		return newFilterState(r.FilterState)
 	}

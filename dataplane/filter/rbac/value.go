@@ -12,7 +12,8 @@ import (
 // all; nil that is there is JSON's null.
 type value func(v any, there bool) bool
 
-func newMetadata(m *api.MetadataMatch) rule {
+// NewMetadata makes a metadata matcher ready, for other filters too.
+func NewMetadata(m *api.MetadataMatch) func(*stream.Info) bool {
 	filter, path, invert, holds := m.Filter, m.Path, m.Invert, newValue(&m.Value)
 	return func(i *stream.Info) bool {
 		v, there := lookup(i.Metadata, filter, path)
