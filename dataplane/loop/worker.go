@@ -55,6 +55,8 @@ type registered struct {
 	// generation tells an event for this registration from one for a
 	// descriptor of the same number that was closed in the same batch.
 	generation int32
+	// parked: the descriptor is in the epoll set and silent.
+	parked bool
 }
 
 // New makes a worker; Run makes it go.
@@ -179,6 +181,13 @@ func (w *Worker) Add(fd int, events uint32, h Handler) error {
 	r := &w.handlers[fd]
 	r.generation++
 	r.h = h
+	if r.parked {
+		r.parked = false
+		// If it was closed meanwhile, another has the number, and is new.
+		if w.ctl(unix.EPOLL_CTL_MOD, fd, events) == 0 {
+			return nil
+		}
+	}
 	if err := w.ctl(unix.EPOLL_CTL_ADD, fd, events); err != 0 {
 		r.h = nil
 		return fmt.Errorf("add descriptor %d to epoll set: %w", fd, err)
@@ -200,6 +209,14 @@ func (w *Worker) Del(fd int) {
 		w.handlers[fd].h = nil
 		w.ctl(unix.EPOLL_CTL_DEL, fd, 0)
 	}
+}
+
+// Park drops the handler of a descriptor that was added with EPOLLONESHOT and has
+// had its event. It stays in the set, silent, so that the next Add costs no more
+// than a Mod; it may be closed as it is.
+func (w *Worker) Park(fd int) {
+	w.handlers[fd].h = nil
+	w.handlers[fd].parked = true
 }
 
 // Forget drops the handler of a descriptor that is about to be closed, which

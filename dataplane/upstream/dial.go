@@ -16,7 +16,7 @@ var ErrConnectTimeout = errors.New("connect timeout")
 
 // Dial opens a TCP connection on the worker's loop. The socket that done gets
 // is connected, plain TCP (never MPTCP, which no sockmap takes), non-blocking,
-// registered nowhere, and has TCP_NODELAY and SO_LINGER{1,0}. done is called
+// parked on the worker or registered nowhere, and has TCP_NODELAY and SO_LINGER{1,0}. done is called
 // once, never before Dial returns; Cancel prevents it.
 type Dial struct {
 	worker *loop.Worker
@@ -54,7 +54,7 @@ func (d *Dial) start(to netip.AddrPort) error {
 	if err := unix.Connect(fd, Sockaddr(to)); err != nil && err != unix.EINPROGRESS {
 		return fmt.Errorf("connect to %v: %w", to, err)
 	}
-	return d.worker.Add(fd, unix.EPOLLOUT, d)
+	return d.worker.Add(fd, unix.EPOLLOUT|unix.EPOLLONESHOT, d)
 }
 
 // Ready is called by the worker when the connection stands or is refused.
@@ -87,7 +87,7 @@ func (d *Dial) end(err error) {
 		return
 	}
 	d.worker.Stop(&d.timer)
-	d.worker.Del(d.fd)
+	d.worker.Park(d.fd)
 	d.done(d.fd, nil)
 }
 
