@@ -20,9 +20,9 @@ type Slot struct {
 	// read-only after Splice.NewSlot
 	splice *Splice
 	dir    *spliceDirection
-	index  uint32
 	source uint64 // cookie
-	fd     uint64
+	index  uint32
+	fd     int32
 }
 
 // NewSlot takes a free slot for the direction from the socket source to the
@@ -44,7 +44,7 @@ func (s *Splice) NewSlot(worker int, source int, target uint64, limit uint32) (*
 	generation := atomic.LoadUint32(&dir.Generation) + 1
 	s.settle(dir)
 	*dir = spliceDirection{Target: target, Limit: limit, Worker: uint32(worker), Generation: generation}
-	slot := &Slot{splice: s, dir: dir, index: index, source: cookie, fd: uint64(source)}
+	slot := &Slot{splice: s, dir: dir, index: index, source: cookie, fd: int32(source)}
 	if err := s.objects.Slots.Put(cookie, index); err != nil {
 		s.release(index)
 		return nil, fmt.Errorf("put slot: %w", err)
@@ -92,7 +92,7 @@ func (s *Splice) Adopt(fd int) error {
 // Intercept puts the verdict between the source and its reader. The kernel does
 // not look at what is queued already: the caller kicks the socket after.
 func (s *Slot) Intercept() error {
-	return insertError("intercept socket", s.splice.objects.Intercepted.Update(s.source, s.fd, ebpf.UpdateNoExist))
+	return insertError("intercept socket", s.splice.objects.Intercepted.Update(s.source, uint64(s.fd), ebpf.UpdateNoExist))
 }
 
 // Restore takes the verdict away; the socket stays a target, so that nothing

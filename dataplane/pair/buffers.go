@@ -2,10 +2,13 @@ package pair
 
 import "math/bits"
 
-// buffers are the pending bytes' homes, by power of two, kept for reuse up to a
-// bound for the whole worker.
+// block is a home for pending bytes: left is what the destination has not taken.
+type block struct{ whole, left []byte }
+
+// buffers are the blocks of a worker, by power of two, kept for reuse up to a
+// bound.
 type buffers struct {
-	free [19][][]byte // by log2 of the size
+	free [19][]*block // by log2 of the size
 	kept int          // bytes
 }
 
@@ -15,23 +18,24 @@ const (
 	keepBuffers = 8 << 20 // bytes per worker
 )
 
-func (b *buffers) get(n int) []byte {
+func (b *buffers) get(n int) *block {
 	class := max(minBuffer, bits.Len(uint(n-1)))
 	if f := b.free[class]; len(f) > 0 {
 		buf := f[len(f)-1]
 		f[len(f)-1] = nil
 		b.free[class] = f[:len(f)-1]
-		b.kept -= len(buf)
+		b.kept -= len(buf.whole)
 		return buf
 	}
-	return make([]byte, 1<<class)
+	return &block{whole: make([]byte, 1<<class)}
 }
 
-func (b *buffers) put(buf []byte) {
-	if b.kept+len(buf) > keepBuffers {
+func (b *buffers) put(buf *block) {
+	size := len(buf.whole)
+	if b.kept+size > keepBuffers {
 		return
 	}
-	class := bits.Len(uint(len(buf) - 1))
+	class := bits.Len(uint(size - 1))
 	b.free[class] = append(b.free[class], buf)
-	b.kept += len(buf)
+	b.kept += size
 }

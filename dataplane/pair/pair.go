@@ -83,23 +83,25 @@ type Pair struct {
 	ends      [2]end       // downstream, upstream
 	direction [2]direction // request, response: direction[i] has source ends[i]
 
-	active    int64  // when user space last saw a byte
-	told      uint64 // bytes of both directions that Moved knows of
-	poll      loop.Timer
-	idle      loop.Timer
-	deadline  int64 // of a pair whose one end has failed
+	active int64  // when user space last saw a byte
+	told   uint64 // bytes of both directions that Moved knows of
+	// timer is for what comes first of: the polls of the directions, the idle
+	// timeout, and the deadline of a pair whose one end has failed.
+	timer          loop.Timer
+	idle, deadline int64
+
+	scanIndex int32 // in the set's list of spliced pairs, -1 when not
 	closed    bool
 	firstEnd  int8 // side whose stream was handed on to its end first, -1 before
 	broken    Outcome
-	scanIndex int // in the set's list of spliced pairs, -1 when not
 }
 
 // end is one of the two sockets.
 type end struct {
 	p       *Pair
 	fd      int
-	side    int
 	mask    uint32
+	side    uint8
 	watched bool
 	adopted bool // a target, for life
 	// fin: no more bytes will come. failed: because the connection broke.
@@ -111,10 +113,15 @@ type direction struct {
 	p        *Pair
 	src, dst *end
 
-	path    api.Path
-	reason  reason
-	gate    gate
-	changes uint64
+	path   api.Path
+	reason reason
+	gate   gate
+	// reading asks for EPOLLIN on the source; awaiting for EPOLLOUT on the
+	// destination although nothing is pending.
+	reading, awaiting bool
+	// done: the end of the stream was handed on, or cannot be any more.
+	done    bool
+	changes uint32
 	changed int64 // when the path last changed
 	// plain are the bytes that the relay took from the source, piped those of
 	// them that it took by splice(2).
@@ -122,15 +129,8 @@ type direction struct {
 	traffic      traffic // for the rule
 	// pending was read and not accepted by the destination yet. So is what is
 	// in the pipe, if the direction has one. It never has both.
-	pending []byte
-	held    []byte // pending's buffer, of the pool
+	pending *block
 	pipe    *pipe
-	// reading asks for EPOLLIN on the source; awaiting for EPOLLOUT on the
-	// destination although nothing is pending.
-	reading, awaiting bool
-	// done: the end of the stream was handed on, or cannot be any more.
-	done bool
-
 	// due is when the direction is pumped without an event, 0 for never.
 	due     int64
 	backoff time.Duration
@@ -144,16 +144,16 @@ func (s *Set) Start(cfg Config) *Pair {
 	p := &Pair{set: s, cfg: cfg, active: s.worker.Now(), scanIndex: -1, firstEnd: -1}
 	fds := [2]int{cfg.Downstream, cfg.Upstream}
 	for i := range p.ends {
-		p.ends[i] = end{p: p, fd: fds[i], side: i}
+		p.ends[i] = end{p: p, fd: fds[i], side: uint8(i)}
 		p.direction[i] = direction{p: p, src: &p.ends[i], dst: &p.ends[1-i], reading: true, changed: p.active, reason: p.startReason()}
 	}
 	if d := &p.direction[0]; cfg.Gate != nil {
 		d.gate, d.reason = gateShut, reasonFilter
 	}
-	p.poll.F = p.polled
+	p.timer.F = p.timed
 	if cfg.IdleTimeout > 0 {
-		p.idle.F = p.idled
-		s.worker.After(&p.idle, cfg.IdleTimeout)
+		p.idle = p.active + int64(cfg.IdleTimeout)
+		p.arm()
 	}
 	s.pairs[p] = struct{}{}
 	for i := range p.ends {
@@ -354,7 +354,7 @@ func (d *direction) finish() {
 
 func (p *Pair) idled() {
 	if at := p.Activity() + int64(p.cfg.IdleTimeout); at > p.set.worker.Now() {
-		p.set.worker.At(&p.idle, at)
+		p.idle = at
 		return
 	}
 	p.close(IdleTimeout, p.owes())
@@ -390,8 +390,7 @@ func (p *Pair) close(o Outcome, reset bool) {
 	}
 	p.closed = true
 	w := p.set.worker
-	w.Stop(&p.poll)
-	w.Stop(&p.idle)
+	w.Stop(&p.timer)
 	for i := range p.ends {
 		e := &p.ends[i]
 		if e.watched {

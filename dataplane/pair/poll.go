@@ -19,25 +19,29 @@ func (d *direction) pollSoon() {
 	d.p.arm()
 }
 
-// arm sets the timer to what comes first: the polls of the directions, or the
-// end of the grace of a pair that broke.
+// arm sets the timer to what comes first.
 func (p *Pair) arm() {
 	first := p.deadline
-	for i := range p.direction {
-		if due := p.direction[i].due; due != 0 && (first == 0 || due < first) {
+	for _, due := range [...]int64{p.idle, p.direction[0].due, p.direction[1].due} {
+		if due != 0 && (first == 0 || due < first) {
 			first = due
 		}
 	}
 	if first != 0 {
-		p.set.worker.At(&p.poll, first)
+		p.set.worker.At(&p.timer, first)
 	}
 }
 
-func (p *Pair) polled() {
+func (p *Pair) timed() {
 	now := p.set.worker.Now()
 	if p.deadline != 0 && now >= p.deadline {
 		p.close(p.broken, true)
 		return
+	}
+	if p.idle != 0 && now >= p.idle {
+		if p.idled(); p.closed {
+			return
+		}
 	}
 	for i := range p.direction {
 		if d := &p.direction[i]; d.due != 0 && d.due <= now {

@@ -66,22 +66,22 @@ func (d *direction) yield() {
 
 // holds tells whether user space, or a pipe, has bytes that the destination's
 // TCP has not: then nothing more may be read, and no path changed.
-func (d *direction) holds() bool { return len(d.pending) > 0 || d.pipe != nil }
+func (d *direction) holds() bool { return d.pending != nil || d.pipe != nil }
 
 // flush writes what the direction holds; false says that some is left.
 func (d *direction) flush() bool {
 	if d.pipe != nil {
 		return d.empty()
 	}
-	return len(d.pending) == 0 || d.give(nil)
+	return d.pending == nil || d.give(nil)
 }
 
 // give writes what is pending and then b. What the destination does not take is
 // kept, and false returned: nothing more may be read until it is gone. False
 // also says that the destination broke.
 func (d *direction) give(b []byte) bool {
-	for len(d.pending) > 0 {
-		n, err := send(d.dst.fd, d.pending)
+	for d.pending != nil {
+		n, err := send(d.dst.fd, d.pending.left)
 		if err == unix.EAGAIN {
 			return false
 		}
@@ -90,15 +90,15 @@ func (d *direction) give(b []byte) bool {
 			return false
 		}
 		d.accepted(n)
-		if d.pending = d.pending[n:]; len(d.pending) == 0 {
+		if d.pending.left = d.pending.left[n:]; len(d.pending.left) == 0 {
 			d.release()
 		}
 	}
 	for len(b) > 0 {
 		n, err := send(d.dst.fd, b)
 		if err == unix.EAGAIN {
-			d.held = d.p.set.buffers.get(len(b))
-			d.pending = d.held[:copy(d.held, b)]
+			d.pending = d.p.set.buffers.get(len(b))
+			d.pending.left = d.pending.whole[:copy(d.pending.whole, b)]
 			return false
 		}
 		if err != 0 {
@@ -113,10 +113,10 @@ func (d *direction) give(b []byte) bool {
 
 // release gives the pending buffer back, with what is in it.
 func (d *direction) release() {
-	if d.held != nil {
-		d.p.set.buffers.put(d.held)
+	if d.pending != nil {
+		d.p.set.buffers.put(d.pending)
+		d.pending = nil
 	}
-	d.held, d.pending = nil, nil
 	if d.pipe != nil {
 		d.p.set.pipes.discard(d.pipe)
 		d.pipe = nil

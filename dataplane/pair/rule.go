@@ -53,9 +53,10 @@ const (
 // the reads since the last change of path and their bytes. Both are halved when
 // the window is full, so that what was long ago does not decide.
 type traffic struct {
-	reads, bytes uint32
-	halved       int64 // when, by the worker's clock
-	hot          bool  // the half before came at hotMessages a second or more
+	bytes  uint32
+	reads  uint16
+	hot    bool  // the half before came at hotMessages a second or more
+	halved int64 // when, by the worker's clock
 }
 
 func (t *traffic) saw(n int, now int64) {
@@ -69,11 +70,11 @@ func (t *traffic) saw(n int, now int64) {
 	t.bytes += uint32(n)
 }
 
-func (t *traffic) mean() uint32 { return t.bytes / max(t.reads, 1) }
+func (t *traffic) mean() uint32 { return t.bytes / max(uint32(t.reads), 1) }
 
 // situation is what the rule looks at beside the traffic.
 type situation struct {
-	changes uint64      // of the direction's path so far
+	changes uint32      // of the direction's path so far
 	stayed  int64       // nanoseconds since the last
 	empty   bool        // the source was found empty
 	splice  bool        // the kernel would take the direction
@@ -104,7 +105,7 @@ func (m Mode) fromSplice(moved scanned, at situation) (to api.Path, why reason) 
 	if m != Auto || moved.segments == 0 || at.stayed < minStay {
 		return api.PathSplice, 0
 	}
-	switch mean := moved.bytes / moved.segments; {
+	switch mean := moved.bytes / uint64(moved.segments); {
 	case moved.bytes >= bulkBytes && (mean > maxMeanMessage || moved.overflows >= maxOverflows):
 		return api.PathPipe, reasonBulk
 	case moved.segments >= hotMessages && mean <= maxMeanMessage && at.quiet():

@@ -96,8 +96,9 @@ func (t *Totals) Named() map[string]uint64 { return t.named }
 
 // scanned is what the scan saw last in a direction.
 type scanned struct {
-	bytes, segments, overflows uint64
-	quiet                      int
+	bytes               uint64
+	segments, overflows uint32 // they wrap
+	quiet               uint32 // scans in a row that saw nothing
 }
 
 // NewSet makes the set of a worker. splice may be nil: then pairs relay, for the
@@ -163,7 +164,7 @@ func (s *Set) track(p *Pair) {
 	if p.scanIndex >= 0 {
 		return
 	}
-	p.scanIndex = len(s.spliced)
+	p.scanIndex = int32(len(s.spliced))
 	s.spliced = append(s.spliced, p)
 	if !s.scan.Armed() {
 		s.worker.After(&s.scan, scanPeriod)
@@ -226,7 +227,7 @@ func (d *direction) scan() {
 
 // look returns what the verdict moved since the last look, and counts it.
 func (d *direction) look() (moved scanned) {
-	now := scanned{bytes: d.slot.Redirected(), segments: d.slot.Segments(), overflows: d.slot.Overflows(), quiet: d.seen.quiet}
+	now := scanned{bytes: d.slot.Redirected(), segments: uint32(d.slot.Segments()), overflows: uint32(d.slot.Overflows()), quiet: d.seen.quiet}
 	moved = scanned{bytes: now.bytes - d.seen.bytes, segments: now.segments - d.seen.segments, overflows: now.overflows - d.seen.overflows}
 	d.seen = now
 	d.p.set.SplicedBytes.Add(moved.bytes)

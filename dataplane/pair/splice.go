@@ -22,6 +22,11 @@ type splice struct {
 	// base is the destination's enqueued count when redirected and written
 	// were 0.
 	base uint64
+	// since when something is owed without progress, and the progress then.
+	stalled  int64
+	progress uint64
+	// what the last scan saw.
+	seen scanned
 	// owned: the destination has taken in everything redirected, and the
 	// verdict redirects nothing more until we have written all that it passed.
 	// Valid only while passed != written has held without a break.
@@ -33,11 +38,6 @@ type splice struct {
 	barred bool
 	// barredPipe: splice(2) did.
 	barredPipe bool
-	// since when something is owed without progress, and the progress then.
-	stalled  int64
-	progress uint64
-	// what the last scan saw.
-	seen scanned
 }
 
 // pumpSplice does what is left to user space while the verdict has the
@@ -50,7 +50,7 @@ func (d *direction) pumpSplice() {
 			p.fault(d, "bytes are missing before a segment")
 			return
 		}
-		if len(d.pending) > 0 && !d.give(nil) {
+		if d.pending != nil && !d.give(nil) {
 			return
 		}
 		if !d.src.fin && !d.leaving && d.slot.Passed() == d.slot.Written() {

@@ -31,7 +31,7 @@ func (p *Pair) Status(c *api.Connection) {
 }
 
 func (d *direction) status() api.DirectionStatus {
-	s := api.DirectionStatus{Path: d.path, Reason: d.p.set.say(d.reason), Changes: d.changes, Ended: d.done, Relayed: d.plain - d.piped, Piped: d.piped}
+	s := api.DirectionStatus{Path: d.path, Reason: d.p.set.say(d.reason), Changes: uint64(d.changes), Ended: d.done, Relayed: d.plain - d.piped, Piped: d.piped}
 	if d.slot != nil {
 		s.Spliced = d.slot.Redirected()
 		s.Relayed += d.slot.Passed()
