@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
@@ -193,9 +194,9 @@ func (a *acceptor) round() bool {
 		}
 	}()
 	for n < most {
-		fd, _, err := unix.Accept4(a.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, err := accept(a.fd)
 		switch err {
-		case nil:
+		case 0:
 			n++
 			a.s.h.Accepted(a.worker, fd)
 		case unix.EINTR, unix.ECONNABORTED:
@@ -206,6 +207,13 @@ func (a *acceptor) round() bool {
 		}
 	}
 	return true
+}
+
+// accept makes the call itself: x/sys/unix wants the peer's address, which the
+// handler asks for, and the listening socket's protocol.
+func accept(fd int) (int, syscall.Errno) {
+	n, _, err := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	return int(n), err
 }
 
 func somaxconn() int {

@@ -1,11 +1,6 @@
 package pair
 
-import (
-	"net/netip"
-
-	"github.com/sluice-proxy/sluice/api"
-	"golang.org/x/sys/unix"
-)
+import "github.com/sluice-proxy/sluice/api"
 
 // Bytes are the bytes taken from the downstream and from the upstream so far.
 func (p *Pair) Bytes() (request, response uint64) {
@@ -56,25 +51,4 @@ func (p *Pair) Activity() int64 {
 		}
 	}
 	return last
-}
-
-// Addresses are the two ends of a connected socket, v4-mapped ones as IPv4.
-func Addresses(fd int) (remote, local netip.AddrPort) {
-	if sa, err := unix.Getpeername(fd); err == nil {
-		remote = addrPort(sa)
-	}
-	if sa, err := unix.Getsockname(fd); err == nil {
-		local = addrPort(sa)
-	}
-	return remote, local
-}
-
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
-	}
-	return netip.AddrPort{}
 }

@@ -152,7 +152,7 @@ func (s *Session) dialed(fd int, err error) {
 	s.up.Connected(u.Connected)
 	u.ConnectionID = s.conn.Core.NextID()
 	u.Attempts[len(u.Attempts)-1].ConnectionID = u.ConnectionID
-	_, u.Local = pair.Addresses(fd)
+	u.Local = pair.Local(fd)
 	if s.factory.config.LogOptions.OnConnected {
 		s.factory.logs.Write(s.conn.Info, accesslog.Connected)
 	}
