@@ -8,7 +8,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if role := os.Getenv(programEnv); role != "" {
+		programMain(role)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestLoadAttachesAndLeavesNothing(t *testing.T) {
 	if os.Geteuid() != 0 {
