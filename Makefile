@@ -45,6 +45,16 @@ bench: build
 	test/bench/install.sh bin/bench
 	bin/bench/bench $(if $(QUICK),-quick) $(if $(FULL),-full) $(BENCHFLAGS)
 
+# The README's table and pictures, from the last make bench.
+bench-readme:
+	$(GO) run ./test/bench readme README.md bench
+
+# Where the time of each path goes, by linux-perf: bench/profile.md.
+profile: build
+	$(GO) build -o bin/bench/bench ./test/bench
+	test/bench/install.sh bin/bench
+	bin/bench/bench profile
+
 # Go's own benchmarks of single functions.
 microbench:
 	$(GO) test -run '^$$' -bench . -benchmem ./dataplane/... ./api/...

@@ -137,6 +137,42 @@ func TestReportNamesWhatIsVoidAndWhatFailed(t *testing.T) {
 	}
 }
 
+func TestReadmeIsRewrittenBetweenItsMarks(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "README.md")
+	if err := os.WriteFile(path, []byte("head\n"+readmeBegin+"\nold\n"+readmeEnd+"\ntail\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := readme(path, dir); err == nil {
+		t.Error("a README was written without results")
+	}
+	m := made(pingPong, map[string][]float64{direct: {88}, "nginx": {40}, judged: {60}})
+	if err := (&Result{Cells: []Measured{*m}, Versions: map[string]string{}}).save(filepath.Join(dir, "results.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := readme(path, dir); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"head\n", "| 88.0 |", "| 1.50, nginx stream |", "requests.svg", "\ntail\n"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the README lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(string(text), "old") || strings.Contains(string(text), "bulk.svg") {
+		t.Errorf("the README has what it should not:\n%s", text)
+	}
+	if err := os.WriteFile(path, []byte("no marks"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := readme(path, dir); err == nil {
+		t.Error("a README without marks was written")
+	}
+}
+
 func TestResultsAreResumed(t *testing.T) {
 	dir := t.TempDir()
 	b := &bench{out: dir}

@@ -69,29 +69,9 @@ func compare(ctx context.Context, args []string) error {
 	if err := o.parse(args); err != nil {
 		return err
 	}
-	if os.Geteuid() != 0 {
-		return errors.New("it needs root: for namespaces, for Sluice's splice, and to count system calls")
-	}
-	scratch, err := filepath.Abs(o.scratch)
-	if err != nil {
-		return fmt.Errorf("find scratch folder: %w", err)
-	}
-	t, versions, err := findTools(o.sluice, scratch)
+	b, r, err := o.prepare()
 	if err != nil {
 		return err
-	}
-	b := &bench{plan: o.plan(), spawn: newSpawner(), tools: t, scratch: scratch, out: o.out}
-	if b.cpus, err = firstCPUs(2); err != nil {
-		return err
-	}
-	r := &Result{Plan: b.plan, Versions: versions, CPU: cpuName(), Started: time.Now()}
-	for _, k := range kinds() {
-		if k.needs(t) == "" {
-			fmt.Printf("%s is not installed: left out\n", k.label)
-			r.LeftOut = append(r.LeftOut, k.label)
-			continue
-		}
-		b.kinds = append(b.kinds, k)
 	}
 	if r.Key, err = key(b); err != nil {
 		return err
@@ -123,6 +103,35 @@ func compare(ctx context.Context, args []string) error {
 		return nil
 	}
 	return err
+}
+
+// prepare finds what is compared, and where.
+func (o *options) prepare() (*bench, *Result, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil, errors.New("it needs root: for namespaces, for Sluice's splice, and to count system calls")
+	}
+	scratch, err := filepath.Abs(o.scratch)
+	if err != nil {
+		return nil, nil, fmt.Errorf("find scratch folder: %w", err)
+	}
+	t, versions, err := findTools(o.sluice, scratch)
+	if err != nil {
+		return nil, nil, err
+	}
+	b := &bench{plan: o.plan(), spawn: newSpawner(), tools: t, scratch: scratch, out: o.out}
+	if b.cpus, err = firstCPUs(2); err != nil {
+		return nil, nil, err
+	}
+	r := &Result{Plan: b.plan, Versions: versions, CPU: cpuName(), Started: time.Now()}
+	for _, k := range kinds() {
+		if k.needs(t) == "" {
+			fmt.Printf("%s is not installed: left out\n", k.label)
+			r.LeftOut = append(r.LeftOut, k.label)
+			continue
+		}
+		b.kinds = append(b.kinds, k)
+	}
+	return b, r, nil
 }
 
 var errPart = errors.New("the part is over")

@@ -125,8 +125,8 @@ func (r *Result) fieldTable(b *strings.Builder) {
 	if len(m.Runs) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n## What forwarding a message costs\n\n")
-	fmt.Fprintf(b, "1 KiB there and 1 KiB back on one connection, by forwarders that do nothing else (`test/bench/forwarder`), and by Sluice on both of its paths. Per message, but for the last column: bytes per forwarded byte, by BPF at tracepoints.\n\n")
+	fmt.Fprintf(b, "\n### What forwarding a message costs\n\n")
+	fmt.Fprintf(b, "1 KiB there and 1 KiB back on one connection, by forwarders that do nothing else (`test/bench/forwarder`), and by Sluice on both of its paths. Per message; in the last three columns bytes per forwarded byte, by BPF at tracepoints.\n\n")
 	fmt.Fprintf(b, "| | system calls | wake-ups of the forwarder | of kernel workers | CPU of the forwarder us | k op/s | copied to user space | copied from it | handed on as pages |\n|---|---|---|---|---|---|---|---|---|\n")
 	var linear float64
 	for _, k := range fieldKinds() {

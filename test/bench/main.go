@@ -24,7 +24,7 @@ func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		args = []string{"all"}
 	}
-	want := map[string]int{"serve": 3, "load": 2, "copy": 3, "forward": 4}
+	want := map[string]int{"serve": 3, "load": 2, "copy": 3, "forward": 4, "readme": 3}
 	if n, ok := want[args[0]]; ok && len(args) != n {
 		return fmt.Errorf("read command line: %s takes %d arguments", args[0], n-1)
 	}
@@ -41,6 +41,10 @@ func run(ctx context.Context, args []string) error {
 		return copyProxy(args[1], args[2])
 	case "forward":
 		return forward(args[1], args[2], args[3])
+	case "readme":
+		return readme(args[1], args[2])
+	case "profile":
+		return profile(ctx, args[1:])
 	}
 	return compare(ctx, args)
 }

@@ -48,6 +48,8 @@ type bench struct {
 	cpus         []int
 	scratch, out string
 	costs        bool // count them, too
+	// timing is called in the timed window and, if set, ends it.
+	timing func(client *process) error
 }
 
 // answerLimit is how long a load process may take for a reply.
@@ -164,7 +166,11 @@ func (b *bench) timed(ctx context.Context, client *process, pids, ends []int, r 
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, b.plan.Window); err != nil {
+	wait := func() error { return pause(ctx, b.plan.Window) }
+	if b.timing != nil {
+		wait = func() error { return b.timing(client) }
+	}
+	if err := wait(); err != nil {
 		return err
 	}
 	if err := client.say("end"); err != nil {
