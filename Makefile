@@ -25,7 +25,7 @@ FUZZTIME ?= 5m
 fuzz:
 	for p in ./xds ./xds/ads ./xds/assemble ./xds/resource ./xds/bootstrap ./xds/file ./xds/transport; do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
-	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p || exit 1; done; done
 
 # Pairs under everything at once, by seed (0: the clock's). `make test` does 30 s of it.
 SEED ?= 0
