@@ -110,12 +110,18 @@ func mayBecome(old, c *api.Listener) error {
 		options[old.PlaceKey(i)] = &old.Addresses[i].Socket
 	}
 	for i := range c.Addresses {
-		if o := options[c.PlaceKey(i)]; o != nil && !o.Equal(&c.Addresses[i].Socket) {
-			return fmt.Errorf("Listener %s: doesn't support update any socket options when the reuse port isn't enabled", c.Name)
+		addr := &c.Addresses[i]
+		if o := options[c.PlaceKey(i)]; o != nil && !o.Equal(&addr.Socket) && !anyPort(addr) {
+			return fmt.Errorf("error adding listener: '%s' has duplicate address '%v' as existing listener, "+
+				"to check if the listener has duplicated addresses with other listeners or "+
+				"'enable_reuse_port' is set to 'false' for the listener", c.Name, addr)
 		}
 	}
 	return nil
 }
+
+// anyPort says that other sockets can always be had, at another port.
+func anyPort(b *api.BindAddress) bool { return b.Path == "" && b.Addr.Port() == 0 }
 
 // openLocked opens the sockets that a listener needs and cannot take over, by
 // their place. With an error it returns those that are to be discarded.
@@ -131,7 +137,7 @@ func (p *Plane) openLocked(s *api.Snapshot, c *api.Listener, have *listener) (ma
 			if owner := b.owner.Load(); owner != have && s.Listener(owner.config.Name) != nil && !s.Listener(owner.config.Name).HandedOnly {
 				return fresh, fmt.Errorf("cannot bind '%v': listener %q has it", &addr, owner.config.Name)
 			}
-			if !b.sockets.Reuse || b.sockets.Addr.Socket.Equal(&addr.Socket) {
+			if !b.sockets.Reuse && !anyPort(&addr) || b.sockets.Addr.Socket.Equal(&addr.Socket) {
 				continue
 			}
 		}
