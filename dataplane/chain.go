@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
@@ -22,8 +23,9 @@ import (
 )
 
 // newChain makes the filters of a chain. The order is the configuration's.
-// The error is that of opening an access log.
-func (p *Plane) newChain(c *api.FilterChain) (*filter.Chain, error) {
+// old, if it is not nil, is the equal chain of the listener's version before,
+// whose limits go on. The error is that of opening an access log.
+func (p *Plane) newChain(c *api.FilterChain, old *filter.Chain) (*filter.Chain, error) {
 	ctx := filter.Context{Stats: p.stats, Cluster: p.cluster, Log: p.log, Files: p.files}
 	ch := &filter.Chain{Name: c.Name}
 	for i := range c.Filters {
@@ -32,9 +34,25 @@ func (p *Plane) newChain(c *api.FilterChain) (*filter.Chain, error) {
 			ch.Release()
 			return nil, err
 		}
+		if h, ok := f.(filter.Heir); ok && old != nil {
+			h.Inherit(old.Factories[i])
+		}
 		ch.Factories = append(ch.Factories, f)
 	}
 	return ch, nil
+}
+
+// same is the listener's chain that equals c, or nil. The listener may be nil.
+func (l *listener) same(c *api.FilterChain) *filter.Chain {
+	if l == nil {
+		return nil
+	}
+	for config, chain := range l.chains {
+		if reflect.DeepEqual(config, c) {
+			return chain
+		}
+	}
+	return nil
 }
 
 func (p *Plane) newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, error) {

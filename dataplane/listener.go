@@ -78,7 +78,7 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 		if chain == nil {
 			continue
 		}
-		if l.chains[chain], err = p.newChain(chain); err != nil {
+		if l.chains[chain], err = p.newChain(chain, have.same(chain)); err != nil {
 			delete(l.chains, chain)
 			l.releaseFilters()
 			return nil, err

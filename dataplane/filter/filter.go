@@ -74,6 +74,11 @@ type Factory interface {
 	Release()
 }
 
+// Heir is a factory whose state outlives an update of its listener: it takes over
+// what the factory of an equal filter in an equal chain of the version before has
+// counted. Called once, before any connection.
+type Heir interface{ Inherit(Factory) }
+
 // Context is what a factory is made with.
 type Context struct {
 	Stats *stats.Store

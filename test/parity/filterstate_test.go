@@ -101,4 +101,37 @@ var states = []scenario{
 	stated("rbac_by_address_in_text", "k", setState("on_new_connection", stateValue("k", "10.0.0.7", texted)), allowState("k", obj{"address_match": obj{"ranges": []obj{cidrOf("10.0.0.0", 8)}}})),
 	stated("rbac_matcher_by_filter_state", "k", setState("on_new_connection", stateValue("k", "gold", texted)),
 		rbac(obj{"matcher": listOf(single(networkInput("FilterStateInput", obj{"key": "k"}), obj{"exact": "gold"}), rbacAction("rich", "ALLOW"))})),
+	{"sni_cluster_by_the_client_hello", func(r *run) {
+		r.start(static([]obj{behindInspector(chain(network("sni_cluster", "SniCluster", nil), tcpProxy("c")))},
+			[]obj{cluster("c", r.banners("other")...), cluster("one.example", r.banners("named")...)}))
+		r.dial("l").send(clientHello("one.example")).expect("named").reset()
+		r.dial("l").send("no TLS, no name").expect("other").reset()
+		r.dial("l").send(clientHello("two.example")).gone()
+		r.moved(`tcp\.c\.downstream_cx_(total|no_route)`)
+	}},
+	{"rbac_by_server_name", func(r *run) {
+		named := rbac(obj{"rules": rules("ALLOW", obj{"requested_server_name": obj{"suffix": ".example"}}, anyone)})
+		r.start(static([]obj{behindInspector(chain(named, tcpProxy("c")))}, r.echoes()))
+		for _, name := range []string{"one.example", "one.example.org"} {
+			hello := clientHello(name)
+			r.dial("l").as(name).send(hello).endOrEcho(hello)
+		}
+		r.dial("l").as("plain").send("no TLS, no name").endOrEcho("no TLS, no name")
+		r.moved(ofRBAC)
+	}},
+	{"rbac_addresses_behind_proxy_protocol", func(r *run) {
+		ranged := func(prefix, field, address string, bits int) obj {
+			return rbac(obj{"stat_prefix": prefix, "shadow_rules": rules("ALLOW", anyone, obj{field: cidrOf(address, bits)})})
+		}
+		port := rbac(obj{"stat_prefix": "port", "shadow_rules": rules("ALLOW", obj{"and_rules": obj{"rules": []obj{{"destination_port": 2222}, {"destination_ip": cidrOf("10.4.5.6", 32)}}}}, anyone)})
+		l := listener("l", chain(ranged("remote", "remote_ip", "10.1.2.3", 32), ranged("source", "source_ip", "10.1.2.3", 32), ranged("direct", "direct_remote_ip", "10.1.2.3", 32), ranged("direct_is", "direct_remote_ip", "127.0.0.1", 32), port, tcpProxy("c")))
+		r.start(static([]obj{l.with(obj{"listener_filters": []obj{proxyProtocol(nil)}})}, r.echoes()))
+		r.dial("l").send("PROXY TCP4 10.1.2.3 10.4.5.6 1111 2222\r\nhello").expect("hello").leave()
+		r.moved(ofRBAC)
+	}},
+}
+
+// behindInspector is a listener with a tls_inspector.
+func behindInspector(c obj) obj {
+	return listener("l", c).with(obj{"listener_filters": []obj{tlsInspector(nil)}})
 }

@@ -19,7 +19,7 @@ const reason = "over_connection_limit"
 type Factory struct {
 	config *api.ConnectionLimit
 	// open counts those beyond the limit too, for as long as they are delayed.
-	open    atomic.Int64
+	open    *atomic.Int64
 	scope   *stats.Scope
 	limited *stats.Counter
 	active  *stats.Gauge
@@ -30,7 +30,14 @@ func New(c *api.ConnectionLimit, ctx filter.Context) *Factory {
 	// The tag is the prefix up to its first dot.
 	head, tail, _ := strings.Cut(c.StatPrefix, ".")
 	sc := ctx.Stats.Scope("connection_limit", stats.Tag{Name: "envoy.connection_limit_prefix", Value: head}, tail)
-	return &Factory{config: c, scope: sc, limited: sc.Counter("limited_connections"), active: sc.Gauge("active_connections")}
+	return &Factory{config: c, open: new(atomic.Int64), scope: sc, limited: sc.Counter("limited_connections"), active: sc.Gauge("active_connections")}
+}
+
+// Inherit goes on counting: the connections of the version before are still open.
+func (f *Factory) Inherit(old filter.Factory) {
+	if o, ok := old.(*Factory); ok {
+		f.open = o.open
+	}
 }
 
 // New makes the filter of a connection.

@@ -89,6 +89,13 @@ func New(c *api.LocalRateLimit, ctx filter.Context, s *Shared) *Factory {
 
 func (f *Factory) key() shareKey { return shareKey{f.config.ShareKey, f.config.Bucket} }
 
+// Inherit goes on with the bucket as it is: an update does not fill it.
+func (f *Factory) Inherit(old filter.Factory) {
+	if o, ok := old.(*Factory); ok && f.config.ShareKey == "" {
+		f.limiter = o.limiter
+	}
+}
+
 // New makes the filter of a connection.
 func (f *Factory) New(c *filter.Connection) filter.Filter { return &session{factory: f, conn: c} }
 
