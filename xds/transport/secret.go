@@ -22,7 +22,7 @@ func readData(d *corev3.DataSource) ([]byte, error) {
 	case *corev3.DataSource_Filename:
 		b, err := os.ReadFile(s.Filename)
 		if err != nil {
-			return nil, fmt.Errorf("unable to read file: %s: %w", s.Filename, file.Cause(err))
+			return nil, fmt.Errorf("Invalid path: %s: %w", s.Filename, file.Cause(err))
 		}
 		return b, nil
 	case *corev3.DataSource_InlineBytes:
@@ -59,14 +59,14 @@ type source struct {
 	name  string // of the secret in the file; empty takes any
 }
 
-// sds reads where a secret comes from. Only files and the bootstrap itself can
+// sds reads where a secret comes from; kind is Envoy's word for it in an error. Only files and the bootstrap itself can
 // be asked before there is a control plane.
-func sds(path string, p *tlsv3.SdsSecretConfig, known secrets) (source, error) {
+func sds(path, kind string, p *tlsv3.SdsSecretConfig, known secrets) (source, error) {
 	if p.GetSdsConfig() == nil {
 		if s := known[p.GetName()]; s != nil {
 			return source{fixed: s}, nil
 		}
-		return source{}, fmt.Errorf("%s: Unknown static secret: %s", path, resource.Short(p.GetName()))
+		return source{}, fmt.Errorf("%s: Unknown static %s: %s", path, kind, resource.Short(p.GetName()))
 	}
 	f := p.GetSdsConfig().GetPathConfigSource().GetPath()
 	if f == "" {

@@ -66,7 +66,7 @@ func (t *TLS) readCertificate(path string, c *tlsv3.CommonTlsContext, known secr
 	} else {
 		path += ".tls_certificate_sds_secret_configs[0]"
 		var err error
-		if from, err = sds(path, c.GetTlsCertificateSdsSecretConfigs()[0], known); err != nil {
+		if from, err = sds(path, "secret", c.GetTlsCertificateSdsSecretConfigs()[0], known); err != nil {
 			return err
 		}
 	}
@@ -104,7 +104,7 @@ func (t *TLS) readContext(path string, c *tlsv3.CommonTlsContext, known secrets)
 	}
 	if ask != nil {
 		var err error
-		if from, err = sds(path, ask, known); err != nil {
+		if from, err = sds(path, "certificate validation context", ask, known); err != nil {
 			return err
 		}
 	}

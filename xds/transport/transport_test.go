@@ -269,12 +269,12 @@ func TestTLSIsRefusedByFieldAndValue(t *testing.T) {
 		return "{certificate_chain: " + inline(cert) + ", private_key: " + inline(key) + "}"
 	}
 	for _, tt := range []struct{ what, in, want string }{
-		{"no such file", "validation_context: {trusted_ca: {filename: /none/ca.pem}}", "validation_context: trusted_ca: unable to read file: /none/ca.pem: no such file or directory"},
+		{"no such file", "validation_context: {trusted_ca: {filename: /none/ca.pem}}", "validation_context: trusted_ca: Invalid path: /none/ca.pem: no such file or directory"},
 		{"no certificate", "validation_context: {trusted_ca: {inline_string: x}}", "validation_context: trusted_ca: Failed to load trusted CA certificates from <inline>"},
 		{"SAN without CA", "validation_context: {match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: x}}]}", "validation_context: SAN-based verification of peer certificates without trusted CA is insecure and not allowed"},
 		{"another key", "tls_certificates: [" + pair(leaf.PEM, second.Key) + "]", "tls_certificates[0]: Failed to load certificate chain from <inline> with private key from <inline>: private key does not match public key"},
 		{"two certificates", "tls_certificates: [" + pair(leaf.PEM, leaf.Key) + "," + pair(leaf.PEM, leaf.Key) + "]", "common_tls_context: Multiple TLS certificates are not supported for client contexts"},
-		{"no such secret", "validation_context_sds_secret_config: {name: x}", "validation_context_sds_secret_config: Unknown static secret: x"},
+		{"no such secret", "validation_context_sds_secret_config: {name: x}", "validation_context_sds_secret_config: Unknown static certificate validation context: x"},
 		{"no such SDS file", "validation_context_sds_secret_config: {name: x, sds_config: {path_config_source: {path: /none/x.yaml}}}", "sds_config.path_config_source.path: paths must refer to an existing path in the system: '/none/x.yaml' does not exist"},
 		{"SDS by gRPC", "validation_context_sds_secret_config: {name: x, sds_config: {ads: {}}}", "sds_config: not supported yet for a control plane, except from a file"},
 		{"a validator of its own", `validation_context: {custom_validator_config: {name: v, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig}}}`, "custom_validator_config: not supported yet (envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig)"},
