@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -188,6 +189,15 @@ func TestResultsAreResumed(t *testing.T) {
 	}
 }
 
+func openFiles(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
+
 func addrOf(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
 }
@@ -247,6 +257,15 @@ func TestOneProxyIsMeasured(t *testing.T) {
 			b.kinds = append(b.kinds, k)
 		}
 	}
+	// The collector would close what was forgotten. There are 18 load processes;
+	// the runtime has a few files of its own that come and go.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	before := openFiles(t)
+	defer func() {
+		if after := openFiles(t); after > before+6 {
+			t.Errorf("%d files are open, %d were before", after, before)
+		}
+	}()
 	for _, topology := range []string{loopback, namespaces} {
 		t.Run(topology, func(t *testing.T) {
 			s := Setting{topology, 1}

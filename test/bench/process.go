@@ -56,6 +56,7 @@ type process struct {
 	log    string
 	in     io.WriteCloser
 	out    *bufio.Scanner
+	pipe   io.Closer // under out
 	ended  chan struct{}
 }
 
@@ -82,7 +83,7 @@ func (s spawner) launch(name, dir string, at place, env []string, talk bool, arg
 		if p.in, err = p.cmd.StdinPipe(); err != nil {
 			return nil, fmt.Errorf("start %s: %w", name, err)
 		}
-		p.out = bufio.NewScanner(out)
+		p.out, p.pipe = bufio.NewScanner(out), out
 	}
 	if err := s.start(p.cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -126,6 +127,7 @@ func (p *process) kill() {
 	<-p.ended
 	if p.in != nil {
 		p.in.Close()
+		p.pipe.Close()
 	}
 }
 
