@@ -197,6 +197,7 @@ var drains = []scenario{
 		r.kind.args = []string{"--drain-strategy", "immediate"}
 		r.echoing(closing("l"))
 		c := r.dial("l").send("before").expect("before")
+		time.Sleep(breath) // the proxy may still be busy with what the client has read
 		r.post("/drain_listeners?graceful&skip_exit")
 		c.endWithin(2 * time.Second)
 		r.moved(ofDrains)
@@ -270,7 +271,7 @@ var drains = []scenario{
 		c := r.dial("l").send("before").expect("before")
 		r.post("/drain_listeners?graceful&skip_exit")
 		time.Sleep(breath)
-		c.send("x").expect("x").endWithin(time.Second)
+		c.send("x").ended()
 		r.moved(ofDrains)
 	}},
 	{"drain_not_asked_for_by_tcp_proxy", func(r *run) {
