@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,6 +29,8 @@ type pipe struct {
 type pipes struct {
 	rested []*pipe
 	made   int
+	timer  loop.Timer // until the rested ones are closed
+	used   bool       // since it was set
 }
 
 // get returns an empty pipe, or nil if there are too many, or no descriptors.
@@ -80,6 +83,10 @@ func (d *direction) pumpPipe() {
 	size := s.readSize(p.cfg.Limit)
 	for range relayRounds {
 		tube := s.pipes.get()
+		s.pipes.used = true
+		if !s.pipes.timer.Armed() {
+			s.worker.After(&s.pipes.timer, pipeRest)
+		}
 		if tube == nil {
 			s.NoPipe.Add(1)
 			d.moved(api.PathRelay, reasonNoPipe)

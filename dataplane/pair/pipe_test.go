@@ -46,6 +46,10 @@ func TestBulkGoesThroughThePipeAndComesBack(t *testing.T) {
 		p.client.Close()
 		p.server.Close()
 		p.end(t)
+		await(t, "pipes that nobody uses are closed", func() (none bool) {
+			r.w.Do(func() { none = r.set.pipes.made == 0 })
+			return none
+		})
 	})
 }
 

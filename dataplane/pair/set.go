@@ -16,6 +16,11 @@ const (
 	// memory and without a system call each: for the rule, and for what a lost
 	// wake-up should have told.
 	scanPeriod = time.Second
+	// alwaysScanPeriod is the same where the rule has no say, and only a lost
+	// wake-up could be found.
+	alwaysScanPeriod = 5 * time.Second
+	// pipeRest is how long pipes that nobody uses are kept.
+	pipeRest = time.Second
 	// quietScans is how many scans a direction may be quiet before its source
 	// is asked whether bytes came that the verdict never saw.
 	quietScans = 8
@@ -110,12 +115,20 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, l
 	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, pairs: map[*Pair]struct{}{}, bySlot: map[uint32]*direction{},
 		memory: TCPMemory, cpu: readCPU, stuckAfter: stuckAfter}
 	s.scan.F = s.scanSpliced
+	s.pipes.timer.F = s.restPipes
 	if splice != nil {
 		if err := w.Add(splice.Ring(w.ID).FD(), unix.EPOLLIN, wakeups{s}); err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
+}
+
+func (s *Set) scanPeriod() time.Duration {
+	if s.mode == Always {
+		return alwaysScanPeriod
+	}
+	return scanPeriod
 }
 
 // readSize bounds one read, so that a small buffer limit is kept.
@@ -167,7 +180,7 @@ func (s *Set) track(p *Pair) {
 	p.scanIndex = int32(len(s.spliced))
 	s.spliced = append(s.spliced, p)
 	if !s.scan.Armed() {
-		s.worker.After(&s.scan, scanPeriod)
+		s.worker.After(&s.scan, s.scanPeriod())
 	}
 }
 
@@ -197,7 +210,7 @@ func (s *Set) scanSpliced() {
 		p.watch()
 	}
 	if len(s.spliced) > 0 {
-		s.worker.After(&s.scan, scanPeriod)
+		s.worker.After(&s.scan, s.scanPeriod())
 	}
 }
 
@@ -257,7 +270,21 @@ func (d *direction) checkQuiet() {
 
 // Close gives back what the set keeps for reuse; its pairs have ended. On the
 // worker.
-func (s *Set) Close() { s.pipes.close() }
+func (s *Set) Close() {
+	s.worker.Stop(&s.pipes.timer)
+	s.pipes.close()
+}
+
+// restPipes closes the pipes that nobody has used for a while.
+func (s *Set) restPipes() {
+	if !s.pipes.used {
+		s.pipes.close()
+	}
+	s.pipes.used = false
+	if s.pipes.made > 0 {
+		s.worker.After(&s.pipes.timer, pipeRest)
+	}
+}
 
 // Len is the number of pairs. On the worker.
 func (s *Set) Len() int { return len(s.pairs) }
