@@ -12,6 +12,10 @@ type ListenerFilter struct {
 	HTTPInspector *HTTPInspector
 	ProxyProtocol *ProxyProtocol
 	OriginalSrc   *OriginalSrc
+	// LocalRateLimit closes sockets for which there is no token; its ShareKey is
+	// empty. SetFilterState sets objects when a socket is accepted.
+	LocalRateLimit *LocalRateLimit
+	SetFilterState []FilterStateValue
 }
 
 // ListenerFilterPredicate is Envoy's ListenerFilterChainMatchPredicate. Exactly

@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/httpinspector"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/filter/originaldst"
+	"github.com/sluice-proxy/sluice/dataplane/filter/originalsrc"
 	"github.com/sluice-proxy/sluice/dataplane/filter/proxyprotocol"
 	"github.com/sluice-proxy/sluice/dataplane/filter/rbac"
 	"github.com/sluice-proxy/sluice/dataplane/filter/setfilterstate"
@@ -114,6 +115,12 @@ func (p *Plane) newListenerFilter(f *api.ListenerFilter) filter.ListenerFactory 
 		return httpinspector.New(p.stats)
 	case f.ProxyProtocol != nil:
 		return proxyprotocol.New(f.ProxyProtocol, p.stats)
+	case f.OriginalSrc != nil:
+		return originalsrc.New(f.OriginalSrc)
+	case f.LocalRateLimit != nil:
+		return localratelimit.NewListener(f.LocalRateLimit, p.stats)
+	case f.SetFilterState != nil:
+		return setfilterstate.ListenerFactory{Values: setfilterstate.NewValues(f.SetFilterState)}
 	}
 	return nil
 }

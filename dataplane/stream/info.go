@@ -30,6 +30,10 @@ type Info struct {
 	// LocalRestored says that Local is not the address accepted on.
 	LocalRestored bool
 
+	// Source is where the upstream connection is to come from, as original_src
+	// has it; the zero value leaves it to the kernel.
+	Source Source
+
 	// TransportProtocol is "tls" or "raw_buffer" once somebody has looked.
 	TransportProtocol    string
 	ServerName           string
@@ -58,6 +62,12 @@ type Info struct {
 	WireReceived uint64
 	// End is when the connection ended.
 	End time.Time
+}
+
+// Source is an address and a mark for the upstream socket.
+type Source struct {
+	Addr netip.Addr
+	Mark uint32
 }
 
 // Upstream is what is known of the other side.

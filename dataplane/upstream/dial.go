@@ -25,10 +25,18 @@ type Dial struct {
 	done   func(fd int, err error)
 }
 
+// Source is where a connection comes from, other than from what the kernel picks.
+type Source struct {
+	// Addr need not be an address of this machine; invalid leaves the choice.
+	Addr netip.Addr
+	// Mark is SO_MARK, 0 for none.
+	Mark uint32
+}
+
 // NewDial starts a connection.
-func NewDial(w *loop.Worker, to netip.AddrPort, timeout time.Duration, done func(fd int, err error)) *Dial {
+func NewDial(w *loop.Worker, to netip.AddrPort, from Source, timeout time.Duration, done func(fd int, err error)) *Dial {
 	d := &Dial{worker: w, fd: -1, done: done}
-	if err := d.start(to); err != nil {
+	if err := d.start(to, from); err != nil {
 		d.timer.F = func() { d.end(err) }
 		w.After(&d.timer, 0)
 		return d
@@ -38,7 +46,7 @@ func NewDial(w *loop.Worker, to netip.AddrPort, timeout time.Duration, done func
 	return d
 }
 
-func (d *Dial) start(to netip.AddrPort) error {
+func (d *Dial) start(to netip.AddrPort, from Source) error {
 	family := unix.AF_INET6
 	if to.Addr().Is4() {
 		family = unix.AF_INET
@@ -51,10 +59,41 @@ func (d *Dial) start(to netip.AddrPort) error {
 	if err := Prepare(fd); err != nil {
 		return err
 	}
+	if err := from.bind(fd, family); err != nil {
+		return err
+	}
 	if err := unix.Connect(fd, Sockaddr(to)); err != nil && err != unix.EINPROGRESS {
 		return fmt.Errorf("connect to %v: %w", to, err)
 	}
 	return d.worker.Add(fd, unix.EPOLLOUT|unix.EPOLLONESHOT, d)
+}
+
+// bind makes the socket come from the source. It needs CAP_NET_ADMIN for an
+// address that is not local, and for a mark.
+func (s Source) bind(fd, family int) error {
+	if s.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(s.Mark)); err != nil {
+			return fmt.Errorf("set SO_MARK: %w", err)
+		}
+	}
+	if !s.Addr.IsValid() {
+		return nil
+	}
+	level, transparent := unix.SOL_IP, unix.IP_TRANSPARENT
+	if family == unix.AF_INET6 {
+		level, transparent = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	if err := unix.SetsockoptInt(fd, level, transparent, 1); err != nil {
+		return fmt.Errorf("set IP_TRANSPARENT: %w", err)
+	}
+	// The port is chosen by connect, when the whole four-tuple is known.
+	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+		return fmt.Errorf("set IP_BIND_ADDRESS_NO_PORT: %w", err)
+	}
+	if err := unix.Bind(fd, Sockaddr(netip.AddrPortFrom(s.Addr, 0))); err != nil {
+		return fmt.Errorf("bind to %v: %w", s.Addr, err)
+	}
+	return nil
 }
 
 // Ready is called by the worker when the connection stands or is refused.

@@ -39,7 +39,7 @@ func dial(t *testing.T, w *loop.Worker, to netip.AddrPort, timeout time.Duration
 	end := make(chan dialed, 2)
 	w.Do(func() {
 		back := false
-		NewDial(w, to, timeout, func(fd int, err error) {
+		NewDial(w, to, Source{}, timeout, func(fd int, err error) {
 			if !back {
 				t.Error("done was called before NewDial returned")
 			}
@@ -152,7 +152,7 @@ func TestCancelledDialSaysNothing(t *testing.T) {
 	w := worker(t)
 	to := full(t)
 	w.Do(func() {
-		d := NewDial(w, to, time.Millisecond, func(int, error) { t.Error("done was called after Cancel") })
+		d := NewDial(w, to, Source{}, time.Millisecond, func(int, error) { t.Error("done was called after Cancel") })
 		d.Cancel()
 	})
 	later := make(chan struct{})

@@ -237,3 +237,66 @@ static_resources:
 		})
 	}
 }
+
+// With original_src the server sees the client's own address, and its answers
+// find their way back through the proxy.
+func TestServersSeeTheClientsOwnAddress(t *testing.T) {
+	needRoot(t)
+	for _, v6 := range []bool{false, true} {
+		name, flag, everything := "v4", []string{}, "0.0.0.0/0"
+		client, near, far, server := "10.1.0.1/24", "10.1.0.2/24", "10.2.0.2/24", "10.2.0.1/24"
+		clients := "10.1.0.0/24"
+		if v6 {
+			name, flag, everything = "v6", []string{"-6"}, "::/0"
+			client, near, far, server = "fd01::1/64", "fd01::2/64", "fd02::2/64", "fd02::1/64"
+			clients = "fd01::/64"
+		}
+		t.Run(name, func(t *testing.T) {
+			a, b, c := netns.ForTest(t), netns.ForTest(t), netns.ForTest(t)
+			end := func(ns *netns.NS, name, addr string) netns.End {
+				return netns.End{NS: ns, Name: name, Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}}
+			}
+			if err := netns.Connect(end(a, "v0", client), end(b, "v1", near), 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := netns.Connect(end(b, "v2", far), end(c, "v3", server), 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Route(netip.MustParsePrefix(clients), netip.MustParsePrefix(far).Addr()); err != nil {
+				t.Fatal(err)
+			}
+			// What the server sends back is for a socket here.
+			ip(t, b, append(flag, "rule", "add", "iif", "v2", "lookup", "100")...)
+			ip(t, b, append(flag, "route", "add", "local", everything, "dev", "lo", "table", "100")...)
+			at0 := func(prefix string, port uint16) string {
+				return netip.AddrPortFrom(netip.MustParsePrefix(prefix).Addr(), port).String()
+			}
+			ln, err := c.Listen(t.Context(), "tcp", at0(server, 7000))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			go func() {
+				for {
+					conn, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					fmt.Fprintln(conn, netip.MustParseAddrPort(conn.RemoteAddr().String()).Addr())
+					conn.Close()
+				}
+			}()
+			startIn(t, b, `
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}
+static_resources:
+  listeners:
+  - {name: l, `+at(at0(near, 8000))+`, listener_filters: [{name: s, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_src.v3.OriginalSrc, mark: 7}}], `+proxyChain("server")+`}
+  clusters:
+  - `+staticCluster("server", at0(server, 7000))+`
+`)
+			if got, want := greeting(t, a, at0(near, 8000)), netip.MustParsePrefix(client).Addr().String(); got != want {
+				t.Errorf("the server saw %q, want %q", got, want)
+			}
+		})
+	}
+}

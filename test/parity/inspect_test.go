@@ -248,6 +248,37 @@ var inspecting = []scenario{
 		c.reset()
 		r.moved(ofInspectors)
 	}},
+	{"listener_rate_limit_closes_what_has_no_token", func(r *run) {
+		limit := obj{"name": "l", "typed_config": obj{"@type": lf + "local_ratelimit.v3.LocalRateLimit", "stat_prefix": "few", "token_bucket": obj{"max_tokens": 2, "fill_interval": "60s"}}}
+		path := r.logFile("listener")
+		l := proxyTo("l", "c").with(obj{"listener_filters": []obj{limit}, "access_log": []obj{logTo(path, everything)}})
+		r.start(static([]obj{l}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
+		for range 2 {
+			r.dial("l").send("hello").expect("hello").fin().end()
+		}
+		r.dial("l").end()
+		r.logged(path, 3)
+		r.moved(ofL, ofPreAccepted, `.*ratelimit.*`)
+	}},
+	{"listener_rate_limit_that_is_off", func(r *run) {
+		limit := obj{"name": "l", "typed_config": obj{"@type": lf + "local_ratelimit.v3.LocalRateLimit", "stat_prefix": "few", "token_bucket": obj{"max_tokens": 1, "fill_interval": "60s"},
+			"runtime_enabled": obj{"default_value": false, "runtime_key": "none"}}}
+		r.start(static([]obj{proxyTo("l", "c").with(obj{"listener_filters": []obj{limit}})}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
+		for range 3 {
+			r.dial("l").send("hello").expect("hello").fin().end()
+		}
+		r.moved(ofL, `.*ratelimit.*`)
+	}},
+	{"listener_sets_filter_state", func(r *run) {
+		set := obj{"name": "s", "typed_config": obj{"@type": lf + "set_filter_state.v3.Config", "on_accept": []obj{
+			{"object_key": "mine", "factory_key": "envoy.string", "format_string": obj{"text_format_source": obj{"inline_string": "from %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}}},
+			{"object_key": "envoy.tcp_proxy.cluster", "format_string": obj{"text_format_source": obj{"inline_string": "c"}}}}}}
+		path := r.logFile("tcp")
+		p := tcpProxy("none").set("access_log", []obj{logTo(path, "%FILTER_STATE(mine:PLAIN)% %UPSTREAM_CLUSTER%\n")})
+		r.start(static([]obj{listener("l", chain(p)).with(obj{"listener_filters": []obj{set}})}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
+		r.dial("l").send("hello").expect("hello").fin().end()
+		r.logged(path, 1)
+	}},
 	{"http_inspector_of_what_has_no_end", func(r *run) {
 		r.start(r.inspected([]obj{httpInspector()}, map[string]obj{"http11": {"application_protocols": []string{"http/1.1"}}, "any": {}}, obj{"listener_filters_timeout": "1s", "continue_on_listener_filters_timeout": true}))
 		for what, s := range map[string]string{"binary": "\x00\x01\x02\x03", "lower case": "hello there", "unknown method": "FOO /x", "known method": "GET /x"} {

@@ -9,6 +9,7 @@ import (
 	connectionlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	directresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	localratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/local_ratelimit/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -71,17 +72,20 @@ const leastFill = 50 * time.Millisecond
 
 func (w *walker) localRateLimit(path string, p *localratelimitv3.LocalRateLimit) *api.LocalRateLimit {
 	w.message(path, p.ProtoReflect())
-	b := p.GetTokenBucket()
+	return &api.LocalRateLimit{
+		StatPrefix: p.GetStatPrefix(),
+		Bucket:     w.tokenBucket(path, p.GetTokenBucket()),
+		ShareKey:   p.GetShareKey(),
+		Disabled:   disabled(p.GetRuntimeEnabled()),
+	}
+}
+
+func (w *walker) tokenBucket(path string, b *typev3.TokenBucket) api.TokenBucket {
 	fill := w.duration(path+".token_bucket.fill_interval", b.GetFillInterval(), leastFill).Truncate(time.Millisecond)
 	if fill < leastFill {
 		w.fail(path+".token_bucket.fill_interval", fmt.Errorf("local rate limit token bucket fill timer must be >= 50ms (%v)", fill))
 	}
-	return &api.LocalRateLimit{
-		StatPrefix: p.GetStatPrefix(),
-		Bucket:     api.TokenBucket{MaxTokens: b.GetMaxTokens(), TokensPerFill: uint32Or(b.GetTokensPerFill(), 1), FillInterval: fill},
-		ShareKey:   p.GetShareKey(),
-		Disabled:   disabled(p.GetRuntimeEnabled()),
-	}
+	return api.TokenBucket{MaxTokens: b.GetMaxTokens(), TokensPerFill: uint32Or(b.GetTokensPerFill(), 1), FillInterval: fill}
 }
 
 func (w *walker) directResponse(path string, p *directresponsev3.Config) *api.DirectResponse {

@@ -6,7 +6,10 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	listenerlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/local_ratelimit/v3"
+	originalsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
 	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
+	listenerstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/set_filter_state/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -33,6 +36,20 @@ func listenerFilterDecoders() map[string]listenerFilterDecoder {
 		listenerFilterPrefix + "tls_inspector.v3.TlsInspector": func(w *walker, path string, m proto.Message) api.ListenerFilter {
 			w.message(path, m.ProtoReflect())
 			return api.ListenerFilter{TLSInspector: tlsInspector(m.(*tlsinspectorv3.TlsInspector))}
+		},
+		listenerFilterPrefix + "original_src.v3.OriginalSrc": func(w *walker, path string, m proto.Message) api.ListenerFilter {
+			w.message(path, m.ProtoReflect())
+			return api.ListenerFilter{OriginalSrc: &api.OriginalSrc{Mark: m.(*originalsrcv3.OriginalSrc).GetMark()}}
+		},
+		listenerFilterPrefix + "local_ratelimit.v3.LocalRateLimit": func(w *walker, path string, m proto.Message) api.ListenerFilter {
+			p := m.(*listenerlimitv3.LocalRateLimit)
+			w.message(path, p.ProtoReflect())
+			return api.ListenerFilter{LocalRateLimit: &api.LocalRateLimit{StatPrefix: p.GetStatPrefix(), Bucket: w.tokenBucket(path, p.GetTokenBucket()), Disabled: disabled(p.GetRuntimeEnabled())}}
+		},
+		listenerFilterPrefix + "set_filter_state.v3.Config": func(w *walker, path string, m proto.Message) api.ListenerFilter {
+			w.message(path, m.ProtoReflect())
+			values := w.filterStateValues(path+".on_accept", m.(*listenerstatev3.Config).GetOnAccept())
+			return api.ListenerFilter{SetFilterState: append([]api.FilterStateValue{}, values...)}
 		},
 		listenerFilterPrefix + "proxy_protocol.v3.ProxyProtocol": func(w *walker, path string, m proto.Message) api.ListenerFilter {
 			w.message(path, m.ProtoReflect())

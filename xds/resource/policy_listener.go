@@ -69,6 +69,14 @@ func listenerPolicies() policies {
 				"max_client_hello_size",
 				// How much is peeked at first; all that is there is, here.
 				"initial_read_buffer_size"),
+		"envoy.extensions.filters.listener.original_src.v3.OriginalSrc": policy{}.
+			fields(built, "mark").
+			fields(noted, "bind_port"), // Envoy has not built it either
+		"envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit": policy{}.
+			fields(built, "stat_prefix").
+			fields(inside, "token_bucket", "runtime_enabled"),
+		"envoy.extensions.filters.listener.set_filter_state.v3.Config": policy{}.
+			fields(inside, "on_accept"),
 		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": policy{}.
 			fields(built, "rules", "allow_requests_without_proxy_protocol", "pass_through_tlvs", "disallowed_versions", "stat_prefix", "tlv_location"),
 		"envoy.extensions.filters.network.echo.v3.Echo": policy{},

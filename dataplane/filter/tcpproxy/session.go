@@ -129,7 +129,7 @@ func (s *Session) connect() {
 	if u.Dialed.IsZero() {
 		u.Dialed = s.dialing
 	}
-	s.dial = upstream.NewDial(s.conn.Core.Worker, up.Host.Addr, c.Config().ConnectTimeout, s.dialed)
+	s.dial = upstream.NewDial(s.conn.Core.Worker, up.Host.Addr, upstream.Source(s.conn.Info.Source), c.Config().ConnectTimeout, s.dialed)
 }
 
 func (s *Session) dialed(fd int, err error) {
