@@ -32,7 +32,6 @@ var worldKey key
 
 // world is what belongs to one story.
 type world struct {
-	mu     sync.Mutex
 	planes map[string]*double
 	held   map[string]net.Conn
 }

@@ -102,7 +102,6 @@ func (w *walker) backoff(path string, b *corev3.BackoffStrategy) *api.Backoff {
 
 func (w *walker) logOptions(path string, p *tcpproxyv3.TcpProxy) api.LogOptions {
 	o := p.GetAccessLogOptions()
-	//lint:ignore SA1019 control planes still send the fields of old
 	every, onConnected := p.GetAccessLogFlushInterval(), p.GetFlushAccessLogOnConnected()
 	if o == nil {
 		return api.LogOptions{OnConnected: onConnected, Interval: w.duration(path+".access_log_flush_interval", every, 0)}
