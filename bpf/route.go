@@ -95,16 +95,20 @@ func LoadCapture(o CaptureOptions) (c *Capture, err error) {
 	return c, nil
 }
 
-// Close takes the hooks away. Connections that were captured go on; their
-// programs' getpeername shows the proxy's address from then on.
-func (c *Capture) Close() error {
+// Detach takes the hooks away: what opens from then on passes. Connections that
+// were captured go on, and Origin answers for them; their programs' getpeername
+// shows the proxy's address from then on. Not for two goroutines at a time.
+func (c *Capture) Detach() error {
 	var errs []error
 	for i := len(c.links) - 1; i >= 0; i-- {
 		errs = append(errs, c.links[i].Close())
 	}
 	c.links = nil
-	return errors.Join(append(errs, c.objects.Close())...)
+	return errors.Join(errs...)
 }
+
+// Close detaches the hooks and frees the maps. Nothing else may be running.
+func (c *Capture) Close() error { return errors.Join(c.Detach(), c.objects.Close()) }
 
 // captureSettings tells the hooks who this process is: its own connections pass,
 // and namespaces other than its own cannot reach its listeners.

@@ -13,7 +13,6 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/extauthz"
 	"github.com/sluice-proxy/sluice/dataplane/filter/httpinspector"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
-	"github.com/sluice-proxy/sluice/dataplane/filter/originaldst"
 	"github.com/sluice-proxy/sluice/dataplane/filter/originalsrc"
 	"github.com/sluice-proxy/sluice/dataplane/filter/proxyprotocol"
 	"github.com/sluice-proxy/sluice/dataplane/filter/rbac"
@@ -100,7 +99,7 @@ func (p *Plane) newListenerFilters(c *api.Listener) []filter.ListenerFactory {
 		}
 	}
 	if c.UseOriginalDst && !restores {
-		out = append(out, originaldst.Factory{})
+		out = append(out, p.originalDst())
 	}
 	return out
 }
@@ -108,7 +107,7 @@ func (p *Plane) newListenerFilters(c *api.Listener) []filter.ListenerFactory {
 func (p *Plane) newListenerFilter(f *api.ListenerFilter) filter.ListenerFactory {
 	switch {
 	case f.OriginalDst != nil:
-		return originaldst.Factory{}
+		return p.originalDst()
 	case f.TLSInspector != nil:
 		return tlsinspector.New(f.TLSInspector, p.stats)
 	case f.HTTPInspector != nil:

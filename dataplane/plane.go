@@ -21,6 +21,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
+	"github.com/sluice-proxy/sluice/dataplane/route"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 )
 
@@ -36,9 +37,11 @@ type Options struct {
 	// SpliceMemory bounds what all splices may hold in the kernel beside their
 	// sockets, in bytes; 0 means an eighth of the machine's memory.
 	SpliceMemory uint64
-	Limits       Limits
-	Drain        DrainOptions
-	Stats        *stats.Store
+	// Capture, if it is not nil, captures connections of other programs.
+	Capture *route.Options
+	Limits  Limits
+	Drain   DrainOptions
+	Stats   *stats.Store
 	// FlushInterval and FlushSize are --file-flush-interval-msec and
 	// --file-flush-min-size-kb, in bytes, of access logs; 0 is Envoy's default.
 	FlushInterval time.Duration
@@ -60,6 +63,8 @@ type Plane struct {
 	log          *slog.Logger
 	cores        []*filter.Core
 	splice       *bpf.Splice
+	capture      *route.Capture // nil: off
+	captureStats *stats.Scope   // `capture.`
 	files        *accesslog.Files
 	status       api.SpliceStatus
 	drains       *drain.Manager
@@ -110,6 +115,13 @@ func New(o Options) (*Plane, error) {
 	p.SetLimits(o.Limits)
 	p.clusters.Store(&map[string]*upstream.Cluster{})
 	p.spliceStats = o.Stats.Scope("splice")
+	if o.Capture != nil {
+		p.captureStats = o.Stats.Scope("capture")
+		if p.capture, err = route.Start(*o.Capture); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
 	p.splice, p.status = prepareSplice(&o, mode)
 	for i := range o.Concurrency {
 		if err := p.addWorker(i, mode); err != nil {
@@ -153,6 +165,7 @@ func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
 	p.generation = s.Generation
 	p.clustersInLocked(s)
 	a.Refused = p.listenersInLocked(s)
+	p.routesLocked(s, a.Refused)
 	p.listenersOutLocked(s, a.Refused)
 	p.destinationsLocked()
 	p.clustersOutLocked(s)
@@ -216,6 +229,10 @@ func (p *Plane) Close() error {
 		return nil
 	}
 	p.closed = true
+	var errs []error
+	if p.capture != nil { // first, so that nothing new is sent here
+		errs = append(errs, p.capture.Detach())
+	}
 	for t := range p.timers {
 		t.Stop()
 		delete(p.timers, t)
@@ -244,10 +261,13 @@ func (p *Plane) Close() error {
 		u.Close()
 	}
 	p.files.Close()
-	if p.splice != nil {
-		return p.splice.Close()
+	if p.capture != nil {
+		errs = append(errs, p.capture.Close())
 	}
-	return nil
+	if p.splice != nil {
+		errs = append(errs, p.splice.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // everywhere runs f on every worker, one after the other.
@@ -270,6 +290,7 @@ func (p *Plane) Flush() {
 		}
 	})
 	p.flushSplice()
+	p.flushCapture()
 }
 
 // Connections are the connections that are open now, oldest first.

@@ -29,6 +29,9 @@ type options struct {
 	drainStrategy, onUpdate                  string
 	splice                                   string
 	spliceMemory                             uint64
+	captureCgroup, captureAcceptCgroup       string
+	capturePorts, captureExcludePorts        string
+	captureExclude                           string
 	envoyVersion                             string
 	all                                      map[string]string // as given, by name
 	idle                                     []string          // given and without meaning here
@@ -67,7 +70,7 @@ func run(ctx context.Context, args []string, e env) error {
 	root.SetErr(e.stderr)
 	root.SetArgs(args)
 	o.register(root.Flags())
-	root.AddCommand(demo.Command())
+	root.AddCommand(demo.Command(), routesCommand())
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help serves
 	if err := root.ExecuteContext(ctx); err != nil {
 		return fmt.Errorf("%s", strings.ReplaceAll(err.Error(), "\n", " "))
@@ -100,6 +103,11 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.onUpdate, "on-update", "keep", "keep or drain: what becomes of connections whose filter chain an update changes")
 	f.StringVar(&o.splice, "splice", "auto", "path of the bytes: auto, always (spliced) or off (relayed)")
 	f.Uint64Var(&o.spliceMemory, "splice-memory", 0, "bytes that all splices together may hold in the kernel beside their sockets (default: an eighth of the memory)")
+	f.StringVar(&o.captureCgroup, "capture-cgroup", "", "capture the connections of the programs in this cgroup (v2): its directory, or its path below the root")
+	f.StringVar(&o.capturePorts, "capture-ports", "all", "what is captured: all, listeners (addresses of listeners with bind_to_port: false), or ports (80,443,8000-8010)")
+	f.StringVar(&o.captureExcludePorts, "capture-exclude-ports", "", "ports that are not captured")
+	f.StringVar(&o.captureExclude, "capture-exclude", "", "prefixes and addresses that are not captured, beside loopback, link-local and multicast")
+	f.StringVar(&o.captureAcceptCgroup, "capture-accept-cgroup", "", "answer SO_ORIGINAL_DST to the programs in this cgroup too, if they accept what is captured")
 	f.StringVar(&o.envoyVersion, "envoy-version", "1.40.0", "the Envoy version that --version names")
 
 	idle := func(name string) { _ = f.SetAnnotation(name, idleMark, nil) }

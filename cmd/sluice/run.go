@@ -101,7 +101,11 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 	if err != nil {
 		return err
 	}
-	plane, err := dataplane.New(dataplane.Options{Drain: draining, Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
+	capture, err := o.capture()
+	if err != nil {
+		return err
+	}
+	plane, err := dataplane.New(dataplane.Options{Capture: capture, Drain: draining, Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
 		FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10})
 	if err != nil {
 		return err

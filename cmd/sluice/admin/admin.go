@@ -51,6 +51,10 @@ type Plane interface {
 	Clusters() []api.ClusterStatus
 	Connections() []api.Connection
 	Splice() api.SpliceStatus
+	Capture() api.CaptureStatus
+	// Route says what becomes of a captured program's connection; false: capture
+	// is off.
+	Route(netip.AddrPort) (api.RouteDecision, bool)
 	// Flush brings the byte counters in the store up to date.
 	Flush()
 	// DrainListeners is /drain_listeners, with its parameters.

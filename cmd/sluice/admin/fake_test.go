@@ -27,6 +27,7 @@ type fake struct {
 	clusters    []api.ClusterStatus
 	connections []api.Connection
 	splice      api.SpliceStatus
+	capture     api.CaptureStatus
 	dump        xds.Dump
 	unready     []xds.Unready
 	levels      map[string]string
@@ -39,8 +40,14 @@ func (f *fake) Listeners() []api.ListenerStatus { return f.listeners }
 func (f *fake) Clusters() []api.ClusterStatus   { return append([]api.ClusterStatus(nil), f.clusters...) }
 func (f *fake) Connections() []api.Connection   { return f.connections }
 func (f *fake) Splice() api.SpliceStatus        { return f.splice }
-func (f *fake) Dump() xds.Dump                  { return f.dump }
-func (f *fake) Unready() []xds.Unready          { return f.unready }
+func (f *fake) Capture() api.CaptureStatus      { return f.capture }
+
+func (f *fake) Route(to netip.AddrPort) (api.RouteDecision, bool) {
+	return api.RouteDecision{Destination: to, Verdict: "pass", Reason: "no route"}, f.capture.Cgroup != ""
+}
+
+func (f *fake) Dump() xds.Dump         { return f.dump }
+func (f *fake) Unready() []xds.Unready { return f.unready }
 func (f *fake) Flush() {
 	f.flushes++
 	if f.onFlush != nil {

@@ -15,10 +15,14 @@ import (
 const soOriginalDst = 80
 
 // Factory makes the filter, which is one and the same for every socket.
-type Factory struct{}
+type Factory struct {
+	// Captured, if set, knows what a client meant whose connection the kernel's
+	// routes sent here, by the socket's two ends. It is asked first.
+	Captured func(remote, local netip.AddrPort) (netip.AddrPort, bool)
+}
 
 // New makes the filter of a socket.
-func (Factory) New(*filter.Socket) filter.ListenerFilter { return Factory{} }
+func (f Factory) New(*filter.Socket) filter.ListenerFilter { return f }
 
 // Release does nothing.
 func (Factory) Release() {}
@@ -30,7 +34,13 @@ func (Factory) Wants() int { return 0 }
 func (Factory) Data(*filter.Socket, []byte) filter.Status { return filter.Continue }
 
 // Accepted restores the address if there is one.
-func (Factory) Accepted(s *filter.Socket) filter.Status {
+func (f Factory) Accepted(s *filter.Socket) filter.Status {
+	if f.Captured != nil {
+		if a, ok := f.Captured(s.Info.DirectRemote, s.Info.DirectLocal); ok {
+			s.Info.Local, s.Info.LocalRestored = a, true
+			return filter.Continue
+		}
+	}
 	if a, ok := Lookup(s.FD, s.Info.Local.Addr().Is4()); ok && a != s.Info.Local {
 		s.Info.Local, s.Info.LocalRestored = a, true
 	}

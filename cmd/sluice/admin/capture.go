@@ -1,0 +1,86 @@
+package admin
+
+import (
+	"net/netip"
+
+	"github.com/sluice-proxy/sluice/api"
+)
+
+// CaptureJSON is the answer of /routes, which is Sluice's own, in the words of
+// api.CaptureStatus.
+type CaptureJSON struct {
+	Cgroup     string            `json:"cgroup"`
+	Generation uint64            `json:"generation"`
+	Idle       string            `json:"idle,omitempty"`
+	Exclude    []string          `json:"exclude"`
+	Routes     []RouteJSON       `json:"routes"`
+	Swaps      uint64            `json:"swaps"`
+	LastSwapUS int64             `json:"last_swap_us"`
+	Outcomes   map[string]uint64 `json:"outcomes"`
+}
+
+// RouteJSON is one route of it.
+type RouteJSON struct {
+	Prefix   string `json:"prefix"`
+	Port     uint16 `json:"port"`
+	Verdict  string `json:"verdict"`
+	Listener string `json:"listener,omitempty"`
+	Cluster  string `json:"cluster,omitempty"`
+	Target   string `json:"target,omitempty"`
+}
+
+// DecisionJSON is the answer of /routes?destination=.
+type DecisionJSON struct {
+	Destination string     `json:"destination"`
+	Verdict     string     `json:"verdict"`
+	Reason      string     `json:"reason"`
+	Route       *RouteJSON `json:"route,omitempty"`
+	Chain       string     `json:"chain,omitempty"`
+	Cluster     string     `json:"cluster,omitempty"`
+}
+
+func (s *Server) captureRoutes(a *answer, q query) {
+	to, asked := q.get("destination")
+	if !asked {
+		writeValue(a, captureOf(s.o.Plane.Capture()))
+		return
+	}
+	at, err := netip.ParseAddrPort(to)
+	if err != nil {
+		a.fail(400, "read destination: %q is no address with port\n", to)
+		return
+	}
+	d, on := s.o.Plane.Route(at)
+	if !on {
+		a.fail(400, "capture is off: --capture-cgroup is not given\n")
+		return
+	}
+	out := DecisionJSON{Destination: d.Destination.String(), Verdict: d.Verdict, Reason: d.Reason, Chain: d.Chain, Cluster: d.Cluster}
+	if d.Route != nil {
+		r := routeOf(*d.Route)
+		out.Route = &r
+	}
+	writeValue(a, out)
+}
+
+func captureOf(c api.CaptureStatus) CaptureJSON {
+	out := CaptureJSON{
+		Cgroup: c.Cgroup, Generation: c.Generation, Idle: c.Idle, Swaps: c.Swaps, LastSwapUS: c.LastSwap.Microseconds(),
+		Exclude: []string{}, Routes: []RouteJSON{}, Outcomes: c.Outcomes,
+	}
+	for _, p := range c.Exclude {
+		out.Exclude = append(out.Exclude, p.String())
+	}
+	for _, r := range c.Routes {
+		out.Routes = append(out.Routes, routeOf(r))
+	}
+	return out
+}
+
+func routeOf(r api.RouteStatus) RouteJSON {
+	j := RouteJSON{Prefix: r.Prefix.String(), Port: r.Port, Verdict: r.Verdict, Listener: r.Listener, Cluster: r.Cluster}
+	if r.Target.IsValid() {
+		j.Target = r.Target.String()
+	}
+	return j
+}

@@ -1,0 +1,99 @@
+package dataplane
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/filter/originaldst"
+	"github.com/sluice-proxy/sluice/dataplane/match"
+	"github.com/sluice-proxy/sluice/dataplane/route"
+)
+
+// routesLocked puts the routes of a snapshot in force: once its listeners are
+// in, and before those that it does not have go. Routes that cannot be swapped
+// leave the old ones, which are good for every listener that stays.
+func (p *Plane) routesLocked(s *api.Snapshot, refused map[string]error) {
+	if p.capture == nil {
+		return
+	}
+	var ls []route.Listener
+	for name, l := range p.listeners {
+		if s.Listener(name) == nil && refused[name] == nil {
+			continue
+		}
+		to := route.Listener{Listener: l.config}
+		for i := range l.config.Addresses {
+			var at netip.AddrPort // stays invalid for what is not bound
+			if b := p.sockets[l.config.PlaceKey(i)]; b != nil && !l.config.HandedOnly {
+				at = b.sockets.Bound.Addr
+			}
+			to.Bound = append(to.Bound, at)
+		}
+		ls = append(ls, to)
+	}
+	slices.SortFunc(ls, func(a, b route.Listener) int { return strings.Compare(a.Name, b.Name) })
+	if err := p.capture.Swap(s.Generation, ls); err != nil {
+		p.log.Error("swap routes, the old ones stay", "error", err)
+		p.captureStats.Counter("swap_failed").Inc()
+	}
+}
+
+// originalDst is the filter that restores what clients meant, whether a REDIRECT
+// rule or capture brought them.
+func (p *Plane) originalDst() originaldst.Factory {
+	if p.capture == nil {
+		return originaldst.Factory{}
+	}
+	return originaldst.Factory{Captured: p.capture.Origin}
+}
+
+// Capture is what becomes of connections that captured programs open.
+func (p *Plane) Capture() api.CaptureStatus {
+	if p.capture == nil {
+		return api.CaptureStatus{}
+	}
+	return p.capture.Status()
+}
+
+// Route says what becomes of a captured program's connection to a destination:
+// which listener serves it, by which chain. False: capture is off.
+func (p *Plane) Route(to netip.AddrPort) (api.RouteDecision, bool) {
+	if p.capture == nil {
+		return api.RouteDecision{}, false
+	}
+	d := p.capture.Find(to)
+	if d.Route == nil || d.Route.Listener == "" {
+		return d, true
+	}
+	p.mu.Lock()
+	l := p.listeners[d.Route.Listener]
+	p.mu.Unlock()
+	if l == nil {
+		return d, true
+	}
+	// Nothing is known of the client but that it is captured.
+	if c := l.index.Find(&match.Connection{Local: d.Destination}); c != nil {
+		d.Chain, d.Cluster = c.Name, route.Cluster(c)
+	} else {
+		d.Reason += "; no filter chain matches by the destination alone"
+	}
+	return d, true
+}
+
+// flushCapture copies what the hooks counted to the store, under `capture.`.
+func (p *Plane) flushCapture() {
+	if p.capture == nil {
+		return
+	}
+	s := p.capture.Status()
+	sc := p.captureStats
+	sc.Gauge("routes").Set(uint64(len(s.Routes)))
+	sc.Gauge("generation").Set(s.Generation)
+	sc.Gauge("swaps").Set(s.Swaps)
+	sc.Gauge("last_swap_us").Set(uint64(s.LastSwap.Microseconds()))
+	for name, n := range s.Outcomes {
+		sc.Gauge(name).Set(n)
+	}
+}
