@@ -38,7 +38,7 @@ type Capture struct {
 }
 
 // LoadCapture attaches the hooks; until the first Swap every connection passes.
-// It needs CAP_BPF and CAP_NET_ADMIN, cgroup v2, and Linux 5.15's helpers; the
+// It needs CAP_BPF and CAP_NET_ADMIN, cgroup v2, and the helpers that the hooks call; the
 // error says what is missing.
 func LoadCapture(o CaptureOptions) (c *Capture, err error) {
 	dir, err := Cgroup(o.Cgroup)

@@ -91,7 +91,7 @@ func (w *world) ended(want map[string]uint64) {
 func TestCapturedProgramsSeeWhatTheyMeantAndSoDoesTheAcceptor(t *testing.T) {
 	w := newWorld(t, false, 0)
 	w.swap(w.everything())
-	const each = 50
+	const each = 1000
 	for _, tt := range []struct{ how, to, peer, said string }{
 		{"tcp4", "192.0.2.1:5432", "192.0.2.1:5432", "192.0.2.1:5432"},
 		{"tcp6", "[2001:db8::1]:443", "[2001:db8::1]:443", "[2001:db8::1]:443"},
@@ -299,7 +299,6 @@ func TestOriginAnswersOnce(t *testing.T) {
 	}
 }
 
-// The sockets that a captured program could not be given storage for.
 func TestCaptureCounterNames(t *testing.T) {
 	seen := map[string]bool{}
 	for i, name := range outcomeNames {
