@@ -1,35 +1,51 @@
 package parity
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	// The types that goldens are written in.
+	_ "github.com/cncf/xds/go/xds/type/matcher/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/local_ratelimit/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/sluice-proxy/sluice/test/peer"
 )
 
-// golden starts a proxy with the listeners and clusters of a control plane. Ports
-// and endpoints are filled in: a back end for each cluster greets with its name.
-// Then every listener that has a socket is asked which cluster it leads to.
-func golden(file string, listeners ...string) scenario {
-	return scenario{"golden_" + strings.TrimSuffix(strings.ReplaceAll(file, "-", "_"), ".yaml"), func(r *run) {
+// golden sends the listeners and clusters of a control plane over ADS. Ports and
+// endpoints are filled in: a back end for each cluster greets with its name. Then
+// every listener that has a socket is asked which cluster it leads to, and all
+// are read back from /config_dump.
+func golden(file string, listeners ...string) story {
+	return story{"golden_" + strings.TrimSuffix(strings.ReplaceAll(file, "-", "_"), ".yaml"), func(s *stream) {
 		b, err := os.ReadFile(filepath.Join("testdata", "goldens", file))
 		if err != nil {
-			r.Fatal(err)
+			s.Fatal(err)
 		}
-		var static obj
-		if err := yaml.Unmarshal(b, &static); err != nil {
-			r.Fatal(err)
+		var gold struct{ Listeners, Clusters []obj }
+		if err := yaml.Unmarshal(b, &gold); err != nil {
+			s.Fatal(err)
 		}
-		r.start(obj{"node": obj{"id": "parity", "cluster": "parity"}, "static_resources": r.fill(map[string]any(static))})
+		for _, o := range slices.Concat(gold.Listeners, gold.Clusters) {
+			s.fill(map[string]any(o))
+		}
+		s.ready(gold.Clusters, gold.Listeners...)
 		for _, l := range listeners {
-			r.dial(l).as(l).expectLine()
+			s.dial(l).as(l).expectLine()
 		}
-		for _, l := range listeners {
-			r.note("%s in /config_dump: %v", l, r.chainNames(l))
-		}
+		s.dumped()
 	}}
 }
 
@@ -57,48 +73,42 @@ func (r *run) fill(v any) any {
 	return v
 }
 
-// chainNames are the names of a listener's chains as /config_dump has them.
-func (r *run) chainNames(listener string) []string {
-	var out []string
-	body, _, err := r.proxy.get("/config_dump")
+// dumped notes every dynamic listener as /config_dump has it, without its address.
+func (s *stream) dumped() {
+	body, _, err := s.proxy.get("/config_dump")
 	if err != nil {
-		r.Fatal(err)
+		s.Fatal(err)
 	}
 	var dump struct {
 		Configs []struct {
-			StaticListeners []struct {
-				Listener struct {
-					Name         string
-					FilterChains []struct {
-						Name    string
-						Filters []struct{ Name string }
-					} `json:"filter_chains"`
-				}
-			} `json:"static_listeners"`
+			DynamicListeners []struct {
+				Name        string
+				ActiveState struct{ Listener map[string]any } `json:"active_state"`
+			} `json:"dynamic_listeners"`
 		}
 	}
-	if err := yaml.Unmarshal([]byte(body), &dump); err != nil {
-		r.Fatal(err)
+	if err := json.Unmarshal([]byte(body), &dump); err != nil {
+		s.Fatal(err)
 	}
+	var lines []string
 	for _, c := range dump.Configs {
-		for _, l := range c.StaticListeners {
-			if l.Listener.Name != listener {
-				continue
+		for _, l := range c.DynamicListeners {
+			delete(l.ActiveState.Listener, "address")
+			text, err := json.Marshal(l.ActiveState.Listener)
+			if err != nil {
+				s.Fatal(err)
 			}
-			for _, ch := range l.Listener.FilterChains {
-				names := ch.Name + ":"
-				for _, f := range ch.Filters {
-					names += " " + f.Name
-				}
-				out = append(out, names)
-			}
+			lines = append(lines, fmt.Sprintf("%s in /config_dump: %s", l.Name, text))
 		}
 	}
-	return out
+	slices.Sort(lines)
+	for _, l := range lines {
+		s.note("%s", l)
+	}
 }
 
 // goldens are what real control planes send.
-var goldens = []scenario{
+var goldens = []story{
 	golden("istio.yaml", "virtualOutbound", "virtualInbound"),
 	golden("kuma.yaml", "inbound:127.0.0.1:8000", "outbound:127.0.0.1:9000"),
 	golden("envoy-gateway.yaml", "tcp-10080"),

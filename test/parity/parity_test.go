@@ -44,7 +44,7 @@ type scenario struct {
 
 func all() []scenario {
 	return slices.Concat(transfers, ends, failures, limits, choices, chains,
-		criteria, trees, chainRejections, logs, proxying, inspecting, unwrapping, goldens,
+		criteria, trees, chainRejections, logs, proxying, inspecting, unwrapping,
 		refusals, roles, states, authorizing, drains, binding, bindingRejections)
 }
 
