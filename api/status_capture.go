@@ -35,7 +35,9 @@ type RouteStatus struct {
 	Listener string
 	// Cluster is where it goes if the listener has one cluster for all.
 	Cluster string
-	Target  netip.AddrPort
+	// Policy names the kinds of filters that say who may connect there, if any do.
+	Policy string
+	Target netip.AddrPort
 }
 
 // RouteDecision is what becomes of a connection to one destination.

@@ -18,8 +18,9 @@ func (Plant) HalfSwap(t *testing.T, c *Capture, table *RouteTable) {
 	next := *table
 	next.Generation++
 	next.Targets = nil
-	keys, values := next.entries()
-	if err := put(live, keys, values); err != nil {
+	var f filler
+	f.encode(&next)
+	if err := put(live, f.keys, f.values); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -92,19 +92,23 @@ typedef struct {
 typedef struct {
 	__u64 generation;
 	enum verdict verdict;
-	__u32 listener; /* these two are numbers that user space gave */
+	__u32 listener; /* these three are numbers that user space gave */
 	__u32 cluster;
-	__u32 target;
-	struct address address; /* of a target */
-	__be16 port;
-	__u16 pad[3];
+	__u32 policy;
+	__u32 target; /* where to: KIND_TARGET of the same table */
+	__be16 port;  /* of a target, as is address */
+	__u16 pad;
+	struct address address;
 } route;
 
-/* What a captured socket meant. */
+/* What a captured socket meant, and the parts of the decision that was made: all
+ * of them are of one generation. */
 struct origin {
 	__u64 generation;
 	__u32 listener;
 	__u32 cluster;
+	__u32 policy;
+	__u32 target;
 	struct address address;
 	__be16 port;
 	__u16 pad[3];
@@ -306,6 +310,8 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, struct address *to,
 	meant.generation = r->generation;
 	meant.listener = r->listener;
 	meant.cluster = r->cluster;
+	meant.policy = r->policy;
+	meant.target = r->target;
 	meant.address = *to;
 	meant.port = *port;
 	kept = bpf_sk_storage_get(&origins, sk, &meant, BPF_SK_STORAGE_GET_F_CREATE);

@@ -35,6 +35,8 @@ type Capture struct {
 	objects routeObjects
 	links   []link.Link
 	netns   uint64
+
+	filler filler // Swap only
 }
 
 // LoadCapture attaches the hooks; until the first Swap every connection passes.
@@ -144,9 +146,10 @@ func netnsCookie() (uint64, error) {
 // Origin is what a captured connection's program meant.
 type Origin struct {
 	Addr netip.AddrPort // unmapped
-	// Generation, Listener and Cluster are those of the route.
-	Generation        uint64
-	Listener, Cluster uint32
+	// Generation is that of the table that decided, the others are the numbers
+	// that its route has.
+	Generation                        uint64
+	Listener, Cluster, Policy, Target uint32
 }
 
 // Origin asks for a connection that was accepted, by its two ends. It answers
@@ -168,7 +171,7 @@ func (c *Capture) Origin(client, server netip.AddrPort) (Origin, bool, error) {
 	}
 	return Origin{
 		Addr:       netip.AddrPortFrom(goAddress(o.Address), bigEndian(o.Port)),
-		Generation: o.Generation, Listener: o.Listener, Cluster: o.Cluster,
+		Generation: o.Generation, Listener: o.Listener, Cluster: o.Cluster, Policy: o.Policy, Target: o.Target,
 	}, true, nil
 }
 

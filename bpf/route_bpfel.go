@@ -41,6 +41,8 @@ type routeOrigin struct {
 	Generation uint64
 	Listener   uint32
 	Cluster    uint32
+	Policy     uint32
+	Target     uint32
 	Address    routeAddress
 	Port       uint16
 	Pad        [3]uint16
@@ -81,10 +83,11 @@ type routeRoute struct {
 	Verdict    routeVerdict
 	Listener   uint32
 	Cluster    uint32
+	Policy     uint32
 	Target     uint32
-	Address    routeAddress
 	Port       uint16
-	Pad        [3]uint16
+	Pad        uint16
+	Address    routeAddress
 }
 
 type routeRouteKey struct {

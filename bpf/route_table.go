@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
@@ -34,19 +35,21 @@ type Route struct {
 	Prefix  netip.Prefix // IPv4 prefixes are of IPv4 connections, also from AF_INET6 sockets
 	Port    uint16       // 0: any
 	Verdict Verdict
-	// Listener and Cluster are the caller's numbers, for Origin.
-	Listener, Cluster uint32
+	// Listener, Cluster and Policy are the caller's numbers, for Origin.
+	Listener, Cluster, Policy uint32
 	// Target is, with VerdictCapture, an index of the table's targets.
 	Target uint32
 }
 
-// RouteTable is one generation of routes.
+// RouteTable is one generation of routes. No two routes have the same prefix and
+// port.
 type RouteTable struct {
 	Generation uint64
 	// Exclude passes, whatever the routes say.
 	Exclude []netip.Prefix
 	Routes  []Route
 	// Targets are listening sockets of this namespace, none of them unspecified.
+	// One that is not valid is not there: what is routed to it passes.
 	Targets []netip.AddrPort
 }
 
@@ -60,10 +63,11 @@ var ErrTooManyRoutes = errors.New("too many routes")
 const keyHead = 64
 
 // Swap fills a fresh inner map and puts it in force by one update of the outer
-// one's slot. A connect that is running ends by the table that it began with.
-// With an error the old table stays.
+// one's slot, from where on every connect decides by it; one that is running ends
+// by the table that it began with, and Swap returns once none is (the kernel
+// waits for a grace period). With an error the old table stays.
 func (c *Capture) Swap(t *RouteTable) error {
-	table, err := c.fill(t)
+	table, err := c.filler.fill(t)
 	if err != nil {
 		return err
 	}
@@ -74,20 +78,31 @@ func (c *Capture) Swap(t *RouteTable) error {
 	return nil
 }
 
-func (c *Capture) fill(t *RouteTable) (*ebpf.Map, error) {
-	keys, values := t.entries()
-	if len(keys) > MaxRoutes {
-		return nil, fmt.Errorf("fill routes: %w: %d of at most %d", ErrTooManyRoutes, len(keys), MaxRoutes)
+// filler makes inner maps. What it keeps spares reading the object file and
+// growing the arrays at each swap.
+type filler struct {
+	inner  *ebpf.MapSpec
+	keys   []routeRouteKey
+	values []routeRoute
+}
+
+func (f *filler) fill(t *RouteTable) (*ebpf.Map, error) {
+	f.encode(t)
+	if len(f.keys) > MaxRoutes {
+		return nil, fmt.Errorf("fill routes: %w: %d of at most %d", ErrTooManyRoutes, len(f.keys), MaxRoutes)
 	}
-	spec, err := loadRoute()
-	if err != nil {
-		return nil, fmt.Errorf("read route object: %w", err)
+	if f.inner == nil {
+		spec, err := loadRoute()
+		if err != nil {
+			return nil, fmt.Errorf("read route object: %w", err)
+		}
+		f.inner = spec.Maps[routeMapTables].InnerMap
 	}
-	table, err := ebpf.NewMap(spec.Maps[routeMapTables].InnerMap)
+	table, err := ebpf.NewMap(f.inner)
 	if err != nil {
 		return nil, fmt.Errorf("make table: %w", err)
 	}
-	if err := put(table, keys, values); err != nil {
+	if err := put(table, f.keys, f.values); err != nil {
 		table.Close()
 		return nil, fmt.Errorf("fill routes: %w", err)
 	}
@@ -110,14 +125,17 @@ func put(table *ebpf.Map, keys []routeRouteKey, values []routeRoute) error {
 	return nil
 }
 
-func (t *RouteTable) entries() ([]routeRouteKey, []routeRoute) {
+func (f *filler) encode(t *RouteTable) {
 	n := len(t.Exclude) + len(t.Routes) + len(t.Targets)
-	keys, values := make([]routeRouteKey, 0, n), make([]routeRoute, 0, n)
+	f.keys, f.values = slices.Grow(f.keys[:0], n), slices.Grow(f.values[:0], n)
 	add := func(k routeRouteKey, v routeRoute) {
 		v.Generation = t.Generation
-		keys, values = append(keys, k), append(values, v)
+		f.keys, f.values = append(f.keys, k), append(f.values, v)
 	}
 	for i, a := range t.Targets {
+		if !a.IsValid() {
+			continue
+		}
 		k := routeRouteKey{Bits: keyHead + 128, Kind: routeKindKIND_TARGET}
 		k.Address.Word[0] = uint32(i)
 		add(k, routeRoute{Address: kernelAddress(a.Addr()), Port: bigEndian(a.Port())})
@@ -127,12 +145,12 @@ func (t *RouteTable) entries() ([]routeRouteKey, []routeRoute) {
 		k.Kind = routeKindKIND_EXCLUDE
 		add(k, routeRoute{Verdict: routeVerdictVERDICT_PASS})
 	}
-	for _, r := range t.Routes {
+	for i := range t.Routes {
+		r := &t.Routes[i]
 		k := prefixKey(r.Prefix)
 		k.Kind, k.Port = routeKindKIND_ROUTE, bigEndian(r.Port)
-		add(k, routeRoute{Verdict: routeVerdict(r.Verdict), Listener: r.Listener, Cluster: r.Cluster, Target: r.Target})
+		add(k, routeRoute{Verdict: routeVerdict(r.Verdict), Listener: r.Listener, Cluster: r.Cluster, Policy: r.Policy, Target: r.Target})
 	}
-	return keys, values
 }
 
 func prefixKey(p netip.Prefix) routeRouteKey {

@@ -276,8 +276,10 @@ func TestOriginAnswersOnce(t *testing.T) {
 			table := w.everything()
 			table.Generation = 9
 			table.Targets = []netip.AddrPort{at, at}
-			table.Routes[0].Listener, table.Routes[0].Cluster = 3, 4
-			table.Routes[1].Listener, table.Routes[1].Cluster = 3, 4
+			for i := range table.Routes {
+				r := &table.Routes[i]
+				r.Listener, r.Cluster, r.Policy = 3, 4, 5
+			}
 			w.swap(table)
 			done := make(chan string)
 			go func() { done <- w.client.dial(tt.how, tt.to) }()
@@ -287,7 +289,11 @@ func TestOriginAnswersOnce(t *testing.T) {
 			}
 			remote, local := c.RemoteAddr().(*net.TCPAddr).AddrPort(), c.LocalAddr().(*net.TCPAddr).AddrPort()
 			got, ok, err := w.capture.Origin(remote, local)
-			if want := (Origin{Addr: tt.want, Generation: 9, Listener: 3, Cluster: 4}); err != nil || !ok || got != want {
+			target := uint32(0)
+			if tt.how == "tcp6" {
+				target = 1
+			}
+			if want := (Origin{Addr: tt.want, Generation: 9, Listener: 3, Cluster: 4, Policy: 5, Target: target}); err != nil || !ok || got != want {
 				t.Errorf("got %v, %v, %v, want %v", got, ok, err, want)
 			}
 			if got, ok, err := w.capture.Origin(remote, local); ok || err != nil {

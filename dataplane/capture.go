@@ -2,8 +2,6 @@ package dataplane
 
 import (
 	"net/netip"
-	"slices"
-	"strings"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/filter/originaldst"
@@ -11,30 +9,34 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/route"
 )
 
-// routesLocked puts the routes of a snapshot in force: once its listeners are
-// in, and before those that it does not have go. Routes that cannot be swapped
-// leave the old ones, which are good for every listener that stays.
-func (p *Plane) routesLocked(s *api.Snapshot, refused map[string]error) {
+// routeLocked tells the routes of a listener that came in force, or whose sockets
+// changed.
+func (p *Plane) routeLocked(l *listener) {
 	if p.capture == nil {
 		return
 	}
-	var ls []route.Listener
-	for name, l := range p.listeners {
-		if s.Listener(name) == nil && refused[name] == nil {
-			continue
+	to := route.Listener{Listener: l.config}
+	for i := range l.config.Addresses {
+		var at netip.AddrPort // stays invalid for what is not bound
+		if b := p.sockets[l.config.PlaceKey(i)]; b != nil && !l.config.HandedOnly {
+			at = b.sockets.Bound.Addr
 		}
-		to := route.Listener{Listener: l.config}
-		for i := range l.config.Addresses {
-			var at netip.AddrPort // stays invalid for what is not bound
-			if b := p.sockets[l.config.PlaceKey(i)]; b != nil && !l.config.HandedOnly {
-				at = b.sockets.Bound.Addr
-			}
-			to.Bound = append(to.Bound, at)
-		}
-		ls = append(ls, to)
+		to.Bound = append(to.Bound, at)
 	}
-	slices.SortFunc(ls, func(a, b route.Listener) int { return strings.Compare(a.Name, b.Name) })
-	if err := p.capture.Swap(s.Generation, ls); err != nil {
+	p.capture.Set(&to)
+}
+
+// swapRoutesLocked puts the routes in force that a snapshot asks for: once its
+// listeners are in, and before those that it does not have go. Routes that cannot
+// be swapped leave the old ones, which are good for every listener that stays.
+func (p *Plane) swapRoutesLocked(generation uint64, leaving []*listener) {
+	if p.capture == nil {
+		return
+	}
+	for _, l := range leaving {
+		p.capture.Remove(l.config.Name)
+	}
+	if err := p.capture.Swap(generation); err != nil {
 		p.log.Error("swap routes, the old ones stay", "error", err)
 		p.captureStats.Counter("swap_failed").Inc()
 	}

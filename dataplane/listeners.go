@@ -89,6 +89,7 @@ func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listene
 		}
 	}
 	p.listeners[c.Name] = l
+	p.routeLocked(l)
 	if have != nil {
 		p.updatedLocked(have, c)
 		p.dropSocketsLocked(have)
@@ -155,15 +156,22 @@ func (p *Plane) openLocked(s *api.Snapshot, c *api.Listener, have *listener) (ma
 	return fresh, nil
 }
 
-// listenersOutLocked removes the listeners that the snapshot does not have.
-func (p *Plane) listenersOutLocked(s *api.Snapshot, refused map[string]error) {
+// leavingLocked are the listeners that the snapshot does not have.
+func (p *Plane) leavingLocked(s *api.Snapshot, refused map[string]error) (out []*listener) {
 	for name, l := range p.listeners {
 		if s.Listener(name) == nil && refused[name] == nil {
-			delete(p.listeners, name)
-			p.dropSocketsLocked(l)
-			p.removedLocked(l)
-			l.holders.Drop()
+			out = append(out, l)
 		}
+	}
+	return out
+}
+
+func (p *Plane) listenersOutLocked(leaving []*listener) {
+	for _, l := range leaving {
+		delete(p.listeners, l.config.Name)
+		p.dropSocketsLocked(l)
+		p.removedLocked(l)
+		l.holders.Drop()
 	}
 }
 

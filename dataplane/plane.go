@@ -165,8 +165,9 @@ func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
 	p.generation = s.Generation
 	p.clustersInLocked(s)
 	a.Refused = p.listenersInLocked(s)
-	p.routesLocked(s, a.Refused)
-	p.listenersOutLocked(s, a.Refused)
+	leaving := p.leavingLocked(s, a.Refused)
+	p.swapRoutesLocked(s.Generation, leaving)
+	p.listenersOutLocked(leaving)
 	p.destinationsLocked()
 	p.clustersOutLocked(s)
 	return a

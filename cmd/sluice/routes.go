@@ -90,16 +90,16 @@ func printRoutes(w io.Writer, c *admin.CaptureJSON) error {
 		fmt.Fprintf(w, "nothing is captured: %s\n", c.Idle)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PREFIX\tPORT\tVERDICT\tLISTENER\tCLUSTER\tTARGET")
+	fmt.Fprintln(t, "PREFIX\tPORT\tVERDICT\tLISTENER\tCLUSTER\tPOLICY\tTARGET")
 	for _, p := range c.Exclude {
-		fmt.Fprintf(t, "%s\tany\texclude\t\t\t\n", p)
+		fmt.Fprintf(t, "%s\tany\texclude\t\t\t\t\n", p)
 	}
 	for _, r := range c.Routes {
 		port := "any"
 		if r.Port != 0 {
 			port = fmt.Sprint(r.Port)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Prefix, port, r.Verdict, r.Listener, r.Cluster, r.Target)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Prefix, port, r.Verdict, r.Listener, r.Cluster, r.Policy, r.Target)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -130,6 +130,7 @@ func printDecision(w io.Writer, d *admin.DecisionJSON) error {
 	if d.Route != nil {
 		row("listener", d.Route.Listener)
 		row("target", d.Route.Target)
+		row("policy", d.Route.Policy)
 	}
 	row("chain", d.Chain)
 	row("cluster", d.Cluster)

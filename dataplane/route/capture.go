@@ -19,15 +19,16 @@ type Options struct {
 	Policy
 }
 
-// Capture keeps the kernel's routes as the listeners want them. Swap is for one
-// goroutine at a time, the rest for any.
+// Capture keeps the kernel's routes as the listeners want them. Set, Remove and
+// Swap are for one goroutine at a time, the rest for any.
 type Capture struct {
 	// read-only after Start
 	policy Policy
 	cgroup string
 	hooks  *bpf.Capture
 
-	force atomic.Pointer[inForce]
+	wanted *Wanted
+	force  atomic.Pointer[inForce]
 }
 
 // inForce is the table in the kernel, and how it got there.
@@ -48,6 +49,7 @@ func Start(o Options) (*Capture, error) {
 		return nil, fmt.Errorf("start capture: %w", err)
 	}
 	c := &Capture{policy: o.Policy, cgroup: dir, hooks: hooks}
+	c.wanted = NewWanted(&c.policy)
 	c.force.Store(&inForce{table: &Table{Idle: NoListener}})
 	return c, nil
 }
@@ -58,19 +60,24 @@ func (c *Capture) Detach() error { return c.hooks.Detach() }
 // Close detaches and frees; nothing else may be running.
 func (c *Capture) Close() error { return c.hooks.Close() }
 
-// Swap puts the routes of listeners in force, sorted by name, unless they are so
-// already. With an error the old ones stay.
-func (c *Capture) Swap(generation uint64, ls []Listener) error {
-	t := Build(generation, ls, &c.policy)
-	old := c.force.Load()
-	if old.swaps > 0 && t.Equal(old.table) {
+// Set takes down a listener that is in force, or a new version of it; Remove one
+// that is to go. Swap puts that in force.
+func (c *Capture) Set(l *Listener)    { c.wanted.Set(l) }
+func (c *Capture) Remove(name string) { c.wanted.Remove(name) }
+
+// Swap puts the routes that are wanted in force, unless they are so already.
+// With an error the old ones stay, and the next Swap tries again.
+func (c *Capture) Swap(generation uint64) error {
+	if !c.wanted.changed {
 		return nil
 	}
 	start := time.Now()
+	t := c.wanted.Build(generation)
 	if err := c.hooks.Swap(&t.kernel); err != nil {
+		c.wanted.changed = true
 		return err
 	}
-	c.force.Store(&inForce{table: t, swaps: old.swaps + 1, took: time.Since(start)})
+	c.force.Store(&inForce{table: t, swaps: c.force.Load().swaps + 1, took: time.Since(start)})
 	return nil
 }
 
@@ -89,10 +96,7 @@ func (c *Capture) Status() api.CaptureStatus {
 	f := c.force.Load()
 	s := api.CaptureStatus{
 		Cgroup: c.cgroup, Generation: f.table.kernel.Generation, Idle: f.table.Idle,
-		Exclude: f.table.kernel.Exclude, Swaps: f.swaps, LastSwap: f.took,
-	}
-	for i := range f.table.kernel.Routes {
-		s.Routes = append(s.Routes, f.table.status(&f.table.kernel.Routes[i]))
+		Exclude: f.table.kernel.Exclude, Routes: f.table.routes(), Swaps: f.swaps, LastSwap: f.took,
 	}
 	s.Outcomes, _ = c.hooks.Counters()
 	return s

@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -16,6 +17,19 @@ type Policy struct {
 	// ExcludePorts and Exclude pass, also where a listener is.
 	ExcludePorts []uint16
 	Exclude      []netip.Prefix
+}
+
+// ports are those whose connections are captured wherever they go; 0 is any.
+func (p *Policy) ports() []uint16 {
+	if p.All {
+		return []uint16{0}
+	}
+	return slices.DeleteFunc(slices.Clone(p.Ports), func(port uint16) bool { return slices.Contains(p.ExcludePorts, port) })
+}
+
+// serves tells whether a port of a listener is to be captured.
+func (p *Policy) serves(port uint16) bool {
+	return (len(p.Ports) == 0 || slices.Contains(p.Ports, port)) && !slices.Contains(p.ExcludePorts, port)
 }
 
 // ParsePolicy reads the flags: ports is all, listeners, or a list as of

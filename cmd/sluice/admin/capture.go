@@ -26,6 +26,7 @@ type RouteJSON struct {
 	Verdict  string `json:"verdict"`
 	Listener string `json:"listener,omitempty"`
 	Cluster  string `json:"cluster,omitempty"`
+	Policy   string `json:"policy,omitempty"`
 	Target   string `json:"target,omitempty"`
 }
 
@@ -78,7 +79,7 @@ func captureOf(c api.CaptureStatus) CaptureJSON {
 }
 
 func routeOf(r api.RouteStatus) RouteJSON {
-	j := RouteJSON{Prefix: r.Prefix.String(), Port: r.Port, Verdict: r.Verdict, Listener: r.Listener, Cluster: r.Cluster}
+	j := RouteJSON{Prefix: r.Prefix.String(), Port: r.Port, Verdict: r.Verdict, Listener: r.Listener, Cluster: r.Cluster, Policy: r.Policy}
 	if r.Target.IsValid() {
 		j.Target = r.Target.String()
 	}
