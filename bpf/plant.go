@@ -1,6 +1,11 @@
 package bpf
 
-import "sync/atomic"
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+)
 
 // Plant is for tests: it brings a direction into a state that the kernel does
 // not show by itself, so that what is to follow can be seen.
@@ -20,3 +25,15 @@ func (p Plant) Expect(by int32) { atomic.AddUint32(&p.Slot.dir.Next, uint32(by))
 
 // noRing is a worker that has none.
 func (s *Splice) noRing() int { return int(s.objects.Rings.MaxEntries()) - 1 }
+
+// SwapInPlace is Swap as it must not be: the entries of the table that is in
+// force change one by one. Both tables have the same keys.
+func (Plant) SwapInPlace(c *Capture, t *RouteTable) error {
+	var live *ebpf.Map
+	if err := c.objects.Tables.Lookup(uint32(0), &live); err != nil {
+		return fmt.Errorf("find table: %w", err)
+	}
+	defer live.Close()
+	c.filler.encode(t)
+	return put(live, c.filler.keys, c.filler.values)
+}

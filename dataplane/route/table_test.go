@@ -2,6 +2,7 @@ package route
 
 import (
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -11,7 +12,13 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if args := os.Getenv(clientEnv); args != "" {
+		clientMain(args)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func listener(name, at string, change func(*Listener)) Listener {
 	a := netip.MustParseAddrPort(at)
