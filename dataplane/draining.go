@@ -145,7 +145,7 @@ func (p *Plane) endLocked(l *listener, keep func(*api.FilterChain) bool, length 
 	}
 	p.everywhere(func(core *filter.Core) { // one worker after the other
 		var left []*filter.Connection
-		for c := range core.Connections {
+		for _, c := range core.Connections {
 			if o := of(c.Owner); o != nil && !stays(o, c.Chain()) {
 				left = append(left, c)
 			}

@@ -41,10 +41,10 @@ func (d destinations) at(a netip.AddrPort) *listener {
 // handOff gives a socket whose original destination was restored to the listener
 // of that address. False says that l keeps it.
 func (p *Plane) handOff(l *listener, s *filter.Socket, t ticket) bool {
-	if !l.config.UseOriginalDst || !s.Info.LocalRestored || s.HandedOff {
+	if !l.config.UseOriginalDst || !s.Info.LocalRestored() || s.HandedOff {
 		return false
 	}
-	to := (*p.destinations.Load()).at(s.Info.Local)
+	to := (*p.destinations.Load()).at(s.Info.Local())
 	if to == nil || to == l {
 		return false
 	}
@@ -54,7 +54,7 @@ func (p *Plane) handOff(l *listener, s *filter.Socket, t ticket) bool {
 		filter.CloseQuietly(s.FD)
 		return true
 	}
-	s.Info.Listener, s.Info.Generation = to.config.Name, to.generation
+	s.Info.Listener = to.told(s.Info.Pipe())
 	p.inspect(to, next, &filter.Socket{Core: p.cores[next.worker], FD: s.FD, Info: s.Info, Consumed: s.Consumed, Owner: to, HandedOff: true})
 	return true
 }

@@ -17,10 +17,12 @@ import (
 
 // listener is one version of a listener in force. Read-only after newListener.
 type listener struct {
-	config     *api.Listener
-	generation uint64
-	index      *match.Index
-	chains     map[*api.FilterChain]*filter.Chain
+	plane  *Plane
+	config *api.Listener
+	// common is what all its connections over TCP are told by.
+	common *stream.Listener
+	index  *match.Index
+	chains map[*api.FilterChain]*filter.Chain
 	// listenerFilters run before the chain is known.
 	listenerFilters []filter.ListenerFactory
 	logs            accesslog.Logs
@@ -66,9 +68,10 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 		return nil, err
 	}
 	l := &listener{
-		logs: logs, config: c, family: p.drains.Family(), configs: map[*filter.Chain]*api.FilterChain{}, generation: p.generation, balance: make([]atomic.Int64, len(p.cores)), open: new(atomic.Int64),
+		plane: p, logs: logs, config: c, family: p.drains.Family(), configs: map[*filter.Chain]*api.FilterChain{}, balance: make([]atomic.Int64, len(p.cores)), open: new(atomic.Int64),
 		chains: map[*api.FilterChain]*filter.Chain{}, listenerFilters: p.newListenerFilters(c),
 	}
+	l.common = &stream.Listener{Name: c.Name, Generation: p.generation}
 	l.index = match.New(c)
 	if have != nil {
 		l.open, l.family, l.version = have.open, have.family, have.version+1
@@ -160,10 +163,19 @@ func (p *Plane) accepted(b *bound, worker, fd int) {
 // newSocket takes down what is known of a socket that was just accepted.
 func (p *Plane) newSocket(l *listener, t ticket, fd int, path string) *filter.Socket {
 	core := p.cores[t.worker]
-	info := &stream.Info{ID: core.NextID(), Start: time.Now(), Listener: l.config.Name, Generation: l.generation, Pipe: path}
-	info.Remote, info.Local = pair.Addresses(fd)
-	info.DirectRemote, info.DirectLocal = info.Remote, info.Local
-	return &filter.Socket{Core: core, FD: fd, Info: info, Owner: l}
+	remote, local := pair.Addresses(fd)
+	return &filter.Socket{Core: core, FD: fd, Info: stream.New(core.NextID(), l.told(path), remote, local), Owner: l}
+}
+
+// told is what a connection is told of the listener; path is that of the unix
+// socket that it came by, if it did.
+func (l *listener) told(path string) *stream.Listener {
+	if path == "" {
+		return l.common
+	}
+	own := *l.common
+	own.Pipe = path
+	return &own
 }
 
 // inspect runs the listener filters, on the thread of the worker that the
@@ -195,9 +207,10 @@ func (p *Plane) inspect(l *listener, t ticket, s *filter.Socket) {
 
 // find is the filter chain of a connection, or nil.
 func (l *listener) find(i *stream.Info) *api.FilterChain {
+	hello := i.Hello()
 	c := match.Connection{
-		Local: i.Local, Remote: i.Remote, Direct: i.DirectRemote, ServerName: i.ServerName,
-		TransportProtocol: i.TransportProtocol, ApplicationProtocols: i.ApplicationProtocols,
+		Local: i.Local(), Remote: i.Remote(), Direct: i.DirectRemote(), ServerName: hello.ServerName,
+		TransportProtocol: hello.TransportProtocol, ApplicationProtocols: hello.ApplicationProtocols,
 	}
 	if l.config.Matcher != nil {
 		// The objects that are built have no fields of their own.
@@ -234,13 +247,23 @@ func (p *Plane) enter(l *listener, sock *filter.Socket, t ticket) bool {
 	}
 	s.active.Inc()
 	w.active.Inc()
-	c := &filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Limit: l.config.PerConnectionBufferLimit, Consumed: sock.Consumed, Owner: l, Drain: l.drain}
-	filters.Accept(c, func(c *filter.Connection) { l.logs.Write(c.Info, "") }, func(c *filter.Connection) {
-		s.destroy.Inc()
-		s.active.Dec()
-		w.active.Dec()
-		s.length.Record(float64(c.Info.Duration()) / float64(time.Millisecond))
-		t.back()
-	})
+	sock.Info.Consumed = sock.Consumed
+	filters.Accept(&filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Limit: l.config.PerConnectionBufferLimit, Owner: l, Held: t.held})
 	return true
+}
+
+// Due says whether a connection that asks is to end, for the listener drains.
+func (l *listener) Due() bool { return l.drain.Due() }
+
+// Closed writes the listener's access logs.
+func (l *listener) Closed(c *filter.Connection) { l.logs.Write(c.Info, "") }
+
+// Ended counts a connection out.
+func (l *listener) Ended(c *filter.Connection) {
+	s, worker := l.stats, c.Core.Worker.ID
+	s.destroy.Inc()
+	s.active.Dec()
+	s.workers[worker].active.Dec()
+	s.length.Record(float64(c.Info.Duration()) / float64(time.Millisecond))
+	ticket{p: l.plane, l: l, worker: worker, held: c.Held}.back()
 }

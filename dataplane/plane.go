@@ -246,7 +246,7 @@ func (p *Plane) Close() error {
 			for s := range c.Sockets {
 				s.Kill()
 			}
-			for s := range c.Connections {
+			for _, s := range slices.Backward(c.Connections) {
 				s.Kill()
 			}
 			if c.Pairs != nil {
@@ -286,7 +286,7 @@ func (p *Plane) Flush() {
 		return
 	}
 	p.everywhere(func(c *filter.Core) {
-		for s := range c.Connections {
+		for _, s := range c.Connections {
 			s.Flush()
 		}
 	})
@@ -298,7 +298,7 @@ func (p *Plane) Flush() {
 func (p *Plane) Connections() []api.Connection {
 	var out []api.Connection
 	p.everywhere(func(c *filter.Core) {
-		for s := range c.Connections {
+		for _, s := range c.Connections {
 			out = append(out, s.Status())
 		}
 	})
@@ -312,7 +312,7 @@ func (p *Plane) Listeners() []api.ListenerStatus {
 	defer p.mu.Unlock()
 	out := make([]api.ListenerStatus, 0, len(p.listeners))
 	for _, l := range p.listeners {
-		s := api.ListenerStatus{Name: l.config.Name, Generation: l.generation}
+		s := api.ListenerStatus{Name: l.config.Name, Generation: l.common.Generation}
 		for i, addr := range l.config.Addresses {
 			at := api.BoundAddress{Addr: addr.Addr, Path: addr.Path}
 			if b := p.sockets[l.config.PlaceKey(i)]; b != nil {

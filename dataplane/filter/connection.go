@@ -31,65 +31,87 @@ func (c *Chain) Release() {
 	}
 }
 
+// Owner is what a connection came in by: a version of a listener.
+type Owner interface {
+	// Due says whether a connection that asks is to end, for what it came in by
+	// goes away.
+	Due() bool
+	// Closed is called once, when the socket is closed and before the filters
+	// are told (Envoy logs in that order), Ended after that.
+	Closed(*Connection)
+	Ended(*Connection)
+}
+
 // Connection is a downstream connection that has found its filter chain.
 type Connection struct {
 	Core *Core
 	// FD is connected, non-blocking, registered nowhere, and has SO_LINGER{1,0}.
 	FD   int
 	Info *stream.Info
+	// Owner is told of the end; Held says that it counts the connection among
+	// its holders.
+	Owner Owner
+	// Discarded are the bytes taken by Discard that the terminal filter has not
+	// counted yet.
+	Discarded uint64
 	// Limit is the listener's per_connection_buffer_limit_bytes.
 	Limit uint32
-	// Consumed are the bytes that listener filters took from the socket.
-	Consumed uint64
-	// Discarded are the bytes taken by Discard.
-	Discarded uint64
-	// Owner is the version of the listener that the connection came in by.
-	Owner any
-	// Drain says whether the connection is to end, when it asks. It may be nil.
-	Drain interface{ Due() bool }
+	Held  bool
 
-	chain   *Chain
+	started bool // the terminal filter has the socket
+	// passed: every filter has seen the first byte.
+	passed   bool
+	over     bool
+	index    int32 // in the core's Connections
+	chain    *Chain
+	terminal Terminal
+	walk     *walk // nil where the terminal filter is the only one
+}
+
+// walk are the filters before the terminal one, and how far they were asked.
+type walk struct {
 	filters []Filter
 	// at is the filter that is asked now, or asked last; held says that it
 	// stopped, in which of the two questions data says.
 	at         int
 	held, data bool
 	end        bool // of the data that is held
-	// passed: every filter has seen the first byte.
-	passed  bool
-	started bool // the terminal filter has the socket
-	over    bool
-	log     func(*Connection)
-	ended   func(*Connection)
 }
 
 // Chain is the filter chain that the connection is in.
 func (c *Connection) Chain() *Chain { return c.chain }
 
-// Accept takes a connection into the chain. log is called once, when the socket
-// is closed and before the filters are told (Envoy logs in that order); ended
-// after that.
-func (ch *Chain) Accept(c *Connection, log, ended func(*Connection)) {
-	c.chain, c.log, c.ended = ch, log, ended
+// Accept takes a connection into the chain.
+func (ch *Chain) Accept(c *Connection) {
+	c.chain = ch
 	c.Info.FilterChain, c.Info.Proxied = ch.Name, true
-	c.Core.Connections[c] = struct{}{}
-	for _, f := range ch.Factories {
-		c.filters = append(c.filters, f.New(c))
+	c.Core.Connections.add(c)
+	last := len(ch.Factories) - 1
+	if last > 0 {
+		c.walk = &walk{filters: make([]Filter, last)}
+		for i, f := range ch.Factories[:last] {
+			c.walk.filters[i] = f.New(c)
+		}
 	}
+	c.terminal = ch.Factories[last].New(c).(Terminal)
 	c.introduce()
 }
 
-func (c *Connection) terminal() Terminal { return c.filters[len(c.filters)-1].(Terminal) }
-
-// introduce asks the filters from at on about the connection.
+// introduce asks the filters that were not asked yet about the connection.
 func (c *Connection) introduce() {
-	for ; c.at < len(c.filters) && !c.over; c.at++ {
-		c.started = c.at == len(c.filters)-1
-		if c.filters[c.at].NewConnection() != Continue {
-			c.held = !c.over && !c.started
-			return
+	if w := c.walk; w != nil {
+		for ; w.at < len(w.filters); w.at++ {
+			if w.filters[w.at].NewConnection() != Continue {
+				w.held = !c.over
+				return
+			}
+			if c.over {
+				return
+			}
 		}
 	}
+	c.started = true
+	c.terminal.NewConnection()
 }
 
 // Watch is what the filters before the last have to see of the client's bytes,
@@ -106,22 +128,26 @@ func (c *Connection) Watch() Watch {
 // its end. Only after Continue may they be handed on; after Stop the terminal
 // filter's Resume is called; after Closed all is over.
 func (c *Connection) Data(end bool) Status {
-	if c.held {
+	w := c.walk
+	if w == nil {
+		return Continue
+	}
+	if w.held {
 		return Stop
 	}
-	c.data, c.end, c.at = true, end, 0
+	w.data, w.end, w.at = true, end, 0
 	return c.inspect()
 }
 
 func (c *Connection) inspect() Status {
-	for last := len(c.filters) - 1; c.at < last; c.at++ {
-		w := c.chain.Factories[c.at].Watch()
-		if w == Nothing || w == FirstByte && c.passed {
+	for w := c.walk; w.at < len(w.filters); w.at++ {
+		sees := c.chain.Factories[w.at].Watch()
+		if sees == Nothing || sees == FirstByte && c.passed {
 			continue
 		}
-		switch c.filters[c.at].Data(c.end) {
+		switch w.filters[w.at].Data(w.end) {
 		case Stop:
-			c.held = !c.over
+			w.held = !c.over
 			return Stop
 		case Closed:
 			return Closed
@@ -136,17 +162,18 @@ func (c *Connection) inspect() Status {
 
 // Resume goes on after the filter that said Stop.
 func (c *Connection) Resume() {
-	if !c.held || c.over {
+	w := c.walk
+	if w == nil || !w.held || c.over {
 		return
 	}
-	c.held = false
-	c.at++
-	if !c.data {
+	w.held = false
+	w.at++
+	if !w.data {
 		c.introduce()
 		return
 	}
 	if c.inspect() == Continue {
-		c.terminal().Resume()
+		c.terminal.Resume()
 	}
 }
 
@@ -155,7 +182,7 @@ func (c *Connection) Resume() {
 // read either. reason is what %DOWNSTREAM_LOCAL_CLOSE_REASON% prints.
 func (c *Connection) Refuse(reason string) {
 	if !c.over {
-		c.Info.LocalClose = reason
+		c.Info.Explain().LocalClose = reason
 		c.Close()
 	}
 }
@@ -191,7 +218,7 @@ func (c *Connection) Close() {
 	switch {
 	case c.over:
 	case c.started:
-		c.terminal().Close()
+		c.terminal.Close()
 	default:
 		CloseQuietly(c.FD)
 		c.End()
@@ -203,7 +230,7 @@ func (c *Connection) Kill() {
 	switch {
 	case c.over:
 	case c.started:
-		c.terminal().Kill()
+		c.terminal.Kill()
 	default:
 		unix.Close(c.FD) // SO_LINGER{1,0} is set
 		c.End()
@@ -215,20 +242,24 @@ func (c *Connection) End() {
 	if c.over {
 		return
 	}
-	c.over, c.held = true, false
-	c.Info.End = time.Now()
-	delete(c.Core.Connections, c)
-	c.log(c)
-	for _, f := range c.filters {
-		f.Ended()
+	c.over = true
+	c.Info.Lasted = time.Since(c.Info.Start)
+	c.Core.Connections.remove(c)
+	c.Owner.Closed(c)
+	if w := c.walk; w != nil {
+		w.held = false
+		for _, f := range w.filters {
+			f.Ended()
+		}
 	}
-	c.ended(c)
+	c.terminal.Ended()
+	c.Owner.Ended(c)
 }
 
 // Flush brings the byte counters up to date.
 func (c *Connection) Flush() {
 	if c.started {
-		c.terminal().Flush()
+		c.terminal.Flush()
 	}
 }
 
@@ -236,11 +267,11 @@ func (c *Connection) Flush() {
 func (c *Connection) Status() api.Connection {
 	i := c.Info
 	s := api.Connection{
-		ID: i.ID, Listener: i.Listener, Chain: i.FilterChain, Cluster: i.Upstream.Cluster, Generation: i.Generation,
+		ID: i.ID, Listener: i.Listener.Name, Chain: i.FilterChain, Cluster: i.Upstream.ClusterName(), Generation: i.Listener.Generation,
 		Age: time.Since(i.Start), Worker: c.Core.Worker.ID, State: "filtering",
-		DownstreamRemote: i.Remote, DownstreamLocal: i.Local, UpstreamRemote: i.Upstream.Host, UpstreamLocal: i.Upstream.Local,
+		DownstreamRemote: i.Remote(), DownstreamLocal: i.Local(), UpstreamRemote: i.Upstream.Addr(), UpstreamLocal: i.Upstream.Local(),
 	}
-	if t, ok := c.filters[len(c.filters)-1].(interface{ Status(*api.Connection) }); ok && c.started {
+	if t, ok := c.terminal.(interface{ Status(*api.Connection) }); ok && c.started {
 		t.Status(&s)
 	}
 	return s

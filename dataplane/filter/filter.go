@@ -97,13 +97,30 @@ type Core struct {
 	NextID func() uint64
 	// Connections have found their chain, Sockets are still with the listener
 	// filters.
-	Connections map[*Connection]struct{}
+	Connections Connections
 	Sockets     map[*Socket]struct{}
 }
 
 // NewCore makes a worker's core; its pairs come later.
 func NewCore(w *loop.Worker, nextID func() uint64) *Core {
-	return &Core{Worker: w, NextID: nextID, Connections: map[*Connection]struct{}{}, Sockets: map[*Socket]struct{}{}}
+	return &Core{Worker: w, NextID: nextID, Sockets: map[*Socket]struct{}{}}
+}
+
+// Connections is a set of connections, each of which knows its place in it. A
+// range over it may end the connections that it comes to if it goes backwards.
+type Connections []*Connection
+
+func (cs *Connections) add(c *Connection) {
+	c.index = int32(len(*cs))
+	*cs = append(*cs, c)
+}
+
+func (cs *Connections) remove(c *Connection) {
+	last := len(*cs) - 1
+	moved := (*cs)[last]
+	(*cs)[c.index], moved.index = moved, c.index
+	(*cs)[last] = nil
+	*cs = (*cs)[:last]
 }
 
 // Base is a network filter that does nothing; filters embed it.

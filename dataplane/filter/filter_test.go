@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func newRig(t *testing.T) *rig {
 			for s := range r.core.Sockets {
 				s.Kill()
 			}
-			for c := range r.core.Connections {
+			for _, c := range slices.Backward(r.core.Connections) {
 				c.Kill()
 			}
 		})
@@ -166,10 +167,16 @@ func (r *rig) accept(filters ...*scripted) (*net.TCPConn, *Connection, *last) {
 		ch.Factories = append(ch.Factories, f)
 	}
 	ch.Factories = append(ch.Factories, end)
-	c := &Connection{Core: r.core, FD: fd, Info: &stream.Info{Start: time.Now()}, Limit: 1 << 20}
-	r.do(func() { ch.Accept(c, func(*Connection) {}, func(*Connection) { r.say("over") }) })
+	c := &Connection{Core: r.core, FD: fd, Info: stream.New(1, &stream.Listener{}, netip.AddrPort{}, netip.AddrPort{}), Limit: 1 << 20, Owner: owner{r}}
+	r.do(func() { ch.Accept(c) })
 	return client, c, end
 }
+
+type owner struct{ r *rig }
+
+func (owner) Due() bool            { return false }
+func (o owner) Closed(*Connection) { o.r.say("log") }
+func (o owner) Ended(*Connection)  { o.r.say("over") }
 
 func TestFiltersAreAskedInOrderAboutTheConnection(t *testing.T) {
 	r := newRig(t)
@@ -186,11 +193,11 @@ func TestFiltersAreAskedInOrderAboutTheConnection(t *testing.T) {
 		c.Close()
 		c.Kill()
 		c.Deny("too late")
-		if len(r.core.Connections) != 0 || c.Info.LocalClose != "" || c.Info.End.IsZero() {
-			t.Errorf("%d connections, %q, ended %v", len(r.core.Connections), c.Info.LocalClose, c.Info.End)
+		if len(r.core.Connections) != 0 || c.Info.Reasons().LocalClose != "" || c.Info.Lasted == 0 {
+			t.Errorf("%d connections, %q, ended %v", len(r.core.Connections), c.Info.Reasons().LocalClose, c.Info.Lasted)
 		}
 	})
-	r.expect("last:close a:ended b:ended last:ended over")
+	r.expect("last:close log a:ended b:ended last:ended over")
 }
 
 func TestStopAtTheConnectionWaitsForResume(t *testing.T) {
@@ -211,13 +218,13 @@ func TestStopAtTheConnectionWaitsForResume(t *testing.T) {
 func TestClosedAtTheConnectionEndsIt(t *testing.T) {
 	r := newRig(t)
 	client, c, _ := r.accept(&scripted{name: "a", fresh: Closed}, &scripted{name: "b"})
-	r.expect("a:new a:ended b:ended last:ended over")
+	r.expect("a:new log a:ended b:ended last:ended over")
 	client.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if n, err := client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("client read %d, %v, want EOF", n, err)
 	}
-	if c.Info.LocalClose != "a said no" {
-		t.Errorf("reason %q", c.Info.LocalClose)
+	if c.Info.Reasons().LocalClose != "a said no" {
+		t.Errorf("reason %q", c.Info.Reasons().LocalClose)
 	}
 }
 
@@ -308,7 +315,7 @@ func TestAConnectionThatEndedIsNotResumed(t *testing.T) {
 				c.Kill()
 				c.Resume()
 			})
-			want := "a:ended last:ended over"
+			want := "log a:ended last:ended over"
 			if phase == "data" {
 				want = "last:kill " + want
 			}
@@ -326,7 +333,7 @@ func TestClosedAtDataEndsTheConnection(t *testing.T) {
 			t.Error("let through")
 		}
 	})
-	r.expect("a:new b:new c:new last:new b:data(false) last:close a:ended b:ended c:ended last:ended over")
+	r.expect("a:new b:new c:new last:new b:data(false) last:close log a:ended b:ended c:ended last:ended over")
 }
 
 // Deny reads what the client sent and throws it away, as Envoy has read it when
@@ -352,8 +359,8 @@ func TestDenyIsAFINAlthoughBytesWait(t *testing.T) {
 			if want := map[bool]error{false: io.EOF, true: syscall.ECONNRESET}[tt.reset]; n != 0 || !errors.Is(err, want) {
 				t.Errorf("client read %d, %v, want %v", n, err, want)
 			}
-			if want := min(10, uint64(tt.limit)); c.Info.Received != want || c.Info.LocalClose != "denied" {
-				t.Errorf("%d bytes received, want %d, reason %q", c.Info.Received, want, c.Info.LocalClose)
+			if want := min(10, uint64(tt.limit)); c.Info.Received != want || c.Info.Reasons().LocalClose != "denied" {
+				t.Errorf("%d bytes received, want %d, reason %q", c.Info.Received, want, c.Info.Reasons().LocalClose)
 			}
 		})
 	}

@@ -38,7 +38,7 @@ type Unless struct {
 
 // New returns nil where the predicate matches.
 func (u Unless) New(s *Socket) ListenerFilter {
-	if u.Predicate.Matches(s.Info.Local.Port()) {
+	if u.Predicate.Matches(s.Info.Local().Port()) {
 		return nil
 	}
 	return u.ListenerFactory.New(s)

@@ -5,20 +5,26 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/substitution"
 )
 
 func example() *Info {
-	i := &Info{
-		ID: 7, Start: time.Date(2026, 2, 3, 4, 5, 6, 789_012_345, time.UTC), FilterChain: "chain", Received: 5, Sent: 6,
-		Local: netip.MustParseAddrPort("10.1.2.3:80"), Remote: netip.MustParseAddrPort("[2001:db8::1]:1234"), DirectRemote: netip.MustParseAddrPort("10.9.9.9:99"),
-		ServerName: "sni.example", Flags: UpstreamConnectionFailure | UpstreamRetryLimitExceeded,
-	}
-	i.End = i.Start.Add(1500 * time.Millisecond)
+	i := New(7, &Listener{Name: "l"}, netip.MustParseAddrPort("10.9.9.9:99"), netip.MustParseAddrPort("10.1.2.4:81"))
+	i.Start, i.Lasted = time.Date(2026, 2, 3, 4, 5, 6, 789_012_345, time.UTC), 1500*time.Millisecond
+	i.FilterChain, i.Received, i.Sent = "chain", 5, 6
+	i.RestoreLocal(netip.MustParseAddrPort("10.1.2.3:80"))
+	i.RestoreRemote(netip.MustParseAddrPort("[2001:db8::1]:1234"))
+	i.Found().ServerName, i.Flags = "sni.example", UpstreamConnectionFailure|UpstreamRetryLimitExceeded
 	i.State.Set("plain", Object{Value: `a "b"`})
 	i.Metadata.Set("f", "k", map[string]any{"deep": 1.0, "s": "text"})
-	i.Upstream = Upstream{Cluster: "raw", ClusterStat: "alt", Host: netip.MustParseAddrPort("10.0.0.1:5"), Local: netip.MustParseAddrPort("10.0.0.9:6"), ConnectionID: 8,
-		Failure: "delayed connect error: x", Attempts: []Attempt{{Host: netip.MustParseAddrPort("10.0.0.2:5")}, {Host: netip.MustParseAddrPort("10.0.0.1:5"), ConnectionID: 8}}}
+	i.Explain().UpstreamFailure = "delayed connect error: x"
+	u := &i.Upstream
+	u.Cluster = &Cluster{Name: "raw", Stat: "alt"}
+	u.Begin(&api.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.2:5")})
+	u.Begin(&api.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:5")})
+	u.ConnectionID, u.Sent = 8, 4
+	u.SetLocal(netip.MustParseAddrPort("10.0.0.9:6"))
 	return i
 }
 
@@ -37,7 +43,11 @@ func TestText(t *testing.T) {
 		"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(32)%":           "2001:db8::/32",
 		"%DOWNSTREAM_LOCAL_PORT% %DOWNSTREAM_REMOTE_PORT%":       "80 1234",
 		"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%":                     "10.9.9.9:99",
-		"%DOWNSTREAM_DIRECT_LOCAL_ADDRESS%":                      "-",
+		"%DOWNSTREAM_DIRECT_LOCAL_ADDRESS%":                      "10.1.2.4:81",
+		"%UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_REMOTE_ADDRESS%":     "10.0.0.9:6 10.0.0.1:5",
+		"%UPSTREAM_WIRE_BYTES_SENT%":                             "4",
+		"%UPSTREAM_WIRE_BYTES_RECEIVED%":                         "6",
+		"%DOWNSTREAM_WIRE_BYTES_RECEIVED%":                       "5",
 		"%UPSTREAM_HOST% %UPSTREAM_HOST_NAME%":                   "10.0.0.1:5 10.0.0.1:5",
 		"%UPSTREAM_HOSTS_ATTEMPTED%":                             "10.0.0.2:5,10.0.0.1:5",
 		"%UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT%":                "10.0.0.2,10.0.0.1",

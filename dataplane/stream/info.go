@@ -11,29 +11,58 @@ import (
 )
 
 // Info is one connection's. It is for its worker's thread, until the connection
-// has ended.
+// has ended. There is one for every open connection, mostly an idle one, so it
+// holds what every connection has; what few have, or all have alike, it points to.
 type Info struct {
-	ID       uint64
-	Start    time.Time
-	Listener string
+	ID    uint64
+	Start time.Time
+	// Lasted is the length of the connection, once it has ended.
+	Lasted time.Duration
+	// Listener is the version of the listener that took the connection, shared.
+	Listener    *Listener
+	FilterChain string
+
+	local, remote packed
+	// accepted are the addresses of the socket, where they are others.
+	accepted *accepted
+	// Source is where the upstream connection is to come from, as original_src
+	// has it; nil leaves it to the kernel.
+	Source  *Source
+	hello   *Hello
+	reasons *Reasons
+
+	State    State
+	Metadata Metadata
+
+	Upstream Upstream
+	// Received and Sent are the bytes from and to the client.
+	Received, Sent uint64
+	// Consumed are the bytes that listener filters took from the socket before.
+	Consumed uint64
+	Flags    Flags
+	// Closed is how the client's connection ended.
+	Closed CloseType
+	// Proxied says that the connection found a filter chain.
+	Proxied bool
+}
+
+// New is what is known of a connection that was just accepted. The addresses are
+// invalid on a unix socket.
+func New(id uint64, l *Listener, remote, local netip.AddrPort) *Info {
+	return &Info{ID: id, Start: time.Now(), Listener: l, remote: pack(remote), local: pack(local)}
+}
+
+// Listener is what connections of one version of a listener have in common.
+type Listener struct {
+	Name string
 	// Generation is that of the snapshot that the listener came with.
 	Generation uint64
+	// Pipe is the path of the unix socket that was accepted on, empty for TCP.
+	Pipe string
+}
 
-	// Local is where the client meant to go: the address accepted on, or what a
-	// listener filter restored. Remote is who the client is, after the PROXY
-	// protocol. DirectRemote is the peer of the socket. v4-mapped addresses are
-	// IPv4. All are invalid on a unix socket, whose path is Pipe.
-	Local, Remote netip.AddrPort
-	Pipe          string
-	// DirectLocal is the address accepted on, before anything was restored.
-	DirectLocal, DirectRemote netip.AddrPort
-	// LocalRestored says that Local is not the address accepted on.
-	LocalRestored bool
-
-	// Source is where the upstream connection is to come from, as original_src
-	// has it; the zero value leaves it to the kernel.
-	Source Source
-
+// Hello is what listener filters found in the client's first bytes.
+type Hello struct {
 	// TransportProtocol is "tls" or "raw_buffer" once somebody has looked.
 	TransportProtocol    string
 	ServerName           string
@@ -42,26 +71,48 @@ type Info struct {
 	TLVs []api.TLV
 	// JA3 and JA4 are fingerprints of the ClientHello, if they were asked for.
 	JA3, JA4 string
+}
 
-	FilterChain string
-	Flags       Flags
-	// TerminationDetails says why a filter ended the connection, LocalClose why
-	// the proxy did, both in Envoy's words.
-	TerminationDetails, LocalClose string
-	// Closed is how the client's connection ended.
-	Closed   CloseType
-	State    State
-	Metadata Metadata
+// Hello is what was found; all empty if nothing was.
+func (i *Info) Hello() Hello {
+	if i.hello == nil {
+		return Hello{}
+	}
+	return *i.hello
+}
 
-	// Proxied says that the connection found a filter chain.
-	Proxied  bool
-	Upstream Upstream
-	// Received and Sent are the bytes from and to the client.
-	Received, Sent uint64
-	// WireReceived counts besides what listener filters took.
-	WireReceived uint64
-	// End is when the connection ended.
-	End time.Time
+// Found is for listener filters to write what they found.
+func (i *Info) Found() *Hello {
+	if i.hello == nil {
+		i.hello = &Hello{}
+	}
+	return i.hello
+}
+
+// Reasons are why things ended, in Envoy's words.
+type Reasons struct {
+	// Termination says why a filter ended the connection, LocalClose why the
+	// proxy did.
+	Termination, LocalClose string
+	// UpstreamFailure is why the last connect failed, UpstreamLocalClose why the
+	// proxy closed the connection to the host.
+	UpstreamFailure, UpstreamLocalClose string
+}
+
+// Reasons are those given so far.
+func (i *Info) Reasons() Reasons {
+	if i.reasons == nil {
+		return Reasons{}
+	}
+	return *i.reasons
+}
+
+// Explain is for writing reasons.
+func (i *Info) Explain() *Reasons {
+	if i.reasons == nil {
+		i.reasons = &Reasons{}
+	}
+	return i.reasons
 }
 
 // Source is an address and a mark for the upstream socket.
@@ -70,37 +121,20 @@ type Source struct {
 	Mark uint32
 }
 
-// Upstream is what is known of the other side.
-type Upstream struct {
-	// Cluster is the name, ClusterStat what statistics call it.
-	Cluster, ClusterStat string
-	// Host is the endpoint picked last, Local our address of the connection to
-	// it. HostName is the endpoint's hostname, if it has one; Pipe its path, if
-	// it is a unix socket.
-	Host, Local    netip.AddrPort
-	HostName, Pipe string
-	// HostMetadata and ClusterMetadata are filter_metadata.
-	HostMetadata, ClusterMetadata Metadata
-	// Attempts are the hosts that were connected to, in order.
-	Attempts []Attempt
-	// ConnectionID is that of the connection that stands, 0 for none.
-	ConnectionID uint64
-	// Failure is why the last attempt failed, LocalClose why we closed.
-	Failure, LocalClose string
-	Closed              CloseType
-	// Dialed is when the first attempt began, Connected how long the one that
-	// succeeded took.
-	Dialed         time.Time
-	Connected      time.Duration
-	Received, Sent uint64
+// Duration is the length of the connection so far, or in the end.
+func (i *Info) Duration() time.Duration {
+	if i.Lasted == 0 {
+		return time.Since(i.Start)
+	}
+	return i.Lasted
 }
 
-// Attempt is one connect.
-type Attempt struct {
-	Host     netip.AddrPort
-	HostName string
-	// ConnectionID is 0 if nothing came of it.
-	ConnectionID uint64
+// Pipe is the path of the unix socket that was accepted on, empty for TCP.
+func (i *Info) Pipe() string {
+	if i.Listener == nil {
+		return ""
+	}
+	return i.Listener.Pipe
 }
 
 // CloseType is how a connection ended, as the socket told.
@@ -114,60 +148,3 @@ const (
 )
 
 func (c CloseType) String() string { return [...]string{"Normal", "LocalReset", "RemoteReset"}[c] }
-
-// Duration is the length of the connection so far, or in the end.
-func (i *Info) Duration() time.Duration {
-	if i.End.IsZero() {
-		return time.Since(i.Start)
-	}
-	return i.End.Sub(i.Start)
-}
-
-// Object is a filter state object: its string form, and how it may be used.
-type Object struct {
-	Value string
-	// Address says that the object is an address, which Value prints.
-	Address  bool
-	ReadOnly bool
-	// Shared says with whom upstream the object is shared.
-	Shared Sharing
-}
-
-// Sharing is Envoy's StreamSharing.
-type Sharing uint8
-
-// The ways to share a filter state object with the upstream connection.
-const (
-	None Sharing = iota
-	Once
-	Transitive
-)
-
-// State are the filter state objects by key.
-type State map[string]Object
-
-// Set sets an object; it returns false if there is one that is read-only.
-func (s *State) Set(key string, o Object) bool {
-	if have, ok := (*s)[key]; ok && have.ReadOnly {
-		return false
-	}
-	if *s == nil {
-		*s = State{}
-	}
-	(*s)[key] = o
-	return true
-}
-
-// Metadata is dynamic metadata: values as JSON has them, by filter name and key.
-type Metadata map[string]map[string]any
-
-// Set sets one value.
-func (m *Metadata) Set(filter, key string, value any) {
-	if *m == nil {
-		*m = Metadata{}
-	}
-	if (*m)[filter] == nil {
-		(*m)[filter] = map[string]any{}
-	}
-	(*m)[filter][key] = value
-}

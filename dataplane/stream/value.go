@@ -45,24 +45,24 @@ func compile(p substitution.Piece) getter {
 		v, err := os.Hostname()
 		return func(Moment) any { return given(v, err == nil) }
 	case "REQUESTED_SERVER_NAME":
-		return func(m Moment) any { return text(m.Info.ServerName) }
+		return func(m Moment) any { return text(m.Info.Hello().ServerName) }
 	case "FILTER_STATE":
 		return filterState(arg)
 	case "DYNAMIC_METADATA":
 		return fromMetadata(strings.Split(arg, ":"), func(i *Info) Metadata { return i.Metadata })
 	case "UPSTREAM_METADATA":
-		return fromMetadata(strings.Split(arg, ":"), func(i *Info) Metadata { return i.Upstream.HostMetadata })
+		return fromMetadata(strings.Split(arg, ":"), hostMetadata)
 	case "CLUSTER_METADATA":
-		return fromMetadata(strings.Split(arg, ":"), func(i *Info) Metadata { return i.Upstream.ClusterMetadata })
+		return fromMetadata(strings.Split(arg, ":"), clusterMetadata)
 	case "METADATA":
 		kind, rest, _ := strings.Cut(arg, ":")
 		switch kind {
 		case "DYNAMIC":
 			return fromMetadata(strings.Split(rest, ":"), func(i *Info) Metadata { return i.Metadata })
 		case "UPSTREAM_HOST":
-			return fromMetadata(strings.Split(rest, ":"), func(i *Info) Metadata { return i.Upstream.HostMetadata })
+			return fromMetadata(strings.Split(rest, ":"), hostMetadata)
 		case "CLUSTER":
-			return fromMetadata(strings.Split(rest, ":"), func(i *Info) Metadata { return i.Upstream.ClusterMetadata })
+			return fromMetadata(strings.Split(rest, ":"), clusterMetadata)
 		}
 	case "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
 		"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT":
@@ -79,21 +79,21 @@ func compile(p substitution.Piece) getter {
 func address(command string) func(*Info) netip.AddrPort {
 	switch command {
 	case "DOWNSTREAM_LOCAL_ADDRESS":
-		return func(i *Info) netip.AddrPort { return i.Local }
+		return func(i *Info) netip.AddrPort { return i.Local() }
 	case "DOWNSTREAM_DIRECT_LOCAL_ADDRESS":
-		return func(i *Info) netip.AddrPort { return i.DirectLocal }
+		return func(i *Info) netip.AddrPort { return i.DirectLocal() }
 	case "DOWNSTREAM_REMOTE_ADDRESS":
-		return func(i *Info) netip.AddrPort { return i.Remote }
+		return func(i *Info) netip.AddrPort { return i.Remote() }
 	case "DOWNSTREAM_DIRECT_REMOTE_ADDRESS":
-		return func(i *Info) netip.AddrPort { return i.DirectRemote }
+		return func(i *Info) netip.AddrPort { return i.DirectRemote() }
 	case "UPSTREAM_LOCAL_ADDRESS":
-		return func(i *Info) netip.AddrPort { return i.Upstream.Local }
+		return func(i *Info) netip.AddrPort { return i.Upstream.Local() }
 	case "UPSTREAM_REMOTE_ADDRESS":
 		return func(i *Info) netip.AddrPort {
 			if i.Upstream.ConnectionID == 0 {
 				return netip.AddrPort{}
 			}
-			return i.Upstream.Host
+			return i.Upstream.Addr()
 		}
 	}
 	return nil
@@ -107,7 +107,7 @@ func plain(command string) getter {
 				return a.String()
 			}
 			if strings.HasPrefix(command, "DOWNSTREAM") {
-				return text(m.Info.Pipe)
+				return text(m.Info.Pipe())
 			}
 			return nil
 		}
@@ -130,16 +130,14 @@ func plain(command string) getter {
 			}
 			return m.Type
 		}
-	case "BYTES_RECEIVED":
+	case "BYTES_RECEIVED", "DOWNSTREAM_WIRE_BYTES_RECEIVED":
 		return func(m Moment) any { return m.Info.Received }
 	case "BYTES_SENT", "DOWNSTREAM_WIRE_BYTES_SENT":
 		return func(m Moment) any { return m.Info.Sent }
-	case "DOWNSTREAM_WIRE_BYTES_RECEIVED":
-		return func(m Moment) any { return m.Info.Received + m.Info.WireReceived }
 	case "UPSTREAM_WIRE_BYTES_SENT":
 		return func(m Moment) any { return m.Info.Upstream.Sent }
 	case "UPSTREAM_WIRE_BYTES_RECEIVED":
-		return func(m Moment) any { return m.Info.Upstream.Received }
+		return func(m Moment) any { return m.Info.upstreamReceived() }
 	case "RESPONSE_CODE", "BYTES_RETRANSMITTED", "PACKETS_RETRANSMITTED", "REQUEST_HEADERS_BYTES", "RESPONSE_HEADERS_BYTES", "RESPONSE_TRAILERS_BYTES",
 		"DOWNSTREAM_HEADER_BYTES_RECEIVED", "DOWNSTREAM_HEADER_BYTES_SENT", "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
 		"UPSTREAM_HEADER_BYTES_RECEIVED", "UPSTREAM_HEADER_BYTES_SENT", "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT":
@@ -153,9 +151,9 @@ func plain(command string) getter {
 	case "DURATION":
 		return func(m Moment) any { return uint64(m.Info.Duration().Milliseconds()) }
 	case "CONNECTION_TERMINATION_DETAILS":
-		return func(m Moment) any { return text(m.Info.TerminationDetails) }
+		return func(m Moment) any { return text(m.Info.Reasons().Termination) }
 	case "DOWNSTREAM_LOCAL_CLOSE_REASON":
-		return func(m Moment) any { return text(m.Info.LocalClose) }
+		return func(m Moment) any { return text(m.Info.Reasons().LocalClose) }
 	case "DOWNSTREAM_DETECTED_CLOSE_TYPE":
 		return func(m Moment) any { return m.Info.Closed.String() }
 	case "CONNECTION_ID":
@@ -165,9 +163,9 @@ func plain(command string) getter {
 	case "FILTER_CHAIN_NAME":
 		return func(m Moment) any { return text(m.Info.FilterChain) }
 	case "TLS_JA3_FINGERPRINT":
-		return func(m Moment) any { return text(m.Info.JA3) }
+		return func(m Moment) any { return text(m.Info.Hello().JA3) }
 	case "TLS_JA4_FINGERPRINT":
-		return func(m Moment) any { return text(m.Info.JA4) }
+		return func(m Moment) any { return text(m.Info.Hello().JA4) }
 	}
 	if strings.HasPrefix(command, "UPSTREAM_") {
 		return upstream(command)
@@ -180,7 +178,7 @@ func upstream(command string) getter {
 	list := func(one func(Attempt) string) getter {
 		return func(m Moment) any {
 			var all []string
-			for _, a := range m.Info.Upstream.Attempts {
+			for _, a := range m.Info.Upstream.Attempts() {
 				if s := one(a); s != "" {
 					all = append(all, s)
 				}
@@ -190,36 +188,36 @@ func upstream(command string) getter {
 	}
 	switch command {
 	case "UPSTREAM_REQUEST_ATTEMPT_COUNT":
-		return func(m Moment) any { return uint64(len(m.Info.Upstream.Attempts)) }
+		return func(m Moment) any { return uint64(len(m.Info.Upstream.Attempts())) }
 	case "UPSTREAM_HOST":
-		return func(m Moment) any { return hostText(m.Info.Upstream.Host, m.Info.Upstream.Pipe) }
+		return func(m Moment) any { return hostText(m.Info.Upstream.Addr()) }
 	case "UPSTREAM_HOST_NAME":
 		return func(m Moment) any {
-			if n := m.Info.Upstream.HostName; n != "" {
+			if n := m.Info.Upstream.hostname(); n != "" {
 				return n
 			}
-			return hostText(m.Info.Upstream.Host, m.Info.Upstream.Pipe)
+			return hostText(m.Info.Upstream.Addr())
 		}
 	case "UPSTREAM_HOST_NAME_WITHOUT_PORT":
 		return func(m Moment) any {
-			if n := m.Info.Upstream.HostName; n != "" {
+			if n := m.Info.Upstream.hostname(); n != "" {
 				return n
 			}
-			return withoutPort(m.Info.Upstream.Host, -1)
+			return withoutPort(m.Info.Upstream.Addr(), -1)
 		}
 	case "UPSTREAM_HOSTS_ATTEMPTED":
-		return list(func(a Attempt) string { return a.Host.String() })
+		return list(func(a Attempt) string { return a.Host.Addr.String() })
 	case "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT":
-		return list(func(a Attempt) string { return a.Host.Addr().String() })
+		return list(func(a Attempt) string { return a.Host.Addr.Addr().String() })
 	case "UPSTREAM_HOST_NAMES_ATTEMPTED", "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT":
 		return list(func(a Attempt) string {
-			if a.HostName != "" {
-				return a.HostName
+			if a.Host.Hostname != "" {
+				return a.Host.Hostname
 			}
 			if command == "UPSTREAM_HOST_NAMES_ATTEMPTED" {
-				return a.Host.String()
+				return a.Host.Addr.String()
 			}
-			return a.Host.Addr().String()
+			return a.Host.Addr.Addr().String()
 		})
 	case "UPSTREAM_CONNECTION_IDS_ATTEMPTED":
 		return list(func(a Attempt) string {
@@ -231,13 +229,18 @@ func upstream(command string) getter {
 	case "UPSTREAM_CONNECTION_ID":
 		return func(m Moment) any { return m.Info.Upstream.ConnectionID }
 	case "UPSTREAM_CLUSTER":
-		return func(m Moment) any { return text(m.Info.Upstream.ClusterStat) }
+		return func(m Moment) any {
+			if c := m.Info.Upstream.Cluster; c != nil {
+				return text(c.Stat)
+			}
+			return nil
+		}
 	case "UPSTREAM_CLUSTER_RAW":
-		return func(m Moment) any { return text(m.Info.Upstream.Cluster) }
+		return func(m Moment) any { return text(m.Info.Upstream.ClusterName()) }
 	case "UPSTREAM_TRANSPORT_FAILURE_REASON":
-		return func(m Moment) any { return text(strings.ReplaceAll(m.Info.Upstream.Failure, " ", "_")) }
+		return func(m Moment) any { return text(strings.ReplaceAll(m.Info.Reasons().UpstreamFailure, " ", "_")) }
 	case "UPSTREAM_LOCAL_CLOSE_REASON":
-		return func(m Moment) any { return text(m.Info.Upstream.LocalClose) }
+		return func(m Moment) any { return text(m.Info.Reasons().UpstreamLocalClose) }
 	case "UPSTREAM_DETECTED_CLOSE_TYPE":
 		return func(m Moment) any {
 			if !m.Info.Proxied {
@@ -247,7 +250,7 @@ func upstream(command string) getter {
 		}
 	case "UPSTREAM_CONNECTION_POOL_READY_DURATION":
 		return func(m Moment) any {
-			if m.Info.Upstream.Dialed.IsZero() {
+			if !m.Info.Upstream.Dialed {
 				return nil
 			}
 			return uint64(m.Info.Upstream.Connected.Milliseconds())
@@ -265,11 +268,40 @@ func given(s string, ok bool) any {
 	return s
 }
 
-func hostText(a netip.AddrPort, pipe string) any {
+func hostText(a netip.AddrPort) any {
 	if a.IsValid() {
 		return a.String()
 	}
-	return text(pipe)
+	return nil
+}
+
+// upstreamReceived are the bytes that the host sent: the client got them all.
+func (i *Info) upstreamReceived() uint64 {
+	if i.Upstream.ConnectionID == 0 {
+		return 0
+	}
+	return i.Sent
+}
+
+func (u *Upstream) hostname() string {
+	if u.Host == nil {
+		return ""
+	}
+	return u.Host.Hostname
+}
+
+func hostMetadata(i *Info) Metadata {
+	if i.Upstream.Host == nil {
+		return nil
+	}
+	return Metadata(i.Upstream.Host.Metadata)
+}
+
+func clusterMetadata(i *Info) Metadata {
+	if i.Upstream.Cluster == nil {
+		return nil
+	}
+	return i.Upstream.Cluster.Metadata
 }
 
 // withoutPort prints the address alone, or the network of so many bits of it.

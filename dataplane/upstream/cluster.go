@@ -4,12 +4,14 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"sync"
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
+	"github.com/sluice-proxy/sluice/dataplane/stream"
 )
 
 // Errors of Pick.
@@ -36,7 +38,10 @@ type Cluster struct {
 
 // view is what a pick needs, swapped whole.
 type view struct {
-	config   *api.Cluster
+	config *api.Cluster
+	// told is what connections are told of the cluster. It is shared by them all,
+	// and the same from view to view as long as it says the same.
+	told     *stream.Cluster
 	set      *balance.Set[*Host]
 	hosts    []*Host
 	balancer balance.Balancer[*Host]
@@ -57,6 +62,9 @@ func New(c *api.Cluster, store *stats.Store) *Cluster {
 
 // Config is the configuration in force.
 func (u *Cluster) Config() *api.Cluster { return u.view.Load().config }
+
+// Told is what connections are told of the cluster.
+func (u *Cluster) Told() *stream.Cluster { return u.view.Load().told }
 
 // Hosts are the hosts in force.
 func (u *Cluster) Hosts() []*Host { return u.view.Load().hosts }
@@ -92,6 +100,10 @@ func (u *Cluster) Update(c *api.Cluster) {
 	changed = changed || len(next) != len(u.hosts)
 	u.hosts = next
 	v := &view{config: c, hosts: hosts}
+	v.told = &stream.Cluster{Name: c.Name, Stat: c.StatName(), Metadata: stream.Metadata(c.Metadata)}
+	if old != nil && reflect.DeepEqual(old.told, v.told) {
+		v.told = old.told
+	}
 	v.set = balance.NewSet(hosts, c.Assignment.OverprovisioningFactor, c.PanicThreshold)
 	if old != nil && old.config.LBPolicy == c.LBPolicy && old.config.ChoiceCount == c.ChoiceCount {
 		v.balancer = old.balancer
@@ -117,7 +129,7 @@ func (u *Cluster) Close() { u.holders.Drop() }
 
 // Pick chooses the host of a new connection and counts the connection as being
 // opened; the caller calls Connected or Failed on what it gets.
-func (u *Cluster) Pick() (*Connection, error) {
+func (u *Cluster) Pick() (Connection, error) {
 	v, s := u.view.Load(), u.Stats
 	if v.set.Panicking() || v.set.Total() == 0 && v.config.PanicThreshold > 0 {
 		s.HealthyPanic.Inc()
@@ -125,21 +137,21 @@ func (u *Cluster) Pick() (*Connection, error) {
 	h, ok := v.balancer.Pick(v.set)
 	if !ok {
 		s.NoneHealthy.Inc()
-		return nil, ErrNoHealthyHost
+		return Connection{}, ErrNoHealthyHost
 	}
 	limits := &v.config.CircuitBreakers
 	if !s.takeActive(limits.MaxConnections) {
 		s.Overflow.Inc()
-		return nil, ErrConnectionOverflow
+		return Connection{}, ErrConnectionOverflow
 	}
 	if !s.takePending(limits.MaxPendingRequests) {
 		s.giveActive(limits.MaxConnections)
 		s.PendingOverflow.Inc()
-		return nil, ErrPendingOverflow
+		return Connection{}, ErrPendingOverflow
 	}
 	s.Total.Inc()
 	s.PendingTotal.Inc()
 	h.cxTotal.Add(1)
 	h.cxActive.Add(1)
-	return &Connection{cluster: u, Host: h, held: u.holders.Hold()}, nil
+	return Connection{cluster: u, Host: h, held: u.holders.Hold()}, nil
 }

@@ -34,7 +34,7 @@ func pick(t *testing.T, u *Cluster) *Connection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return &c
 }
 
 func TestBreakersOpenAndCloseAgain(t *testing.T) {
@@ -57,8 +57,8 @@ func TestBreakersOpenAndCloseAgain(t *testing.T) {
 	}
 	b.Failed(true)
 	c.Failed(false)
-	a.Ended(true)
-	a.Ended(true) // counts once
+	a.Ended(time.Second, true)
+	a.Ended(time.Second, true) // counts once
 	if got := u.figures(); got != "cx 0/3 pending 0 open 0/0" {
 		t.Errorf("all gone: %s", got)
 	}
@@ -116,13 +116,35 @@ func TestUpdateKeepsTheFiguresOfHostsThatStay(t *testing.T) {
 	}
 	for _, c := range open { // also of the host that is gone
 		c.Bytes(10, 5)
-		c.Bytes(12, 5)
-		c.Ended(false)
+		c.Bytes(2, 0)
+		c.Ended(time.Second, false)
 	}
 	if got := u.figures(); got != "cx 0/2 pending 0 open 0/0" {
 		t.Error(got)
 	}
 	if rx, tx := u.Stats.RxBytes.Value(), u.Stats.TxBytes.Value(); rx != 24 || tx != 10 {
 		t.Errorf("%d and %d bytes, want 24 and 10", rx, tx)
+	}
+}
+
+// Every open connection keeps what it was told when it was made: an update that
+// says nothing new must not make another copy for those that come after.
+func TestUpdatesThatSayNothingNewLeaveWhatConnectionsAreTold(t *testing.T) {
+	u := New(cluster(9, 9, "10.0.0.1:1"), stats.New())
+	defer u.Close()
+	told, endpoint := u.Told(), u.Hosts()[0].Endpoint()
+	u.Update(cluster(9, 9, "10.0.0.1:1", "10.0.0.2:1"))
+	if u.Told() != told || u.Hosts()[0].Endpoint() != endpoint {
+		t.Error("another copy of the same")
+	}
+	next := cluster(9, 9, "10.0.0.1:1")
+	next.Metadata = api.Metadata{"f": {"k": "v"}}
+	next.Assignment.Localities[0].Endpoints[0].Metadata = api.Metadata{"f": {"k": "w"}}
+	u.Update(next)
+	if got := u.Told().Metadata["f"]["k"]; got != "v" {
+		t.Errorf("the cluster's metadata is %v, want v", got)
+	}
+	if got := u.Hosts()[0].Endpoint().Metadata["f"]["k"]; got != "w" {
+		t.Errorf("the endpoint's metadata is %v, want w", got)
 	}
 }

@@ -8,8 +8,6 @@ type Connection struct {
 	Host *Host
 
 	cluster     *Cluster
-	connected   time.Time
-	rx, tx      uint64 // counted so far
 	established bool
 	ended       bool
 	held        bool
@@ -21,7 +19,7 @@ func (c *Connection) Cluster() *Cluster { return c.cluster }
 // Connected counts the connection as open; took is the time that it needed.
 func (c *Connection) Connected(took time.Duration) {
 	s := c.cluster.Stats
-	c.established, c.connected = true, time.Now()
+	c.established = true
 	s.givePending(c.cluster.Config().CircuitBreakers.MaxPendingRequests)
 	s.ConnectMS.Record(float64(took) / float64(time.Millisecond))
 	s.RqTotal.Inc()
@@ -52,18 +50,16 @@ func (c *Connection) Failed(timeout bool) {
 	c.drop()
 }
 
-// Bytes brings the byte counters up to date; rx came from the host, tx went to
-// it, both from the connection's start.
+// Bytes counts bytes: rx more came from the host, tx more went to it.
 func (c *Connection) Bytes(rx, tx uint64) {
 	s := c.cluster.Stats
-	s.RxBytes.Add(rx - c.rx)
-	s.TxBytes.Add(tx - c.tx)
-	c.rx, c.tx = rx, tx
+	s.RxBytes.Add(rx)
+	s.TxBytes.Add(tx)
 }
 
-// Ended counts the end of an open connection. remote says that the host's side
-// ended it last.
-func (c *Connection) Ended(remote bool) {
+// Ended counts the end of an open connection, which lasted so long. remote says
+// that the host's side ended it last.
+func (c *Connection) Ended(lasted time.Duration, remote bool) {
 	if c.ended || !c.established {
 		return
 	}
@@ -78,7 +74,7 @@ func (c *Connection) Ended(remote bool) {
 		s.DestroyLocal.Inc()
 		s.DestroyLocalWithActiveRq.Inc()
 	}
-	s.LengthMS.Record(float64(time.Since(c.connected)) / float64(time.Millisecond))
+	s.LengthMS.Record(float64(lasted) / float64(time.Millisecond))
 	s.RqActive.Dec()
 	s.giveActive(c.cluster.Config().CircuitBreakers.MaxConnections)
 	c.Host.rqActive.Add(^uint64(0))

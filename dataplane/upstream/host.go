@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"net/netip"
+	"reflect"
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -27,12 +28,21 @@ type place struct {
 	region, zone, subZone string
 }
 
+// set puts a configuration in force. One that says nothing new is not taken:
+// every open connection to the host keeps the one that it was made with.
 func (h *Host) set(e api.Endpoint, l api.Locality) {
+	if p := h.place.Load(); p != nil && p.region == l.Region && p.zone == l.Zone && p.subZone == l.SubZone && same(&p.endpoint, &e) {
+		return
+	}
 	h.place.Store(&place{endpoint: e, region: l.Region, zone: l.Zone, subZone: l.SubZone})
 }
 
-// Endpoint is the configuration of the host that is in force.
-func (h *Host) Endpoint() api.Endpoint { return h.place.Load().endpoint }
+func same(a, b *api.Endpoint) bool {
+	return a.Addr == b.Addr && a.Hostname == b.Hostname && a.Weight == b.Weight && a.Health == b.Health && reflect.DeepEqual(a.Metadata, b.Metadata)
+}
+
+// Endpoint is the configuration of the host that is in force, read-only.
+func (h *Host) Endpoint() *api.Endpoint { return &h.place.Load().endpoint }
 
 // Weight, Active, Health and Priority are what a balancer asks.
 func (h *Host) Weight() uint32     { return h.place.Load().endpoint.Weight }

@@ -142,12 +142,12 @@ func (s *session) Ended() {
 func (s *session) request() *authv3.CheckRequest {
 	i := s.conn.Info
 	r := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		Source:          &authv3.AttributeContext_Peer{Address: address(i.Remote)},
-		Destination:     &authv3.AttributeContext_Peer{Address: address(i.Local), Service: i.ServerName},
+		Source:          &authv3.AttributeContext_Peer{Address: address(i.Remote())},
+		Destination:     &authv3.AttributeContext_Peer{Address: address(i.Local()), Service: i.Hello().ServerName},
 		MetadataContext: &corev3.Metadata{},
 	}}
 	if s.factory.config.IncludeTLSSession {
-		r.Attributes.TlsSession = &authv3.AttributeContext_TLSSession{Sni: i.ServerName}
+		r.Attributes.TlsSession = &authv3.AttributeContext_TLSSession{Sni: i.Hello().ServerName}
 	}
 	for _, ns := range s.factory.config.MetadataNamespaces {
 		values, ok := i.Metadata[ns]

@@ -123,18 +123,19 @@ func (s *service) dial(ctx context.Context, _ string) (net.Conn, error) {
 		return nil, err
 	}
 	up.Connected(time.Since(began))
-	return &counted{Conn: conn, up: up}, nil
+	return &counted{Conn: conn, up: up, since: time.Now()}, nil
 }
 
 // counted tells the cluster of the connection's end.
 type counted struct {
 	net.Conn
-	once sync.Once
-	up   *upstream.Connection
+	once  sync.Once
+	up    upstream.Connection
+	since time.Time
 }
 
 func (c *counted) Close() error {
-	c.once.Do(func() { c.up.Ended(false) })
+	c.once.Do(func() { c.up.Ended(time.Since(c.since), false) })
 	return c.Conn.Close()
 }
 

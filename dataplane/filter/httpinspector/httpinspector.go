@@ -41,7 +41,7 @@ type inspector Factory
 
 // Accepted wants bytes, unless something else than plain text was found already.
 func (f *inspector) Accepted(s *filter.Socket) filter.Status {
-	if p := s.Info.TransportProtocol; p != "" && p != "raw_buffer" {
+	if p := s.Info.Hello().TransportProtocol; p != "" && p != "raw_buffer" {
 		return filter.Continue
 	}
 	return filter.Stop
@@ -67,7 +67,7 @@ func (f *inspector) Data(s *filter.Socket, b []byte) filter.Status {
 	case "h2c":
 		f.http2.Inc()
 	}
-	s.Info.ApplicationProtocols = []string{protocol}
+	s.Info.Found().ApplicationProtocols = []string{protocol}
 	return filter.Continue
 }
 

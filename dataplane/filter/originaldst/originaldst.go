@@ -36,13 +36,13 @@ func (Factory) Data(*filter.Socket, []byte) filter.Status { return filter.Contin
 // Accepted restores the address if there is one.
 func (f Factory) Accepted(s *filter.Socket) filter.Status {
 	if f.Captured != nil {
-		if a, ok := f.Captured(s.Info.DirectRemote, s.Info.DirectLocal); ok {
-			s.Info.Local, s.Info.LocalRestored = a, true
+		if a, ok := f.Captured(s.Info.DirectRemote(), s.Info.DirectLocal()); ok {
+			s.Info.RestoreLocal(a)
 			return filter.Continue
 		}
 	}
-	if a, ok := Lookup(s.FD, s.Info.Local.Addr().Is4()); ok && a != s.Info.Local {
-		s.Info.Local, s.Info.LocalRestored = a, true
+	if a, ok := Lookup(s.FD, s.Info.Local().Addr().Is4()); ok && a != s.Info.Local() {
+		s.Info.RestoreLocal(a)
 	}
 	return filter.Continue
 }

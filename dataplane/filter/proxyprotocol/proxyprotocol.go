@@ -159,9 +159,9 @@ func (f *reader) header(s *filter.Socket, b []byte, v version) filter.Status {
 		if !remote.IsValid() || !local.IsValid() {
 			return f.fail(v)
 		}
-		s.Info.Remote = remote
-		if local != s.Info.Local {
-			s.Info.Local, s.Info.LocalRestored = local, true
+		s.Info.RestoreRemote(remote)
+		if local != s.Info.Local() {
+			s.Info.RestoreLocal(local)
 		}
 	}
 	for _, t := range tlvs {
@@ -204,7 +204,8 @@ func (f *reader) store(info *stream.Info, kind uint8, value []byte) {
 		info.Metadata.Set(name, r.Key, text)
 	}
 	if f.config.PassAllTLVs || slices.Contains(f.config.PassTLVs, kind) {
-		info.TLVs = append(info.TLVs, api.TLV{Type: kind, Value: bytes.Clone(value)})
+		found := info.Found()
+		found.TLVs = append(found.TLVs, api.TLV{Type: kind, Value: bytes.Clone(value)})
 	}
 }
 

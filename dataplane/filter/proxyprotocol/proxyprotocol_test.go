@@ -47,7 +47,7 @@ func TestExactlyTheHeaderIsTaken(t *testing.T) {
 			}
 		}
 		st, info, consumed, left := give(t, &api.ProxyProtocol{}, []byte(h+"hello"))
-		if st != filter.Continue || int(consumed) != len(h) || left != 5 || info.Remote.String() != "10.1.2.3:1111" || info.Local.String() != "10.4.5.6:2222" || !info.LocalRestored {
+		if st != filter.Continue || int(consumed) != len(h) || left != 5 || info.Remote().String() != "10.1.2.3:1111" || info.Local().String() != "10.4.5.6:2222" || !info.LocalRestored() {
 			t.Fatalf("%q: %v, %d consumed, %d left, %+v", h, st, consumed, left, info)
 		}
 	}
@@ -76,7 +76,7 @@ func FuzzHeader(f *testing.F) {
 		if st != filter.Continue && consumed != 0 {
 			t.Fatal("bytes were taken and the header not accepted")
 		}
-		if info.LocalRestored && (!info.Local.IsValid() || !info.Remote.IsValid()) {
+		if info.LocalRestored() && (!info.Local().IsValid() || !info.Remote().IsValid()) {
 			t.Fatal("addresses that are none")
 		}
 	})

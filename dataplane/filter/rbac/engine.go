@@ -68,9 +68,10 @@ func (e *engine) ask(i *stream.Info) verdict {
 
 // askTree: what no action is found for is denied.
 func (e *engine) askTree(i *stream.Info) verdict {
+	hello := i.Hello()
 	c := match.Connection{
-		Local: i.Local, Remote: i.Remote, Direct: i.DirectRemote, ServerName: i.ServerName,
-		TransportProtocol: i.TransportProtocol, ApplicationProtocols: i.ApplicationProtocols,
+		Local: i.Local(), Remote: i.Remote(), Direct: i.DirectRemote(), ServerName: hello.ServerName,
+		TransportProtocol: hello.TransportProtocol, ApplicationProtocols: hello.ApplicationProtocols,
 		FilterState: func(key, field string) (string, bool) {
 			o, ok := i.State[key]
 			return o.Value, ok && field == ""

@@ -95,7 +95,7 @@ func (s *session) Data(bool) filter.Status {
 		return filter.Continue
 	}
 	f.denied.Inc()
-	i.TerminationDetails = details(v.policy)
+	i.Explain().Termination = details(v.policy)
 	if f.config.DelayDeny > 0 {
 		// What is here has been seen; what comes later stays unread, as in Envoy.
 		s.conn.Discard()

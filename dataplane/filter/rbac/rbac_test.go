@@ -16,12 +16,9 @@ func yes() api.RBACRule { v := true; return api.RBACRule{Const: &v} }
 func no() api.RBACRule  { v := false; return api.RBACRule{Const: &v} }
 
 func known() *stream.Info {
-	i := &stream.Info{
-		Local:        netip.MustParseAddrPort("10.0.0.1:443"),
-		Remote:       netip.MustParseAddrPort("192.168.7.9:5000"),
-		DirectRemote: netip.MustParseAddrPort("172.16.0.1:6000"),
-		ServerName:   "Db.Example.com",
-	}
+	i := stream.New(1, &stream.Listener{}, netip.MustParseAddrPort("172.16.0.1:6000"), netip.MustParseAddrPort("10.0.0.1:443"))
+	i.RestoreRemote(netip.MustParseAddrPort("192.168.7.9:5000"))
+	i.Found().ServerName = "Db.Example.com"
 	i.State.Set("text", stream.Object{Value: "v1"})
 	i.State.Set("looks like one", stream.Object{Value: "10.0.0.7:0"})
 	i.State.Set("address", stream.Object{Value: "[fd00::7]:80", Address: true})
@@ -104,7 +101,7 @@ func TestWithoutAddressesNothingHolds(t *testing.T) {
 	for what, r := range map[string]api.RBACRule{
 		"range": {Remote: prefix("0.0.0.0/0")}, "range of IPv6": {Direct: prefix("::/0")}, "port": {LocalPorts: &api.PortRange{Last: 65535}},
 	} {
-		if newRule(&r)(&stream.Info{Pipe: "/run/s"}) {
+		if newRule(&r)(stream.New(1, &stream.Listener{Pipe: "/run/s"}, netip.AddrPort{}, netip.AddrPort{})) {
 			t.Errorf("%s holds", what)
 		}
 	}

@@ -41,20 +41,21 @@ func newRule(r *api.RBACRule) rule {
 		inner := newRule(r.Not)
 		return func(i *stream.Info) bool { return !inner(i) }
 	case r.Local != nil:
-		return within(r.Local, func(i *stream.Info) netip.AddrPort { return i.Local })
+		return within(r.Local, func(i *stream.Info) netip.AddrPort { return i.Local() })
 	case r.Remote != nil:
-		return within(r.Remote, func(i *stream.Info) netip.AddrPort { return i.Remote })
+		return within(r.Remote, func(i *stream.Info) netip.AddrPort { return i.Remote() })
 	case r.Direct != nil:
-		return within(r.Direct, func(i *stream.Info) netip.AddrPort { return i.DirectRemote })
+		return within(r.Direct, func(i *stream.Info) netip.AddrPort { return i.DirectRemote() })
 	case r.LocalPorts != nil:
 		ports := *r.LocalPorts
 		return func(i *stream.Info) bool {
 			// On a unix socket there is no port.
-			return i.Local.IsValid() && ports.First <= i.Local.Port() && i.Local.Port() <= ports.Last
+			local := i.Local()
+			return local.IsValid() && ports.First <= local.Port() && local.Port() <= ports.Last
 		}
 	case r.ServerName != nil:
 		holds := match.NewString(r.ServerName)
-		return func(i *stream.Info) bool { return holds(i.ServerName) }
+		return func(i *stream.Info) bool { return holds(i.Hello().ServerName) }
 	case r.Metadata != nil:
 		return NewMetadata(r.Metadata)
 	case r.FilterState != nil:

@@ -45,7 +45,8 @@ func TestObjectsAreMadeByTheirKind(t *testing.T) {
 }
 
 func TestValuesAreSetInOrder(t *testing.T) {
-	i := stream.Info{ServerName: "a.example"}
+	var i stream.Info
+	i.Found().ServerName = "a.example"
 	NewValues([]api.FilterStateValue{
 		{Key: "k", Text: text(t, "%REQUESTED_SERVER_NAME%"), Shared: api.SharedTransitively},
 		{Key: "l", Text: text(t, "<%FILTER_STATE(k:PLAIN)%>")},

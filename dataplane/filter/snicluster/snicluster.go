@@ -29,8 +29,8 @@ type session struct {
 
 // NewConnection names the cluster; without a server name tcp_proxy's own stays.
 func (s session) NewConnection() filter.Status {
-	if i := s.conn.Info; i.ServerName != "" {
-		i.State.Set(key, stream.Object{Value: i.ServerName})
+	if name := s.conn.Info.Hello().ServerName; name != "" {
+		s.conn.Info.State.Set(key, stream.Object{Value: name})
 	}
 	return filter.Continue
 }

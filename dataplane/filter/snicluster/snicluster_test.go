@@ -9,7 +9,10 @@ import (
 
 func TestTheServerNameNamesTheCluster(t *testing.T) {
 	for _, name := range []string{"", "db.example"} {
-		c := &filter.Connection{Info: &stream.Info{ServerName: name}}
+		c := &filter.Connection{Info: &stream.Info{}}
+		if name != "" {
+			c.Info.Found().ServerName = name
+		}
 		if s := (Factory{}).New(c).NewConnection(); s != filter.Continue {
 			t.Errorf("%q: status %d", name, s)
 		}

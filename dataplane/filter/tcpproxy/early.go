@@ -14,7 +14,7 @@ func (s *Session) awaitData() {
 		s.drop()
 		return
 	}
-	s.early = true
+	s.opening.early = true
 }
 
 // Ready is called by the worker when the first bytes came, or the end.
@@ -43,14 +43,14 @@ func (s *Session) Resume() {
 	switch {
 	case s.pair != nil:
 		s.pair.Open()
-	case s.dial == nil:
+	case s.opening.dial == nil:
 		s.connect()
 	}
 }
 
 func (s *Session) unwatch() {
-	if s.early {
-		s.early = false
+	if o := s.opening; o != nil && o.early {
+		o.early = false
 		s.conn.Core.Worker.Del(s.conn.FD)
 	}
 }

@@ -37,36 +37,43 @@ const (
 type Session struct {
 	factory *Factory
 	conn    *filter.Connection
-	route   string // the cluster's name
 
+	up        upstream.Connection // the last that was picked
+	connected int64               // when it stood, by the worker's clock
+	pair      *pair.Pair
+	opening   *opening // nil once the upstream connection stands
+	timers    *timers  // nil unless the configuration asks for one
+}
+
+// opening is the way to an upstream connection.
+type opening struct {
+	route    string // the cluster's name
 	attempts uint32
+	early    bool // waits for the client's first bytes
 	dial     *upstream.Dial
 	dialing  time.Time
-	up       *upstream.Connection
-	pair     *pair.Pair
-	early    bool   // waits for the client's first bytes
-	rx, tx   uint64 // bytes counted so far, from and to downstream
-
-	// armed only where the configuration asks for them
-	duration, periodic, backoff loop.Timer
+	backoff  loop.Timer
 }
+
+type timers struct{ duration, periodic loop.Timer }
 
 // NewConnection connects upstream. The downstream connection is not read before
 // the upstream one stands, as in Envoy: what the client does meanwhile, a reset
 // too, shows then.
 func (s *Session) NewConnection() filter.Status {
 	c, w := s.factory.config, s.conn.Core.Worker
-	s.route = s.pickRoute()
+	s.opening = &opening{route: s.pickRoute()}
 	if c.LogOptions.OnStart {
 		s.factory.logs.Write(s.conn.Info, accesslog.Start)
 	}
+	if c.LogOptions.Interval > 0 || c.MaxDuration > 0 {
+		s.timers = &timers{duration: loop.Timer{F: s.tooOld}, periodic: loop.Timer{F: s.logPeriodic}}
+	}
 	if c.LogOptions.Interval > 0 {
-		s.periodic.F = s.logPeriodic
-		w.After(&s.periodic, c.LogOptions.Interval)
+		w.After(&s.timers.periodic, c.LogOptions.Interval)
 	}
 	if c.MaxDuration > 0 {
-		s.duration.F = s.tooOld
-		w.After(&s.duration, c.MaxDuration+time.Duration(rand.Float64()*c.MaxDurationJitter/100*float64(c.MaxDuration)))
+		w.After(&s.timers.duration, c.MaxDuration+time.Duration(rand.Float64()*c.MaxDurationJitter/100*float64(c.MaxDuration)))
 	}
 	if c.ConnectMode == api.ConnectOnData {
 		s.awaitData()
@@ -97,8 +104,8 @@ func (s *Session) pickRoute() string {
 }
 
 func (s *Session) connect() {
-	info := s.conn.Info
-	c := s.factory.cluster(s.route)
+	info, o := s.conn.Info, s.opening
+	c := s.factory.cluster(o.route)
 	if c == nil {
 		s.factory.stats.noRoute.Inc()
 		info.Flags.Set(stream.NoClusterFound)
@@ -106,7 +113,7 @@ func (s *Session) connect() {
 		return
 	}
 	u := &info.Upstream
-	u.Cluster, u.ClusterStat, u.ClusterMetadata = s.route, c.Config().StatName(), stream.Metadata(c.Config().Metadata)
+	u.Cluster = c.Told()
 	up, err := c.Pick()
 	if err != nil {
 		if errors.Is(err, upstream.ErrPendingOverflow) {
@@ -121,51 +128,55 @@ func (s *Session) connect() {
 		s.refuse(resourceLimit)
 		return
 	}
-	s.attempts++
-	e := up.Host.Endpoint()
-	u.Host, u.HostName, u.HostMetadata = up.Host.Addr, e.Hostname, stream.Metadata(e.Metadata)
-	u.Attempts = append(u.Attempts, stream.Attempt{Host: up.Host.Addr, HostName: u.HostName})
-	s.up, s.dialing = up, time.Now()
-	if u.Dialed.IsZero() {
-		u.Dialed = s.dialing
+	u.Begin(up.Host.Endpoint())
+	var from upstream.Source
+	if info.Source != nil {
+		from = upstream.Source(*info.Source)
 	}
-	s.dial = upstream.NewDial(s.conn.Core.Worker, up.Host.Addr, upstream.Source(s.conn.Info.Source), c.Config().ConnectTimeout, s.dialed)
+	s.up = up
+	o.attempts++
+	o.dialing = time.Now()
+	o.dial = upstream.NewDial(s.conn.Core.Worker, up.Host.Addr, from, c.Config().ConnectTimeout, s.dialed)
 }
 
 func (s *Session) dialed(fd int, err error) {
-	s.dial = nil
-	u := &s.conn.Info.Upstream
+	o, info := s.opening, s.conn.Info
+	o.dial = nil
 	if err != nil {
 		s.up.Failed(errors.Is(err, upstream.ErrConnectTimeout))
-		u.Failure = failure(err)
-		if s.attempts < s.factory.config.MaxConnectAttempts {
+		info.Explain().UpstreamFailure = failure(err)
+		if o.attempts < s.factory.config.MaxConnectAttempts {
 			s.again()
 			return
 		}
 		s.up.Cluster().Stats.ConnectAttemptsExceeded.Inc()
-		s.conn.Info.Flags.Set(stream.UpstreamConnectionFailure | stream.UpstreamRetryLimitExceeded)
+		info.Flags.Set(stream.UpstreamConnectionFailure | stream.UpstreamRetryLimitExceeded)
 		s.refuse(connectFailed)
 		return
 	}
-	u.Failure = ""
-	u.Connected = time.Since(s.dialing)
-	s.up.Connected(u.Connected)
+	s.opening = nil
+	if info.Reasons().UpstreamFailure != "" {
+		info.Explain().UpstreamFailure = ""
+	}
+	u := &info.Upstream
+	u.Connected = time.Since(o.dialing)
 	u.ConnectionID = s.conn.Core.NextID()
-	u.Attempts[len(u.Attempts)-1].ConnectionID = u.ConnectionID
-	u.Local = pair.Local(fd)
+	u.SetLocal(pair.Local(fd))
+	s.up.Connected(u.Connected)
+	s.connected = s.conn.Core.Worker.Now()
 	if s.factory.config.LogOptions.OnConnected {
-		s.factory.logs.Write(s.conn.Info, accesslog.Connected)
+		s.factory.logs.Write(info, accesslog.Connected)
 	}
 	cfg := pair.Config{
 		Downstream:  s.conn.FD,
 		Upstream:    fd,
 		Limit:       s.conn.Limit,
 		IdleTimeout: s.idleTimeout(),
-		Consumed:    s.conn.Consumed,
-		Unix:        s.conn.Info.Pipe != "",
+		Consumed:    info.Consumed,
+		Unix:        info.Pipe() != "",
 		Ended:       s.ended,
 	}
-	if s.factory.config.CheckDrainClose && s.conn.Drain != nil {
+	if s.factory.config.CheckDrainClose {
 		cfg.Moved = s.checkDrain
 	}
 	if w := s.conn.Watch(); w != filter.Nothing {
@@ -184,11 +195,11 @@ func (s *Session) again() {
 	}
 	// JitteredExponentialBackOffStrategy: anything up to base * 2^n, at most max.
 	top := b.Max
-	if n := s.attempts - 1; n < 32 && b.Base<<n < b.Max {
+	if n := s.opening.attempts - 1; n < 32 && b.Base<<n < b.Max {
 		top = b.Base << n
 	}
-	s.backoff.F = s.connect
-	s.conn.Core.Worker.After(&s.backoff, time.Duration(rand.Int64N(int64(top)+1)))
+	s.opening.backoff.F = s.connect
+	s.conn.Core.Worker.After(&s.opening.backoff, time.Duration(rand.Int64N(int64(top)+1)))
 }
 
 // failure is a connect's error in Envoy's words.
@@ -221,7 +232,7 @@ func (s *Session) refuse(why int) {
 		// Envoy has read the early data, so its close is a FIN.
 		s.conn.Discard()
 	}
-	s.conn.Info.LocalClose = "tcp_initializion_failure:" + strconv.Itoa(why)
+	s.conn.Info.Explain().LocalClose = "tcp_initializion_failure:" + strconv.Itoa(why)
 	s.drop()
 }
 
@@ -237,7 +248,7 @@ func (s *Session) ended(p *pair.Pair, o pair.Outcome) {
 	// Whose end completed the connection: the upstream's if the client's
 	// stream ended first, or if the upstream broke.
 	remote := o == pair.UpstreamReset || o == pair.Complete && p.FirstEnd() == 0
-	s.up.Ended(remote)
+	s.up.Ended(time.Duration(s.conn.Core.Worker.Now()-s.connected), remote)
 	info := s.conn.Info
 	switch o {
 	case pair.IdleTimeout:
@@ -256,7 +267,8 @@ func (s *Session) ended(p *pair.Pair, o pair.Outcome) {
 }
 
 func (s *Session) closedFor(why string) {
-	s.conn.Info.LocalClose, s.conn.Info.Upstream.LocalClose = why, why
+	r := s.conn.Info.Explain()
+	r.LocalClose, r.UpstreamLocalClose = why, why
 }
 
 // tooOld ends the connection for its age.
@@ -269,7 +281,7 @@ func (s *Session) tooOld() {
 
 // checkDrain ends a connection that is to drain, after each read or write.
 func (s *Session) checkDrain() {
-	if s.conn.Drain.Due() {
+	if s.conn.Owner.Due() {
 		s.factory.stats.drainClose.Inc()
 		s.closedFor("drain_close")
 		s.Close()
@@ -279,7 +291,7 @@ func (s *Session) checkDrain() {
 func (s *Session) logPeriodic() {
 	s.Flush()
 	s.factory.logs.Write(s.conn.Info, accesslog.Periodic)
-	s.conn.Core.Worker.After(&s.periodic, s.factory.config.LogOptions.Interval)
+	s.conn.Core.Worker.After(&s.timers.periodic, s.factory.config.LogOptions.Interval)
 }
 
 // Data is never asked of the last filter.
@@ -288,31 +300,40 @@ func (s *Session) Data(bool) filter.Status { return filter.Continue }
 // Ended writes the access logs: everything is known now.
 func (s *Session) Ended() {
 	s.factory.logs.Write(s.conn.Info, accesslog.End)
-	for _, t := range []*loop.Timer{&s.duration, &s.periodic, &s.backoff} {
-		s.conn.Core.Worker.Stop(t)
+	w := s.conn.Core.Worker
+	if t := s.timers; t != nil {
+		w.Stop(&t.duration)
+		w.Stop(&t.periodic)
+	}
+	if s.opening != nil {
+		w.Stop(&s.opening.backoff)
 	}
 }
 
 // Flush brings the byte counters up to date.
 func (s *Session) Flush() {
-	var request, response uint64
-	i := s.conn.Info
-	if s.pair != nil {
-		request, response = s.pair.Bytes()
-		s.up.Bytes(response, request)
-		i.Upstream.Received, i.Upstream.Sent = response, request
+	i, stats := s.conn.Info, s.factory.stats
+	stats.rxBytes.Add(s.conn.Discarded)
+	s.conn.Discarded = 0
+	if s.pair == nil {
+		return
 	}
-	i.Received, i.Sent = request+s.conn.Discarded, response
-	s.factory.stats.rxBytes.Add(i.Received - s.rx)
-	s.factory.stats.txBytes.Add(i.Sent - s.tx)
-	s.rx, s.tx = i.Received, i.Sent
+	request, response := s.pair.Bytes()
+	rx, tx := request-i.Upstream.Sent, response-i.Sent // since the last time
+	s.up.Bytes(tx, rx)
+	stats.rxBytes.Add(rx)
+	stats.txBytes.Add(tx)
+	i.Received += rx
+	i.Upstream.Sent, i.Sent = request, response
 }
 
 // Close ends the connection in order.
 func (s *Session) Close() {
 	if s.pair != nil {
 		// A filter that has closed the connection has closed both.
-		s.conn.Info.Upstream.LocalClose = s.conn.Info.LocalClose
+		if r := s.conn.Info.Reasons(); r.LocalClose != "" {
+			s.conn.Info.Explain().UpstreamLocalClose = r.LocalClose
+		}
 		s.pair.Close()
 		return
 	}
@@ -333,9 +354,9 @@ func (s *Session) Kill() {
 
 // giveUp forgets what is under way: a connect, or the wait for data.
 func (s *Session) giveUp() {
-	if s.dial != nil {
-		s.dial.Cancel()
-		s.dial = nil
+	if o := s.opening; o != nil && o.dial != nil {
+		o.dial.Cancel()
+		o.dial = nil
 		s.up.Failed(false)
 	}
 	s.unwatch()
@@ -348,7 +369,7 @@ func (s *Session) Status(c *api.Connection) {
 		return
 	}
 	c.State = "connecting"
-	if s.early {
+	if s.opening.early {
 		c.State = "awaiting data"
 	}
 }

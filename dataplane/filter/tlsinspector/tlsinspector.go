@@ -68,7 +68,7 @@ func (f *inspector) Data(s *filter.Socket, b []byte) filter.Status {
 		return filter.Continue
 	}
 	f.found.Inc()
-	i := s.Info
+	i := s.Info.Found()
 	i.TransportProtocol = "tls"
 	if hello.serverName != "" {
 		f.sni.Inc()
