@@ -23,7 +23,7 @@ test:
 # Each decoder, for a while each.
 FUZZTIME ?= 5m
 fuzz:
-	for p in ./api/substitution ./dataplane/filter/tlsinspector ./dataplane/filter/httpinspector ./dataplane/filter/proxyprotocol ./xds ./xds/ads ./xds/assemble ./xds/resource ./xds/bootstrap ./xds/file ./xds/transport; do \
+	for p in ./api/substitution ./dataplane/route ./dataplane/filter/tlsinspector ./dataplane/filter/httpinspector ./dataplane/filter/proxyprotocol ./xds ./xds/ads ./xds/assemble ./xds/resource ./xds/bootstrap ./xds/file ./xds/transport; do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p || exit 1; done; done
 
@@ -63,6 +63,12 @@ microbench:
 bench-push: build
 	$(GO) run ./test/push
 
+# Captured connections beside Envoy behind an nftables REDIRECT rule: connect, one
+# request, close. Needs root, nft and SLUICE_ENVOY (or -envoy ""): bench/capture.md.
+bench-capture: build
+	$(GO) build -o bin/bench/capture ./test/capture
+	bin/bench/capture $(if $(SLUICE_ENVOY),-envoy $(SLUICE_ENVOY)) $(CAPTUREFLAGS)
+
 generate:
 	$(GO) generate ./bpf
 
@@ -74,4 +80,4 @@ lint:
 clean:
 	rm -rf bin
 
-.PHONY: all build demo test fuzz torture mutants bench bench-push bench-readme profile microbench generate lint clean
+.PHONY: all build demo test fuzz torture mutants bench bench-capture bench-push bench-readme profile microbench generate lint clean
