@@ -39,6 +39,13 @@ enum kind {
 	KIND_TARGET = 3,  /* a listening socket, by its number in the address */
 };
 
+/* What connections get that are to be captured when the proxy is gone. */
+enum on_exit {
+	ON_EXIT_OPEN, /* they pass */
+	ON_EXIT_CLOSED, /* they are refused */
+	ON_EXIT_KEEP, /* they pass; steered ones would not notice */
+};
+
 /* How a call of a hook ended; each end is counted once. */
 enum outcome {
 	/* connect */
@@ -56,6 +63,7 @@ enum outcome {
 	CONNECT_GONE,	   /* nobody listens, and the connection passed */
 	CONNECT_REFUSED,   /* nobody listens, and the connection was refused */
 	CONNECT_NO_MEMORY, /* no storage for what was meant: passed */
+	CONNECT_NO_MEMORY_REFUSED, /* the same, and refused */
 	/* getpeername */
 	PEER_ANSWERED,
 	PEER_OTHER, /* not captured */
@@ -124,12 +132,18 @@ struct flow {
 	__u32 pad;
 };
 
+/* Maps may outlive the process that made them. Whatever changes the meaning of
+ * one without changing its type or sizes is a new layout (pinLayout in Go). */
 struct settings {
 	__u64 netns; /* cookie of the namespace that the proxy listens in */
 	__u64 pidns_dev;
 	__u64 pidns_ino;
-	__u32 process; /* the proxy, in that pid namespace */
-	__u32 closed;  /* refuse when nobody listens */
+	__u32 process; /* the proxy, in that pid namespace; while it lives */
+	__u32 layout;
+	enum on_exit on_exit;
+	__u32 serving; /* the table is this process's, not one that it took over */
+	__u32 refuse_when_full;
+	__u32 pad;
 };
 
 struct table {
@@ -179,6 +193,15 @@ struct {
 	__type(value, struct settings);
 } setting SEC(".maps");
 
+/* A socket of the proxy, which the kernel takes out when it is closed: however
+ * the process ended, and whoever has its number then. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} life SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, OUTCOME_MAX);
@@ -213,6 +236,17 @@ static __always_inline int mapped(const struct address *a)
 	return a->word[0] == 0 && a->word[1] == 0 && a->word[2] == htonl(0xffff);
 }
 
+static __always_inline int is_alive(void)
+{
+	__u32 zero = 0;
+	struct bpf_sock *sk = bpf_map_lookup_elem(&life, &zero);
+
+	if (!sk)
+		return 0;
+	bpf_sk_release(sk);
+	return 1;
+}
+
 /* Upstream connections are opened on the proxy's own threads. */
 static __always_inline int is_proxy(const struct settings *s)
 {
@@ -220,7 +254,7 @@ static __always_inline int is_proxy(const struct settings *s)
 
 	if (bpf_get_ns_current_pid_tgid(s->pidns_dev, s->pidns_ino, &ids, sizeof(ids)))
 		return 0; /* in another pid namespace */
-	return ids.tgid == s->process;
+	return ids.tgid == s->process && is_alive();
 }
 
 static __always_inline int is_listening(struct bpf_sock_addr *ctx, const route *t)
@@ -301,8 +335,9 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, struct address *to,
 		return leave(CONNECT_NO_TARGET, 1);
 	if (t->generation != r->generation)
 		return leave(CONNECT_MIXED, 1);
-	if (!is_listening(ctx, t)) {
-		if (s->closed)
+	/* Who listens there after the proxy's end need not be a friend. */
+	if (!s->serving || !is_alive() || !is_listening(ctx, t)) {
+		if (s->on_exit == ON_EXIT_CLOSED)
 			return leave(CONNECT_REFUSED, 0);
 		return leave(CONNECT_GONE, 1);
 	}
@@ -315,8 +350,11 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, struct address *to,
 	meant.address = *to;
 	meant.port = *port;
 	kept = bpf_sk_storage_get(&origins, sk, &meant, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!kept)
+	if (!kept) {
+		if (s->refuse_when_full)
+			return leave(CONNECT_NO_MEMORY_REFUSED, 0);
 		return leave(CONNECT_NO_MEMORY, 1);
+	}
 	*to = t->address;
 	*port = t->port;
 	return leave(CONNECT_CAPTURED, 1);

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"syscall"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -23,25 +21,45 @@ type CaptureOptions struct {
 	// AcceptCgroup, if set, is that of other programs that accept what is
 	// captured, and ask SO_ORIGINAL_DST what was meant. This process asks Origin.
 	AcceptCgroup string
-	// Closed refuses connections (EPERM) that are to be captured while nobody
-	// listens for them; else they pass.
-	Closed bool
+	// OnExit says what connections get that are to be captured while nobody
+	// listens for them, and whether pins stay after Close.
+	OnExit OnExit
+	// RefuseWhenFull refuses connections (EPERM) for which the kernel has no memory
+	// to note what they meant; else they pass.
+	RefuseWhenFull bool
+	// MaxRoutes is how many entries a table may have; 0: MaxRoutes.
+	MaxRoutes int
+	// First, if set, is in force before the hooks are attached, unless a table of
+	// the process before is taken over. Without, every connection passes until the
+	// first Swap.
+	First *RouteTable
+	// Pin, if set, is a directory on a bpffs, mode 0700: hooks and maps are pinned
+	// there, outlive the process, and are taken over from the process before.
+	Pin string
 }
 
 // Capture owns the routes in the kernel and the hooks that go by them. Its
-// methods are safe for concurrent use, but for Swap.
+// methods are safe for concurrent use, but for Swap and Detach.
 type Capture struct {
 	// read-only after LoadCapture
-	objects routeObjects
-	links   []link.Link
-	netns   uint64
+	objects  routeObjects
+	links    []link.Link
+	attached []HookStatus
+	netns    uint64
+	onExit   OnExit
+	pins     *pinDirectory // nil: nothing is pinned
+	// taken says what became of the process before's pins.
+	taken string
+	life  int // fd of the socket that tells that this process lives; -1: none
 
-	filler filler // Swap only
+	// Swap only
+	filler   filler
+	settings routeSettings // as they are in the map
 }
 
-// LoadCapture attaches the hooks; until the first Swap every connection passes.
-// It needs CAP_BPF and CAP_NET_ADMIN, cgroup v2, and the helpers that the hooks call; the
-// error says what is missing.
+// LoadCapture attaches the hooks, or takes them over. It needs CAP_BPF and
+// CAP_NET_ADMIN, cgroup v2, and the helpers that the hooks call; the error says
+// what is missing.
 func LoadCapture(o CaptureOptions) (c *Capture, err error) {
 	dir, err := Cgroup(o.Cgroup)
 	if err != nil {
@@ -53,94 +71,177 @@ func LoadCapture(o CaptureOptions) (c *Capture, err error) {
 			return nil, err
 		}
 	}
-	settings, err := captureSettings(o)
-	if err != nil {
-		return nil, err
+	if o.OnExit != ExitOpen && o.Pin == "" {
+		return nil, fmt.Errorf("load capture: %w", ErrNeedsPins)
 	}
 	_ = rlimit.RemoveMemlock() // see Load
-	c = &Capture{netns: settings.Netns}
+	c = &Capture{onExit: o.OnExit, life: -1}
+	if c.filler, err = newFiller(o.MaxRoutes); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
-			c.Close()
+			err = errors.Join(err, c.abandon())
 			c = nil
 		}
 	}()
-	if err := loadRouteObjects(&c.objects, nil); err != nil {
+	if c.settings, err = captureSettings(o); err != nil {
+		return c, err
+	}
+	c.netns = c.settings.Netns
+	old := new(pinnedObjects)
+	if o.Pin != "" {
+		if c.pins, err = openPins(o.Pin, true); err != nil {
+			return c, err
+		}
+		if old, err = c.pins.loadCapture(); err != nil {
+			return c, err
+		}
+	}
+	defer old.close()
+	takeOver := old.maps != nil
+	if err := loadRouteObjects(&c.objects, &ebpf.CollectionOptions{MapReplacements: old.maps}); err != nil {
 		return c, fmt.Errorf("load routes: %w", err)
 	}
-	if err := c.objects.Setting.Put(uint32(0), settings); err != nil {
-		return c, fmt.Errorf("put settings: %w", err)
+	// While this process is not known to live the policy decides. From here to the
+	// first Swap it still does.
+	if err := c.putSettings(); err != nil {
+		return c, err
 	}
+	if err := c.live(); err != nil {
+		return c, err
+	}
+	if o.First != nil && !takeOver {
+		if err := c.put(o.First); err != nil {
+			return c, err
+		}
+	}
+	return c, c.hang(c.hooks(dir, accept), old)
+}
+
+// hooks in the order that matters: what is captured must find everything behind
+// it there.
+func (c *Capture) hooks(dir, accept string) []hook {
 	p := &c.objects.routePrograms
-	// The order matters: what is captured must find everything behind it there.
+	var out []hook
 	for _, a := range []struct {
 		dir     string
 		attach  ebpf.AttachType
 		program *ebpf.Program
+		name    string
 	}{
-		{accept, ebpf.AttachCGroupGetsockopt, p.RouteGetsockopt},
-		{dir, ebpf.AttachCGroupSockOps, p.RouteSockops},
-		{dir, ebpf.AttachCgroupInet4GetPeername, p.RouteGetpeername4},
-		{dir, ebpf.AttachCgroupInet6GetPeername, p.RouteGetpeername6},
-		{dir, ebpf.AttachCGroupInet4Connect, p.RouteConnect4},
-		{dir, ebpf.AttachCGroupInet6Connect, p.RouteConnect6},
+		{accept, ebpf.AttachCGroupGetsockopt, p.RouteGetsockopt, hookGetsockopt},
+		{dir, ebpf.AttachCGroupSockOps, p.RouteSockops, hookSockops},
+		{dir, ebpf.AttachCgroupInet4GetPeername, p.RouteGetpeername4, hookGetpeername4},
+		{dir, ebpf.AttachCgroupInet6GetPeername, p.RouteGetpeername6, hookGetpeername6},
+		{dir, ebpf.AttachCGroupInet4Connect, p.RouteConnect4, hookConnect4},
+		{dir, ebpf.AttachCGroupInet6Connect, p.RouteConnect6, hookConnect6},
 	} {
 		if a.dir == "" {
 			continue
 		}
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: a.dir, Attach: a.attach, Program: a.program})
-		if err != nil {
-			return c, fmt.Errorf("attach %v to cgroup %s: %w", a.attach, a.dir, err)
-		}
-		c.links = append(c.links, l)
+		out = append(out, hook{
+			name: a.name, program: a.program, cgroup: a.dir,
+			attach: func() (link.Link, error) {
+				l, err := link.AttachCgroup(link.CgroupOptions{Path: a.dir, Attach: a.attach, Program: a.program})
+				if err != nil {
+					return nil, fmt.Errorf("attach %v to cgroup %s: %w", a.attach, a.dir, err)
+				}
+				return l, nil
+			},
+			here: func(i *link.Info) bool {
+				at := i.Cgroup()
+				return at != nil && at.CgroupId == cgroupID(a.dir) && uint32(at.AttachType) == uint32(a.attach)
+			},
+		})
 	}
-	return c, nil
+	return out
 }
 
-// Detach takes the hooks away: what opens from then on passes. Connections that
-// were captured go on, and Origin answers for them; their programs' getpeername
-// shows the proxy's address from then on. Not for two goroutines at a time.
+// hang attaches hooks, or takes over the ones of the process before, and pins
+// what is new. Old hooks go only once the new ones are there.
+func (c *Capture) hang(hooks []hook, old *pinnedObjects) error {
+	found := old.maps != nil || len(old.why) > 0
+	changed := old.maps == nil || old.extra
+	for i := range hooks {
+		l, fresh, err := old.take(&hooks[i])
+		if err != nil {
+			return err
+		}
+		c.links = append(c.links, l)
+		status, err := hookStatus(hooks[i].name, l)
+		if err != nil {
+			return err
+		}
+		status.Cgroup = hooks[i].cgroup
+		c.attached = append(c.attached, status)
+		changed = changed || fresh
+	}
+	if c.pins == nil {
+		return nil
+	}
+	changed = changed || len(old.links) > 0
+	switch {
+	case !found:
+		c.taken = "no pins were there"
+	case !changed:
+		c.taken = "taken over"
+	case old.maps == nil:
+		c.taken = "replaced: " + old.reason()
+	default:
+		c.taken = "maps taken over, hooks replaced: " + old.reason()
+	}
+	if !changed {
+		return c.pins.removeBuilds()
+	}
+	// Each link is to run the program that is pinned beside it.
+	for i, l := range c.links {
+		if err := l.Update(hooks[i].program); err != nil {
+			return fmt.Errorf("replace program of hook %s: %w", hooks[i].name, err)
+		}
+	}
+	return c.pins.commit(func(set string) error { return pinAll(set, c.pinned(), hooks, c.links) })
+}
+
+// Hooks are those that LoadCapture attached.
+func (c *Capture) Hooks() []HookStatus { return c.attached }
+
+// Taken says what became of the pins that were there at the start.
+func (c *Capture) Taken() string { return c.taken }
+
+// Detach ends the capture of what opens from then on. Under ExitOpen the hooks
+// and pins go; else they stay, and the policy decides. Connections that were
+// captured go on, and Origin answers for them; without hooks their programs'
+// getpeername shows the proxy's address.
 func (c *Capture) Detach() error {
 	var errs []error
+	if c.life >= 0 {
+		errs = append(errs, unix.Close(c.life))
+		c.life = -1
+	}
+	if c.pins != nil && c.onExit == ExitOpen {
+		errs = append(errs, c.pins.remove())
+	}
 	for i := len(c.links) - 1; i >= 0; i-- {
 		errs = append(errs, c.links[i].Close())
 	}
 	c.links = nil
+	if c.pins != nil {
+		errs = append(errs, c.pins.close())
+		c.pins = nil
+	}
 	return errors.Join(errs...)
 }
 
 // Close detaches the hooks and frees the maps. Nothing else may be running.
 func (c *Capture) Close() error { return errors.Join(c.Detach(), c.objects.Close()) }
 
-// captureSettings tells the hooks who this process is: its own connections pass,
-// and namespaces other than its own cannot reach its listeners.
-func captureSettings(o CaptureOptions) (routeSettings, error) {
-	s := routeSettings{Process: uint32(os.Getpid())}
-	if o.Closed {
-		s.Closed = 1
-	}
-	info, err := os.Stat("/proc/self/ns/pid")
-	if err != nil {
-		return s, fmt.Errorf("read pid namespace: %w", err)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.PidnsDev, s.PidnsIno = st.Dev, st.Ino
-	}
-	s.Netns, err = netnsCookie()
-	return s, err
-}
-
-func netnsCookie() (uint64, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, fmt.Errorf("read namespace cookie: %w", err)
-	}
-	defer unix.Close(fd)
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil {
-		return 0, fmt.Errorf("read namespace cookie: %w", err)
-	}
-	return cookie, nil
+// abandon ends a start that did not come to its end: pins of the process before
+// stay as they are, and go on by the policy.
+func (c *Capture) abandon() error {
+	c.onExit = ExitKeep
+	err := c.Close()
+	return err
 }
 
 // Origin is what a captured connection's program meant.

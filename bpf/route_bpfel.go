@@ -36,6 +36,14 @@ const (
 	routeKindKIND_TARGET  routeKind = 3
 )
 
+type routeOnExit uint32
+
+const (
+	routeOnExitON_EXIT_OPEN   routeOnExit = 0
+	routeOnExitON_EXIT_CLOSED routeOnExit = 1
+	routeOnExitON_EXIT_KEEP   routeOnExit = 2
+)
+
 type routeOrigin struct {
 	_          structs.HostLayout
 	Generation uint64
@@ -51,30 +59,31 @@ type routeOrigin struct {
 type routeOutcome uint32
 
 const (
-	routeOutcomeCONNECT_CAPTURED  routeOutcome = 0
-	routeOutcomeCONNECT_NOT_TCP   routeOutcome = 1
-	routeOutcomeCONNECT_SELF      routeOutcome = 2
-	routeOutcomeCONNECT_NETNS     routeOutcome = 3
-	routeOutcomeCONNECT_DEVICE    routeOutcome = 4
-	routeOutcomeCONNECT_NO_TABLE  routeOutcome = 5
-	routeOutcomeCONNECT_EXCLUDED  routeOutcome = 6
-	routeOutcomeCONNECT_PASSED    routeOutcome = 7
-	routeOutcomeCONNECT_NO_ROUTE  routeOutcome = 8
-	routeOutcomeCONNECT_NO_TARGET routeOutcome = 9
-	routeOutcomeCONNECT_MIXED     routeOutcome = 10
-	routeOutcomeCONNECT_GONE      routeOutcome = 11
-	routeOutcomeCONNECT_REFUSED   routeOutcome = 12
-	routeOutcomeCONNECT_NO_MEMORY routeOutcome = 13
-	routeOutcomePEER_ANSWERED     routeOutcome = 14
-	routeOutcomePEER_OTHER        routeOutcome = 15
-	routeOutcomeFLOW_NOTED        routeOutcome = 16
-	routeOutcomeFLOW_OTHER        routeOutcome = 17
-	routeOutcomeFLOW_FULL         routeOutcome = 18
-	routeOutcomeORIGIN_ANSWERED   routeOutcome = 19
-	routeOutcomeORIGIN_OTHER      routeOutcome = 20
-	routeOutcomeORIGIN_FAMILY     routeOutcome = 21
-	routeOutcomeORIGIN_SHORT      routeOutcome = 22
-	routeOutcomeOUTCOME_MAX       routeOutcome = 23
+	routeOutcomeCONNECT_CAPTURED          routeOutcome = 0
+	routeOutcomeCONNECT_NOT_TCP           routeOutcome = 1
+	routeOutcomeCONNECT_SELF              routeOutcome = 2
+	routeOutcomeCONNECT_NETNS             routeOutcome = 3
+	routeOutcomeCONNECT_DEVICE            routeOutcome = 4
+	routeOutcomeCONNECT_NO_TABLE          routeOutcome = 5
+	routeOutcomeCONNECT_EXCLUDED          routeOutcome = 6
+	routeOutcomeCONNECT_PASSED            routeOutcome = 7
+	routeOutcomeCONNECT_NO_ROUTE          routeOutcome = 8
+	routeOutcomeCONNECT_NO_TARGET         routeOutcome = 9
+	routeOutcomeCONNECT_MIXED             routeOutcome = 10
+	routeOutcomeCONNECT_GONE              routeOutcome = 11
+	routeOutcomeCONNECT_REFUSED           routeOutcome = 12
+	routeOutcomeCONNECT_NO_MEMORY         routeOutcome = 13
+	routeOutcomeCONNECT_NO_MEMORY_REFUSED routeOutcome = 14
+	routeOutcomePEER_ANSWERED             routeOutcome = 15
+	routeOutcomePEER_OTHER                routeOutcome = 16
+	routeOutcomeFLOW_NOTED                routeOutcome = 17
+	routeOutcomeFLOW_OTHER                routeOutcome = 18
+	routeOutcomeFLOW_FULL                 routeOutcome = 19
+	routeOutcomeORIGIN_ANSWERED           routeOutcome = 20
+	routeOutcomeORIGIN_OTHER              routeOutcome = 21
+	routeOutcomeORIGIN_FAMILY             routeOutcome = 22
+	routeOutcomeORIGIN_SHORT              routeOutcome = 23
+	routeOutcomeOUTCOME_MAX               routeOutcome = 24
 )
 
 type routeRoute struct {
@@ -100,12 +109,16 @@ type routeRouteKey struct {
 }
 
 type routeSettings struct {
-	_        structs.HostLayout
-	Netns    uint64
-	PidnsDev uint64
-	PidnsIno uint64
-	Process  uint32
-	Closed   uint32
+	_              structs.HostLayout
+	Netns          uint64
+	PidnsDev       uint64
+	PidnsIno       uint64
+	Process        uint32
+	Layout         uint32
+	OnExit         routeOnExit
+	Serving        uint32
+	RefuseWhenFull uint32
+	Pad            uint32
 }
 
 type routeVerdict uint32
@@ -122,6 +135,7 @@ const (
 const (
 	routeMapAccepted           = "accepted"
 	routeMapFlows              = "flows"
+	routeMapLife               = "life"
 	routeMapOrigins            = "origins"
 	routeMapOutcomes           = "outcomes"
 	routeMapSetting            = "setting"
@@ -190,6 +204,7 @@ type routeProgramSpecs struct {
 type routeMapSpecs struct {
 	Accepted *ebpf.MapSpec `ebpf:"accepted"`
 	Flows    *ebpf.MapSpec `ebpf:"flows"`
+	Life     *ebpf.MapSpec `ebpf:"life"`
 	Origins  *ebpf.MapSpec `ebpf:"origins"`
 	Outcomes *ebpf.MapSpec `ebpf:"outcomes"`
 	Setting  *ebpf.MapSpec `ebpf:"setting"`
@@ -224,6 +239,7 @@ func (o *routeObjects) Close() error {
 type routeMaps struct {
 	Accepted *ebpf.Map `ebpf:"accepted"`
 	Flows    *ebpf.Map `ebpf:"flows"`
+	Life     *ebpf.Map `ebpf:"life"`
 	Origins  *ebpf.Map `ebpf:"origins"`
 	Outcomes *ebpf.Map `ebpf:"outcomes"`
 	Setting  *ebpf.Map `ebpf:"setting"`
@@ -234,6 +250,7 @@ func (m *routeMaps) Close() error {
 	return _RouteClose(
 		m.Accepted,
 		m.Flows,
+		m.Life,
 		m.Origins,
 		m.Outcomes,
 		m.Setting,

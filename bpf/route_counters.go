@@ -1,6 +1,10 @@
 package bpf
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
 
 // outcomeNames are the ends of the hooks' calls as metrics and docs call them.
 var outcomeNames = [...]string{
@@ -18,24 +22,29 @@ var outcomeNames = [...]string{
 	routeOutcomeCONNECT_GONE:      "connect.passed_listener_gone",
 	routeOutcomeCONNECT_REFUSED:   "connect.refused_listener_gone",
 	routeOutcomeCONNECT_NO_MEMORY: "connect.no_memory",
-	routeOutcomePEER_ANSWERED:     "getpeername.answered",
-	routeOutcomePEER_OTHER:        "getpeername.not_captured",
-	routeOutcomeFLOW_NOTED:        "syn.noted",
-	routeOutcomeFLOW_OTHER:        "syn.not_captured",
-	routeOutcomeFLOW_FULL:         "syn.no_memory",
-	routeOutcomeORIGIN_ANSWERED:   "getsockopt.answered",
-	routeOutcomeORIGIN_OTHER:      "getsockopt.not_captured",
-	routeOutcomeORIGIN_FAMILY:     "getsockopt.other_family",
-	routeOutcomeORIGIN_SHORT:      "getsockopt.short_buffer",
+
+	routeOutcomeCONNECT_NO_MEMORY_REFUSED: "connect.refused_no_memory",
+
+	routeOutcomePEER_ANSWERED:   "getpeername.answered",
+	routeOutcomePEER_OTHER:      "getpeername.not_captured",
+	routeOutcomeFLOW_NOTED:      "syn.noted",
+	routeOutcomeFLOW_OTHER:      "syn.not_captured",
+	routeOutcomeFLOW_FULL:       "syn.no_memory",
+	routeOutcomeORIGIN_ANSWERED: "getsockopt.answered",
+	routeOutcomeORIGIN_OTHER:    "getsockopt.not_captured",
+	routeOutcomeORIGIN_FAMILY:   "getsockopt.other_family",
+	routeOutcomeORIGIN_SHORT:    "getsockopt.short_buffer",
 }
 
 // Counters reads how often the hooks' calls ended in each way, summed over the
 // CPUs.
-func (c *Capture) Counters() (map[string]uint64, error) {
+func (c *Capture) Counters() (map[string]uint64, error) { return readOutcomes(c.objects.Outcomes) }
+
+func readOutcomes(counters *ebpf.Map) (map[string]uint64, error) {
 	out := make(map[string]uint64, len(outcomeNames))
 	for i, name := range outcomeNames {
 		var perCPU []uint64
-		if err := c.objects.Outcomes.Lookup(uint32(i), &perCPU); err != nil {
+		if err := counters.Lookup(uint32(i), &perCPU); err != nil {
 			return nil, fmt.Errorf("read counter %s: %w", name, err)
 		}
 		for _, n := range perCPU {

@@ -67,6 +67,13 @@ const keyHead = 64
 // by the table that it began with, and Swap returns once none is (the kernel
 // waits for a grace period). With an error the old table stays.
 func (c *Capture) Swap(t *RouteTable) error {
+	if err := c.put(t); err != nil {
+		return err
+	}
+	return c.serve()
+}
+
+func (c *Capture) put(t *RouteTable) error {
 	table, err := c.filler.fill(t)
 	if err != nil {
 		return err
@@ -86,17 +93,25 @@ type filler struct {
 	values []routeRoute
 }
 
+func newFiller(limit int) (filler, error) {
+	spec, err := loadRoute()
+	if err != nil {
+		return filler{}, fmt.Errorf("read route object: %w", err)
+	}
+	inner := spec.Maps[routeMapTables].InnerMap
+	if limit > MaxRoutes {
+		return filler{}, fmt.Errorf("make tables: %w: %d of at most %d", ErrTooManyRoutes, limit, MaxRoutes)
+	}
+	if limit > 0 {
+		inner.MaxEntries = uint32(limit)
+	}
+	return filler{inner: inner}, nil
+}
+
 func (f *filler) fill(t *RouteTable) (*ebpf.Map, error) {
 	f.encode(t)
-	if len(f.keys) > MaxRoutes {
-		return nil, fmt.Errorf("fill routes: %w: %d of at most %d", ErrTooManyRoutes, len(f.keys), MaxRoutes)
-	}
-	if f.inner == nil {
-		spec, err := loadRoute()
-		if err != nil {
-			return nil, fmt.Errorf("read route object: %w", err)
-		}
-		f.inner = spec.Maps[routeMapTables].InnerMap
+	if limit := int(f.inner.MaxEntries); len(f.keys) > limit {
+		return nil, fmt.Errorf("fill routes: %w: %d of at most %d", ErrTooManyRoutes, len(f.keys), limit)
 	}
 	table, err := ebpf.NewMap(f.inner)
 	if err != nil {

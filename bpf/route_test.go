@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,8 +33,12 @@ func newWorld(t *testing.T, closed bool, flags uintptr) *world {
 	}
 	w := &world{t: t, dir: cgroup(t)}
 	accept := cgroup(t)
+	exit, pin := ExitOpen, ""
+	if closed {
+		exit, pin = ExitClosed, filepath.Join(bpffs(t), "pins")
+	}
 	var err error
-	w.capture, err = LoadCapture(CaptureOptions{Cgroup: w.dir, AcceptCgroup: accept, Closed: closed})
+	w.capture, err = LoadCapture(CaptureOptions{Cgroup: w.dir, AcceptCgroup: accept, OnExit: exit, Pin: pin})
 	if err != nil {
 		t.Fatal(err)
 	}
