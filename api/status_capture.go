@@ -21,8 +21,24 @@ type CaptureStatus struct {
 	// from filling it to the kernel's answer.
 	Swaps    uint64
 	LastSwap time.Duration
+	// Full says which routes do not fit, if so, and FullSwaps counts the tables that
+	// were in that case.
+	Full      string
+	FullSwaps uint64
+	// Hooks are attached to Cgroup, or to that of programs that accept.
+	Hooks []HookStatus
+	// OnExit is what connections get when the process is gone; Pin is the directory
+	// of pins, or empty; Pins is what became of those that were there.
+	OnExit, Pin, Pins string
 	// Outcomes counts how the kernel's hooks ended, by name.
 	Outcomes map[string]uint64
+}
+
+// HookStatus is a hook in the kernel, by its link's number.
+type HookStatus struct {
+	Name   string
+	Link   uint32
+	Cgroup string
 }
 
 // RouteStatus is one route. Among those of a connection's port, or else those of
@@ -30,7 +46,7 @@ type CaptureStatus struct {
 type RouteStatus struct {
 	Prefix  netip.Prefix
 	Port    uint16 // 0: any
-	Verdict string // capture or pass
+	Verdict string // capture, pass or refuse
 	// Listener serves what is captured; Target is the socket that it goes to.
 	Listener string
 	// Cluster is where it goes if the listener has one cluster for all.

@@ -36,9 +36,13 @@ func (p *Plane) swapRoutesLocked(generation uint64, leaving []*listener) {
 	for _, l := range leaving {
 		p.capture.Remove(l.config.Name)
 	}
+	was := p.capture.Full()
 	if err := p.capture.Swap(generation); err != nil {
 		p.log.Error("swap routes, the old ones stay", "error", err)
 		p.captureStats.Counter("swap_failed").Inc()
+	}
+	if full := p.capture.Full(); full != was {
+		p.log.Error("routes do not fit, fewer are in force", "reason", full)
 	}
 }
 
@@ -95,6 +99,7 @@ func (p *Plane) flushCapture() {
 	sc.Gauge("generation").Set(s.Generation)
 	sc.Gauge("swaps").Set(s.Swaps)
 	sc.Gauge("last_swap_us").Set(uint64(s.LastSwap.Microseconds()))
+	sc.Gauge("swaps_full").Set(s.FullSwaps)
 	for name, n := range s.Outcomes {
 		sc.Gauge(name).Set(n)
 	}

@@ -121,6 +121,9 @@ func New(o Options) (*Plane, error) {
 			p.Close()
 			return nil, err
 		}
+		if taken := p.capture.Taken(); taken != "" {
+			o.Log.Info("capture is pinned", "directory", o.Capture.Pin, "pins", taken)
+		}
 	}
 	p.splice, p.status = prepareSplice(&o, mode)
 	for i := range o.Concurrency {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
+	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/dataplane/route"
 )
 
-var errCaptureOff = errors.New("read --capture-ports, --capture-exclude, --capture-exclude-ports, --capture-accept-cgroup: they mean nothing without --capture-cgroup")
+var errCaptureOff = errors.New("read --capture-ports, --capture-exclude, --capture-exclude-ports, --capture-accept-cgroup, --capture-pin, --on-exit: they mean nothing without --capture-cgroup")
 
 // capture reads the flags of capture; nil means that it is off.
 func (o *options) capture() (*route.Options, error) {
@@ -14,11 +16,27 @@ func (o *options) capture() (*route.Options, error) {
 	if err != nil {
 		return nil, err
 	}
+	onExit, err := bpf.ParseOnExit(o.onExit)
+	if err != nil {
+		return nil, fmt.Errorf("read --on-exit: %w", err)
+	}
+	if policy.WhenFull, err = route.ParseWhenFull(o.captureWhenFull); err != nil {
+		return nil, fmt.Errorf("read --capture-when-full: %w", err)
+	}
 	if o.captureCgroup == "" {
-		if o.capturePorts != "all" || o.captureExcludePorts != "" || o.captureExclude != "" || o.captureAcceptCgroup != "" {
+		if o.capturePin != "" || onExit != bpf.ExitOpen || o.capturePorts != "all" || o.captureExcludePorts != "" || o.captureExclude != "" || o.captureAcceptCgroup != "" {
 			return nil, errCaptureOff
 		}
 		return nil, nil
 	}
-	return &route.Options{Cgroup: o.captureCgroup, AcceptCgroup: o.captureAcceptCgroup, Policy: policy}, nil
+	if o.captureMaxRoutes == 0 || o.captureMaxRoutes > bpf.MaxRoutes {
+		return nil, fmt.Errorf("read --capture-max-routes: %d is not from 1 to %d", o.captureMaxRoutes, bpf.MaxRoutes)
+	}
+	if onExit != bpf.ExitOpen && o.capturePin == "" {
+		return nil, fmt.Errorf("read --on-exit: %s needs --capture-pin: %w", onExit, bpf.ErrNeedsPins)
+	}
+	return &route.Options{
+		Cgroup: o.captureCgroup, AcceptCgroup: o.captureAcceptCgroup, OnExit: onExit, Pin: o.capturePin,
+		MaxRoutes: int(o.captureMaxRoutes), Policy: policy,
+	}, nil
 }

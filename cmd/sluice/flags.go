@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/cmd/sluice/demo"
 )
 
@@ -32,6 +33,8 @@ type options struct {
 	captureCgroup, captureAcceptCgroup       string
 	capturePorts, captureExcludePorts        string
 	captureExclude                           string
+	capturePin, onExit, captureWhenFull      string
+	captureMaxRoutes                         uint32
 	envoyVersion                             string
 	all                                      map[string]string // as given, by name
 	idle                                     []string          // given and without meaning here
@@ -70,7 +73,7 @@ func run(ctx context.Context, args []string, e env) error {
 	root.SetErr(e.stderr)
 	root.SetArgs(args)
 	o.register(root.Flags())
-	root.AddCommand(demo.Command(), routesCommand())
+	root.AddCommand(demo.Command(), routesCommand(), captureCommand())
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help serves
 	if err := root.ExecuteContext(ctx); err != nil {
 		return fmt.Errorf("%s", strings.ReplaceAll(err.Error(), "\n", " "))
@@ -108,6 +111,10 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.captureExcludePorts, "capture-exclude-ports", "", "ports that are not captured")
 	f.StringVar(&o.captureExclude, "capture-exclude", "", "prefixes and addresses that are not captured, beside loopback, link-local and multicast")
 	f.StringVar(&o.captureAcceptCgroup, "capture-accept-cgroup", "", "answer SO_ORIGINAL_DST to the programs in this cgroup too, if they accept what is captured")
+	f.StringVar(&o.capturePin, "capture-pin", "", "directory on a bpffs to pin capture in, so that it outlives the process (/sys/fs/bpf/sluice)")
+	f.StringVar(&o.onExit, "on-exit", "open", "open, closed or keep: what captured programs' connections get when the proxy is gone")
+	f.StringVar(&o.captureWhenFull, "capture-when-full", "pass", "pass or capture: what becomes of connections that the kernel has no room to capture")
+	f.Uint32Var(&o.captureMaxRoutes, "capture-max-routes", bpf.MaxRoutes, "how many entries a table of routes may have")
 	f.StringVar(&o.envoyVersion, "envoy-version", "1.40.0", "the Envoy version that --version names")
 
 	idle := func(name string) { _ = f.SetAnnotation(name, idleMark, nil) }

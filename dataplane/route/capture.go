@@ -1,9 +1,11 @@
 package route
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -16,6 +18,11 @@ type Options struct {
 	Cgroup string
 	// AcceptCgroup, if set, is that of other programs that accept what is captured.
 	AcceptCgroup string
+	// OnExit and Pin are as of bpf.CaptureOptions.
+	OnExit bpf.OnExit
+	Pin    string
+	// MaxRoutes is how many entries a table may have; 0: bpf.MaxRoutes.
+	MaxRoutes int
 	Policy
 }
 
@@ -23,9 +30,12 @@ type Options struct {
 // Swap are for one goroutine at a time, the rest for any.
 type Capture struct {
 	// read-only after Start
-	policy Policy
-	cgroup string
-	hooks  *bpf.Capture
+	policy  Policy
+	options Options
+	cgroup  string
+	hooks   *bpf.Capture
+	// unknown counts accepted connections that Origin knew nothing of.
+	unknown atomic.Uint64
 
 	wanted *Wanted
 	force  atomic.Pointer[inForce]
@@ -35,26 +45,39 @@ type Capture struct {
 type inForce struct {
 	table *Table
 	swaps uint64
+	full  uint64 // of swaps, those whose routes did not fit
 	took  time.Duration
 }
 
-// Start attaches the hooks; until the first Swap everything passes.
+// Start attaches the hooks, or takes over those of a process before. Until the
+// first Swap everything passes, or is refused if OnExit says so.
 func Start(o Options) (*Capture, error) {
 	dir, err := bpf.Cgroup(o.Cgroup)
 	if err != nil {
 		return nil, fmt.Errorf("start capture: %w", err)
 	}
-	hooks, err := bpf.LoadCapture(bpf.CaptureOptions{Cgroup: dir, AcceptCgroup: o.AcceptCgroup})
+	c := &Capture{policy: o.Policy, options: o, cgroup: dir}
+	c.policy.RefuseIdle = o.OnExit == bpf.ExitClosed
+	c.wanted = NewWanted(&c.policy)
+	first := c.wanted.Build(0)
+	c.wanted.changed = true
+	c.hooks, err = bpf.LoadCapture(bpf.CaptureOptions{
+		Cgroup: dir, AcceptCgroup: o.AcceptCgroup, OnExit: o.OnExit, Pin: o.Pin, First: &first.kernel,
+		MaxRoutes: o.MaxRoutes, RefuseWhenFull: o.WhenFull == FullCapture,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("start capture: %w", err)
 	}
-	c := &Capture{policy: o.Policy, cgroup: dir, hooks: hooks}
-	c.wanted = NewWanted(&c.policy)
-	c.force.Store(&inForce{table: &Table{Idle: NoListener}})
+	c.force.Store(&inForce{table: first})
 	return c, nil
 }
 
-// Detach takes the hooks away: what captured programs open from then on passes.
+// Taken says what became of the pins that were there at the start; empty without
+// pins.
+func (c *Capture) Taken() string { return c.hooks.Taken() }
+
+// Detach ends the capture of what programs open from then on: it passes, or what
+// OnExit says.
 func (c *Capture) Detach() error { return c.hooks.Detach() }
 
 // Close detaches and frees; nothing else may be running.
@@ -66,26 +89,43 @@ func (c *Capture) Set(l *Listener)    { c.wanted.Set(l) }
 func (c *Capture) Remove(name string) { c.wanted.Remove(name) }
 
 // Swap puts the routes that are wanted in force, unless they are so already.
-// With an error the old ones stay, and the next Swap tries again.
+// Routes that do not fit are replaced by fewer, as WhenFull says: never is a part
+// of a table in force. With an error the old ones stay, and the next Swap tries
+// again.
 func (c *Capture) Swap(generation uint64) error {
 	if !c.wanted.changed {
 		return nil
 	}
 	start := time.Now()
-	t := c.wanted.Build(generation)
-	if err := c.hooks.Swap(&t.kernel); err != nil {
+	t, was := c.wanted.Build(generation), c.force.Load()
+	next := inForce{swaps: was.swaps + 1, full: was.full}
+	err := c.hooks.Swap(&t.kernel)
+	if errors.Is(err, bpf.ErrTooManyRoutes) || errors.Is(err, syscall.ENOMEM) {
+		next.full++
+		t = c.wanted.Coarse(generation)
+		err = c.hooks.Swap(&t.kernel)
+	}
+	if err != nil {
 		c.wanted.changed = true
 		return err
 	}
-	c.force.Store(&inForce{table: t, swaps: c.force.Load().swaps + 1, took: time.Since(start)})
+	next.table, next.took = t, time.Since(start)
+	c.force.Store(&next)
 	return nil
 }
+
+// Full says which routes do not fit, if so.
+func (c *Capture) Full() string { return c.force.Load().table.Full }
 
 // Origin is what the client of an accepted connection meant, by the
 // connection's two ends; see bpf.Capture.Origin.
 func (c *Capture) Origin(remote, local netip.AddrPort) (netip.AddrPort, bool) {
 	o, ok, err := c.hooks.Origin(remote, local)
-	return o.Addr, ok && err == nil
+	if !ok || err != nil {
+		c.unknown.Add(1)
+		return netip.AddrPort{}, false
+	}
+	return o.Addr, true
 }
 
 // Find says what becomes of a connection to a destination.
@@ -97,8 +137,14 @@ func (c *Capture) Status() api.CaptureStatus {
 	s := api.CaptureStatus{
 		Cgroup: c.cgroup, Generation: f.table.kernel.Generation, Idle: f.table.Idle,
 		Exclude: f.table.kernel.Exclude, Routes: f.table.routes(), Swaps: f.swaps, LastSwap: f.took,
+		Full: f.table.Full, FullSwaps: f.full, OnExit: c.options.OnExit.String(), Pin: c.options.Pin, Pins: c.hooks.Taken(),
 	}
-	s.Outcomes, _ = c.hooks.Counters()
+	for _, h := range c.hooks.Hooks() {
+		s.Hooks = append(s.Hooks, api.HookStatus{Name: h.Name, Link: h.LinkID, Cgroup: h.Cgroup})
+	}
+	if s.Outcomes, _ = c.hooks.Counters(); s.Outcomes != nil {
+		s.Outcomes["origin.unknown"] = c.unknown.Load()
+	}
 	return s
 }
 

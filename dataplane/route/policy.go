@@ -17,6 +17,34 @@ type Policy struct {
 	// ExcludePorts and Exclude pass, also where a listener is.
 	ExcludePorts []uint16
 	Exclude      []netip.Prefix
+	// RefuseIdle refuses what is to be captured while no listener can take it.
+	RefuseIdle bool
+	// WhenFull says what becomes of what the kernel has no room to capture.
+	WhenFull WhenFull
+}
+
+// WhenFull is what becomes of connections that are to be captured when the kernel
+// has no room for what that takes.
+type WhenFull int
+
+// The policies.
+const (
+	// FullPass lets them pass.
+	FullPass WhenFull = iota
+	// FullCapture captures more than was asked for if the routes do not fit, and
+	// refuses a connection (EPERM) that there is no memory for.
+	FullCapture
+)
+
+// ParseWhenFull reads the word.
+func ParseWhenFull(s string) (WhenFull, error) {
+	switch s {
+	case "pass":
+		return FullPass, nil
+	case "capture":
+		return FullCapture, nil
+	}
+	return 0, fmt.Errorf("%q is none of pass, capture", s)
 }
 
 // ports are those whose connections are captured wherever they go; 0 is any.

@@ -28,12 +28,19 @@ type Table struct {
 	kernel bpf.RouteTable
 	// names by the numbers of the kernel's routes; 0 is none.
 	listeners, clusters, policies []string
-	// Idle says why nothing is captured, if so.
-	Idle string
+	// Idle says why nothing is captured, if so. What was to be passes, or is
+	// refused.
+	Idle    string
+	refuses bool
+	// Full says what did not fit, if anything.
+	Full string
 }
 
 // NoListener is why nothing is captured before there is who could take it.
 const NoListener = "no bound listener has use_original_dst"
+
+// refuse is what becomes of what nobody can take, if the policy wants it so.
+const refuse = "refuse"
 
 // Find decides as the hook in the kernel does (bpf/route.bpf.c, decide), but for
 // what only it knows: who connects, and whether anybody listens.
@@ -53,6 +60,9 @@ func (t *Table) Find(to netip.AddrPort) api.RouteDecision {
 	switch {
 	case t.Idle != "":
 		d.Reason = t.Idle
+		if t.refuses && r != nil && r.Verdict == bpf.VerdictCapture {
+			d.Verdict = refuse
+		}
 	case r == nil:
 		d.Reason = "no route"
 	default:
@@ -82,7 +92,10 @@ func (t *Table) status(r *bpf.Route) api.RouteStatus {
 		Prefix: r.Prefix, Port: r.Port, Verdict: r.Verdict.String(),
 		Listener: t.listeners[r.Listener], Cluster: t.clusters[r.Cluster], Policy: t.policies[r.Policy],
 	}
-	if r.Verdict == bpf.VerdictCapture {
+	switch {
+	case r.Verdict == bpf.VerdictCapture && t.refuses:
+		s.Verdict = refuse
+	case r.Verdict == bpf.VerdictCapture:
 		s.Target = t.kernel.Targets[r.Target]
 	}
 	return s

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -164,7 +165,9 @@ func (w *Wanted) drop(e *entry) {
 
 // touch notes a change of routes, which there are none of while nobody takes
 // what is captured.
-func (w *Wanted) touch(changed bool) { w.changed = w.changed || changed && w.catch != nil }
+func (w *Wanted) touch(changed bool) {
+	w.changed = w.changed || changed && (w.catch != nil || w.policy.RefuseIdle)
+}
 
 // choose finds the listener that takes what is captured: the outbound one, else
 // the first by name.
@@ -180,34 +183,78 @@ func (w *Wanted) choose() {
 	}
 }
 
+// nobody takes what is captured: no socket can have that port.
+var nobody = &entry{targets: [2]netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), 0), netip.AddrPortFrom(netip.IPv6Unspecified(), 0)}}
+
 // Build makes the table of all routes, and forgets that there was a change.
 func (w *Wanted) Build(generation uint64) *Table {
 	w.changed = false
-	t := &Table{listeners: slices.Clone(w.names.texts), clusters: slices.Clone(w.clusters.texts), policies: slices.Clone(w.policies.texts)}
-	t.kernel.Generation = generation
-	t.kernel.Exclude = append(slices.Clip(local), w.policy.Exclude...)
-	if w.catch == nil {
-		t.Idle = NoListener
+	ports := w.policy.ports()
+	t, catch := w.begin(generation, len(w.claims)+2*len(ports))
+	if catch == nil {
 		return t
 	}
-	t.kernel.Targets = w.catch.targets[:]
-	t.kernel.Routes = make([]bpf.Route, 0, len(w.claims)+2*(len(w.policy.Ports)+len(w.policy.ExcludePorts)+1))
-	for _, port := range w.policy.ports() {
-		for _, prefix := range []netip.Prefix{all4, all6} {
-			if p := (place{prefix, port}); len(w.claims[p]) == 0 {
-				t.capture(p, w.catch)
-			}
-		}
-	}
+	w.captureWherever(t, catch, ports)
 	for p, c := range w.claims {
 		t.capture(p, c[len(c)-1])
 	}
+	return t
+}
+
+// Coarse makes a table that needs no room for each listener. Where all of a port
+// is captured it decides like Build's, and only does not name the listener; where
+// listeners say what is captured it captures everything, or nothing.
+func (w *Wanted) Coarse(generation uint64) *Table {
+	ports := w.policy.ports()
+	if w.policy.ByListener {
+		ports = []uint16{0}
+	}
+	t, catch := w.begin(generation, 2*len(ports))
+	t.Full = fmt.Sprintf("the routes of %d places do not fit", len(w.claims))
+	switch {
+	case catch == nil:
+	case w.policy.ByListener && w.policy.WhenFull == FullPass:
+		t.Idle, t.kernel.Routes = t.Full+": everything passes", nil
+	default:
+		w.captureWherever(t, catch, ports)
+	}
+	return t
+}
+
+// begin makes a table of what is excluded. Without who could take what is
+// captured that is all.
+func (w *Wanted) begin(generation uint64, routes int) (*Table, *entry) {
+	t := &Table{listeners: slices.Clone(w.names.texts), clusters: slices.Clone(w.clusters.texts), policies: slices.Clone(w.policies.texts)}
+	t.kernel.Generation = generation
+	t.kernel.Exclude = append(slices.Clip(local), w.policy.Exclude...)
+	catch := w.catch
+	if catch == nil {
+		t.Idle = NoListener
+		if !w.policy.RefuseIdle {
+			return t, nil
+		}
+		t.refuses, catch = true, nobody
+	}
+	t.kernel.Targets = catch.targets[:]
+	t.kernel.Routes = make([]bpf.Route, 0, routes+2*len(w.policy.ExcludePorts))
 	for _, port := range w.policy.ExcludePorts {
 		for _, prefix := range []netip.Prefix{all4, all6} {
 			t.kernel.Routes = append(t.kernel.Routes, bpf.Route{Prefix: prefix, Port: port, Verdict: bpf.VerdictPass})
 		}
 	}
-	return t
+	return t, catch
+}
+
+// captureWherever captures ports whatever the address, but for those routes that
+// a listener has.
+func (w *Wanted) captureWherever(t *Table, catch *entry, ports []uint16) {
+	for _, port := range ports {
+		for _, prefix := range []netip.Prefix{all4, all6} {
+			if p := (place{prefix, port}); len(w.claims[p]) == 0 || t.Full != "" {
+				t.capture(p, catch)
+			}
+		}
+	}
 }
 
 func (t *Table) capture(p place, e *entry) {

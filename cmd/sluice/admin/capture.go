@@ -16,7 +16,20 @@ type CaptureJSON struct {
 	Routes     []RouteJSON       `json:"routes"`
 	Swaps      uint64            `json:"swaps"`
 	LastSwapUS int64             `json:"last_swap_us"`
+	Full       string            `json:"full,omitempty"`
+	FullSwaps  uint64            `json:"full_swaps"`
+	OnExit     string            `json:"on_exit,omitempty"`
+	Pin        string            `json:"pin,omitempty"`
+	Pins       string            `json:"pins,omitempty"`
+	Hooks      []HookJSON        `json:"hooks"`
 	Outcomes   map[string]uint64 `json:"outcomes"`
+}
+
+// HookJSON is one hook in the kernel.
+type HookJSON struct {
+	Name   string `json:"name"`
+	Link   uint32 `json:"link"`
+	Cgroup string `json:"cgroup,omitempty"`
 }
 
 // RouteJSON is one route of it.
@@ -68,6 +81,10 @@ func captureOf(c api.CaptureStatus) CaptureJSON {
 	out := CaptureJSON{
 		Cgroup: c.Cgroup, Generation: c.Generation, Idle: c.Idle, Swaps: c.Swaps, LastSwapUS: c.LastSwap.Microseconds(),
 		Exclude: []string{}, Routes: []RouteJSON{}, Outcomes: c.Outcomes,
+		Full: c.Full, FullSwaps: c.FullSwaps, OnExit: c.OnExit, Pin: c.Pin, Pins: c.Pins, Hooks: []HookJSON{},
+	}
+	for _, h := range c.Hooks {
+		out.Hooks = append(out.Hooks, HookJSON(h))
 	}
 	for _, p := range c.Exclude {
 		out.Exclude = append(out.Exclude, p.String())

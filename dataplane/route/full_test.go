@@ -1,0 +1,65 @@
+package route
+
+import (
+	"net/netip"
+	"testing"
+)
+
+// A table without room for each listener decides alike where ports are captured
+// whatever the address; where listeners say what is captured it takes all, or
+// nothing.
+func TestACoarseTable(t *testing.T) {
+	ls := []Listener{listener("all", "0.0.0.0:15001", catches), listener("db", "192.0.2.1:5432", handed("db"))}
+	for _, tt := range []struct {
+		ports string
+		full  WhenFull
+		want  map[string]string
+	}{
+		{"all", FullPass, map[string]string{"192.0.2.1:5432": "capture", "192.0.2.1:99": "capture", "192.0.2.9:7": "pass", "127.0.0.1:80": "pass"}},
+		{"5432,80", FullPass, map[string]string{"192.0.2.1:5432": "capture", "192.0.2.1:99": "pass", "192.0.2.9:80": "capture"}},
+		{"listeners", FullPass, map[string]string{"192.0.2.1:5432": "pass", "192.0.2.1:99": "pass"}},
+		{"listeners", FullCapture, map[string]string{"192.0.2.1:5432": "capture", "192.0.2.1:99": "capture", "192.0.2.9:7": "pass", "127.0.0.1:80": "pass"}},
+	} {
+		p := policy(t, tt.ports, "7", "")
+		p.WhenFull = tt.full
+		w := NewWanted(p)
+		for i := range ls {
+			w.Set(&ls[i])
+		}
+		coarse := w.Coarse(1)
+		if coarse.Full == "" || len(coarse.kernel.Routes) > 6 {
+			t.Errorf("%s: full %q, routes %v", tt.ports, coarse.Full, coarse.kernel.Routes)
+		}
+		for to, want := range tt.want {
+			if got := coarse.Find(netip.MustParseAddrPort(to)); got.Verdict != want {
+				t.Errorf("%s, full %v: %s: %s (%s), want %s", tt.ports, tt.full, to, got.Verdict, got.Reason, want)
+			}
+		}
+	}
+}
+
+func TestWhatNobodyCanTakeIsRefusedIfThePolicySaysSo(t *testing.T) {
+	p := policy(t, "listeners", "", "")
+	p.RefuseIdle = true
+	w := NewWanted(p)
+	w.Build(1)
+	db := listener("db", "192.0.2.1:5432", handed("db"))
+	w.Set(&db)
+	if !w.changed {
+		t.Error("a listener that is to be refused is no change")
+	}
+	table := w.Build(2)
+	for to, want := range map[string]string{"192.0.2.1:5432": "refuse", "192.0.2.1:80": "pass", "127.0.0.1:5432": "pass"} {
+		if got := table.Find(netip.MustParseAddrPort(to)); got.Verdict != want {
+			t.Errorf("%s: %s (%s), want %s", to, got.Verdict, got.Reason, want)
+		}
+	}
+	if s := table.routes(); len(s) != 1 || s[0].Verdict != "refuse" || s[0].Target.IsValid() {
+		t.Errorf("routes %+v", s)
+	}
+	all := listener("all", "0.0.0.0:15001", catches)
+	w.Set(&all)
+	if got := w.Build(3).Find(netip.MustParseAddrPort("192.0.2.1:5432")); got.Verdict != "capture" {
+		t.Errorf("with who takes it: %+v", got)
+	}
+}
