@@ -36,7 +36,9 @@ type Worker struct {
 	clock  clock
 
 	// of the worker's thread
-	handlers []registered // by file descriptor
+	handlers []registered // by place; an event brings the place
+	vacant   []int32      // places that are free
+	places   []int32      // by file descriptor; 0 for none
 	timers   timerHeap
 	now      int64
 	buffer   []byte
@@ -50,10 +52,13 @@ type Worker struct {
 	closing bool
 }
 
+// registered is one place. Places are not descriptors' numbers, for these are the
+// whole process's: what is kept for each of them is kept by every worker, so that
+// it has to be small.
 type registered struct {
 	h Handler
 	// generation tells an event for this registration from one for a
-	// descriptor of the same number that was closed in the same batch.
+	// descriptor that had the place before, and was closed in the same batch.
 	generation int32
 	// parked: the descriptor is in the epoll set and silent.
 	parked bool
@@ -70,7 +75,7 @@ func New(id int, log *slog.Logger) (*Worker, error) {
 		unix.Close(epfd)
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
-	w := &Worker{ID: id, log: log, epfd: epfd, wakefd: wakefd, done: make(chan struct{}), buffer: make([]byte, BufferSize)}
+	w := &Worker{ID: id, log: log, epfd: epfd, wakefd: wakefd, done: make(chan struct{}), buffer: make([]byte, BufferSize), handlers: make([]registered, 1)}
 	w.clock = newClock()
 	w.now = w.clock.now()
 	if err := w.Add(wakefd, unix.EPOLLIN, wakeHandler{w}); err != nil {
@@ -175,10 +180,7 @@ func (h wakeHandler) Ready(uint32) {
 
 // Add registers a descriptor. EPOLLERR and EPOLLHUP always count as asked for.
 func (w *Worker) Add(fd int, events uint32, h Handler) error {
-	for fd >= len(w.handlers) {
-		w.handlers = append(w.handlers, make([]registered, 64+len(w.handlers))...)
-	}
-	r := &w.handlers[fd]
+	r := w.take(fd)
 	r.generation++
 	r.h = h
 	if r.parked {
@@ -189,7 +191,7 @@ func (w *Worker) Add(fd int, events uint32, h Handler) error {
 		}
 	}
 	if err := w.ctl(unix.EPOLL_CTL_ADD, fd, events); err != 0 {
-		r.h = nil
+		w.vacate(fd)
 		return fmt.Errorf("add descriptor %d to epoll set: %w", fd, err)
 	}
 	return nil
@@ -205,9 +207,9 @@ func (w *Worker) Mod(fd int, events uint32) error {
 
 // Del forgets a descriptor that stays open.
 func (w *Worker) Del(fd int) {
-	if fd < len(w.handlers) {
-		w.handlers[fd].h = nil
+	if w.place(fd) != 0 {
 		w.ctl(unix.EPOLL_CTL_DEL, fd, 0)
+		w.vacate(fd)
 	}
 }
 
@@ -215,20 +217,53 @@ func (w *Worker) Del(fd int) {
 // had its event. It stays in the set, silent, so that the next Add costs no more
 // than a Mod; it may be closed as it is.
 func (w *Worker) Park(fd int) {
-	w.handlers[fd].h = nil
-	w.handlers[fd].parked = true
+	r := &w.handlers[w.place(fd)]
+	r.h, r.parked = nil, true
 }
 
 // Forget drops the handler of a descriptor that is about to be closed, which
 // takes it out of the epoll set without a call of its own.
 func (w *Worker) Forget(fd int) {
-	if fd < len(w.handlers) {
-		w.handlers[fd].h = nil
+	if w.place(fd) != 0 {
+		w.vacate(fd)
 	}
 }
 
+// place is where a descriptor is registered, 0 for nowhere.
+func (w *Worker) place(fd int) int32 {
+	if fd >= len(w.places) {
+		return 0
+	}
+	return w.places[fd]
+}
+
+// take returns the descriptor's place, a free one if it has none.
+func (w *Worker) take(fd int) *registered {
+	if fd >= len(w.places) {
+		w.places = append(w.places, make([]int32, fd+1-len(w.places))...)
+	}
+	place := w.places[fd]
+	if last := len(w.vacant) - 1; place == 0 && last >= 0 {
+		place = w.vacant[last]
+		w.vacant = w.vacant[:last]
+	} else if place == 0 {
+		place = int32(len(w.handlers))
+		w.handlers = append(w.handlers, registered{})
+	}
+	w.places[fd] = place
+	return &w.handlers[place]
+}
+
+func (w *Worker) vacate(fd int) {
+	place := w.places[fd]
+	w.handlers[place].h, w.handlers[place].parked = nil, false
+	w.places[fd] = 0
+	w.vacant = append(w.vacant, place)
+}
+
 func (w *Worker) ctl(op, fd int, events uint32) syscall.Errno {
-	e := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: w.handlers[fd].generation}
+	place := w.place(fd)
+	e := unix.EpollEvent{Events: events, Fd: place, Pad: w.handlers[place].generation}
 	_, _, err := syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(w.epfd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&e)), 0, 0)
 	return err
 }
