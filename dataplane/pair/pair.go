@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
-	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"golang.org/x/sys/unix"
 )
 
@@ -75,21 +74,38 @@ type Change struct {
 	Handed uint64
 }
 
-// Pair is a downstream and an upstream socket that belong together.
+// terms are what a pair needs of its Config after its start.
+type terms struct {
+	IdleTimeout time.Duration
+	Consumed    uint64
+	Ended       func(*Pair, Outcome)
+	*hooks      // the set's empty ones for most
+	Limit       uint32
+	Unix        bool
+}
+
+// hooks are what few pairs have.
+type hooks struct {
+	Gate      func(end bool) bool
+	EveryRead bool
+	Moved     func()
+	Changed   func(Change)
+	told      uint64 // bytes of both directions that Moved knows of
+}
+
+// Pair is a downstream and an upstream socket that belong together. There are
+// thousands that do nothing, so what a pair at rest does not need is pointed to.
 type Pair struct {
 	set *Set
-	cfg Config
+	cfg terms
 
 	ends      [2]end       // downstream, upstream
 	direction [2]direction // request, response: direction[i] has source ends[i]
 
 	active int64  // when user space last saw a byte
-	told   uint64 // bytes of both directions that Moved knows of
-	// timer is for what comes first of: the polls of the directions, the idle
-	// timeout, and the deadline of a pair whose one end has failed.
-	timer          loop.Timer
-	idle, deadline int64
+	alarm  *alarm // nil while the pair waits for no time
 
+	index     int32 // in the set's list of pairs
 	scanIndex int32 // in the set's list of spliced pairs, -1 when not
 	closed    bool
 	firstEnd  int8 // side whose stream was handed on to its end first, -1 before
@@ -141,7 +157,11 @@ type direction struct {
 // Start makes a pair go. It never fails: what is wrong with a socket shows as
 // its end.
 func (s *Set) Start(cfg Config) *Pair {
-	p := &Pair{set: s, cfg: cfg, active: s.worker.Now(), scanIndex: -1, firstEnd: -1}
+	p := &Pair{set: s, active: s.worker.Now(), scanIndex: -1, firstEnd: -1}
+	p.cfg = terms{IdleTimeout: cfg.IdleTimeout, Consumed: cfg.Consumed, Ended: cfg.Ended, hooks: &s.noHooks, Limit: cfg.Limit, Unix: cfg.Unix}
+	if cfg.Gate != nil || cfg.Moved != nil || cfg.Changed != nil {
+		p.cfg.hooks = &hooks{Gate: cfg.Gate, EveryRead: cfg.EveryRead, Moved: cfg.Moved, Changed: cfg.Changed}
+	}
 	fds := [2]int{cfg.Downstream, cfg.Upstream}
 	for i := range p.ends {
 		p.ends[i] = end{p: p, fd: fds[i], side: uint8(i)}
@@ -150,12 +170,8 @@ func (s *Set) Start(cfg Config) *Pair {
 	if d := &p.direction[0]; cfg.Gate != nil {
 		d.gate, d.reason = gateShut, reasonFilter
 	}
-	p.timer.F = p.timed
-	if cfg.IdleTimeout > 0 {
-		p.idle = p.active + int64(cfg.IdleTimeout)
-		p.arm()
-	}
-	s.pairs[p] = struct{}{}
+	s.add(p)
+	p.watchIdle()
 	for i := range p.ends {
 		e := &p.ends[i]
 		e.mask = p.interest(e)
@@ -224,8 +240,8 @@ func (p *Pair) tell() {
 	if p.cfg.Moved == nil {
 		return
 	}
-	if n := p.direction[0].plain + p.direction[1].plain; n != p.told && !p.owes() {
-		p.told = n
+	if n := p.direction[0].plain + p.direction[1].plain; n != p.cfg.told && !p.owes() {
+		p.cfg.told = n
 		p.cfg.Moved()
 	}
 }
@@ -296,7 +312,7 @@ func (p *Pair) fail(e *end) {
 		if e.side == 1 {
 			p.broken = UpstreamReset
 		}
-		p.deadline = p.set.worker.Now() + int64(resetGrace)
+		p.needAlarm().deadline = p.set.worker.Now() + int64(resetGrace)
 	}
 	if e.watched {
 		p.set.worker.Del(e.fd)
@@ -328,7 +344,7 @@ func (d *direction) finish() {
 	if d.src.failed {
 		// An RST discards what the other side's TCP has not sent yet: let it
 		// go out first, but do not wait for a reader that does not read.
-		if q, err := outq(d.dst.fd); err == 0 && q > 0 && p.set.worker.Now() < p.deadline {
+		if q, err := outq(d.dst.fd); err == 0 && q > 0 && p.set.worker.Now() < p.deadline() {
 			d.pollSoon()
 			return
 		}
@@ -350,14 +366,6 @@ func (d *direction) finish() {
 	if p.direction[0].done && p.direction[1].done {
 		p.close(Complete, false)
 	}
-}
-
-func (p *Pair) idled() {
-	if at := p.Activity() + int64(p.cfg.IdleTimeout); at > p.set.worker.Now() {
-		p.idle = at
-		return
-	}
-	p.close(IdleTimeout, p.owes())
 }
 
 // owes tells whether bytes were taken from one side that the other side's TCP
@@ -390,7 +398,7 @@ func (p *Pair) close(o Outcome, reset bool) {
 	}
 	p.closed = true
 	w := p.set.worker
-	w.Stop(&p.timer)
+	p.dropAlarm()
 	for i := range p.ends {
 		e := &p.ends[i]
 		if e.watched {

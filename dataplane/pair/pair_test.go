@@ -539,8 +539,15 @@ func changeUnderTraffic(t *testing.T, r *rig, kinds map[[2]api.Path]int) {
 }
 
 func TestIdleTimeout(t *testing.T) {
+	t.Run("by a timer of its own", func(t *testing.T) { testIdleTimeout(t, sweepFrom) })
+	t.Run("by the sweep", func(t *testing.T) { testIdleTimeout(t, 0) })
+}
+
+func testIdleTimeout(t *testing.T, swept time.Duration) {
 	forEach(t, func(t *testing.T, r *rig) {
 		const idle = 200 * time.Millisecond
+		r.w.Do(func() { r.set.sweepFrom = swept })
+		other := r.pair(func(c *Config) { c.IdleTimeout = time.Hour })
 		p := r.pair(func(c *Config) { c.IdleTimeout = idle })
 		var quiet time.Time
 		for range 30 { // activity keeps it, on either path
@@ -558,5 +565,10 @@ func TestIdleTimeout(t *testing.T) {
 		if o := p.end(t); o != IdleTimeout {
 			t.Errorf("ended %v", o)
 		}
+		r.w.Do(func() {
+			if p := other.Pair; p.closed || p.alarm != nil || !r.set.sweep.Armed() {
+				t.Errorf("a pair with a longer timeout: closed %v, own alarm %v, sweep armed %v", p.closed, p.alarm != nil, r.set.sweep.Armed())
+			}
+		})
 	})
 }

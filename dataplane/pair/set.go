@@ -39,7 +39,11 @@ type Set struct {
 	log         *slog.Logger
 
 	// of the worker's thread
-	pairs   map[*Pair]struct{}
+	pairs   []*Pair
+	noHooks hooks // of pairs that have none; never written
+	// sweep ends pairs that are idle for too long, next at sweepAt.
+	sweep   loop.Timer
+	sweepAt int64
 	bySlot  map[uint32]*direction
 	spliced []*Pair // those with a slot
 	scan    loop.Timer
@@ -58,6 +62,7 @@ type Set struct {
 	// replaced by tests, before the first pair
 	memory     func() (Memory, error)
 	cpu        func() (cpuTime, error)
+	sweepFrom  time.Duration
 	stuckAfter time.Duration
 
 	Counters
@@ -112,9 +117,10 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, l
 	if mode == Off {
 		splice = nil
 	}
-	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, pairs: map[*Pair]struct{}{}, bySlot: map[uint32]*direction{},
-		memory: TCPMemory, cpu: readCPU, stuckAfter: stuckAfter}
+	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, bySlot: map[uint32]*direction{},
+		memory: TCPMemory, cpu: readCPU, sweepFrom: sweepFrom, stuckAfter: stuckAfter}
 	s.scan.F = s.scanSpliced
+	s.sweep.F = s.sweepIdle
 	s.pipes.timer.F = s.restPipes
 	if splice != nil {
 		if err := w.Add(splice.Ring(w.ID).FD(), unix.EPOLLIN, wakeups{s}); err != nil {
@@ -184,8 +190,20 @@ func (s *Set) track(p *Pair) {
 	}
 }
 
+func (s *Set) add(p *Pair) {
+	p.index = int32(len(s.pairs))
+	s.pairs = append(s.pairs, p)
+}
+
 func (s *Set) forget(p *Pair, _ Outcome) {
-	delete(s.pairs, p)
+	end := len(s.pairs) - 1
+	s.pairs[p.index] = s.pairs[end]
+	s.pairs[p.index].index = p.index
+	s.pairs[end] = nil
+	s.pairs = s.pairs[:end]
+	if end == 0 {
+		s.worker.Stop(&s.sweep)
+	}
 	if p.scanIndex < 0 {
 		return
 	}
@@ -272,6 +290,7 @@ func (d *direction) checkQuiet() {
 // worker.
 func (s *Set) Close() {
 	s.worker.Stop(&s.pipes.timer)
+	s.worker.Stop(&s.sweep)
 	s.pipes.close()
 }
 
@@ -291,7 +310,7 @@ func (s *Set) Len() int { return len(s.pairs) }
 
 // KillAll ends every pair by RST. On the worker.
 func (s *Set) KillAll() {
-	for p := range s.pairs {
-		p.Kill()
+	for i := len(s.pairs) - 1; i >= 0; i-- {
+		s.pairs[i].Kill()
 	}
 }

@@ -17,7 +17,7 @@ func (p *Pair) Status(c *api.Connection) {
 	if p.direction[0].done || p.direction[1].done {
 		c.State = "half-closed"
 	}
-	if p.deadline != 0 {
+	if p.deadline() != 0 {
 		c.State = "resetting"
 	}
 	c.DownstreamRemote, c.DownstreamLocal = Addresses(p.ends[0].fd)
