@@ -32,6 +32,8 @@ type CaptureStatus struct {
 	OnExit, Pin, Pins string
 	// Outcomes counts how the kernel's hooks ended, by name.
 	Outcomes map[string]uint64
+	// Inbound is nil where inbound capture is off.
+	Inbound *InboundStatus
 }
 
 // HookStatus is a hook in the kernel, by its link's number.

@@ -55,12 +55,18 @@ func (p *Plane) originalDst() originaldst.Factory {
 	return originaldst.Factory{Captured: p.capture.Origin}
 }
 
-// Capture is what becomes of connections that captured programs open.
+// Capture is what becomes of connections that captured programs open, and of
+// those that come from outside.
 func (p *Plane) Capture() api.CaptureStatus {
-	if p.capture == nil {
-		return api.CaptureStatus{}
+	var s api.CaptureStatus
+	if p.capture != nil {
+		s = p.capture.Status()
 	}
-	return p.capture.Status()
+	if p.inbound != nil {
+		in := p.inbound.Status()
+		s.Inbound = &in
+	}
+	return s
 }
 
 // Route says what becomes of a captured program's connection to a destination:

@@ -151,20 +151,20 @@ func (p *Plane) accepted(b *bound, worker, fd int) {
 		return
 	}
 	if t.worker == worker {
-		p.inspect(l, t, p.newSocket(l, t, fd, b.sockets.Bound.Path))
+		p.inspect(l, t, p.newSocket(l, t, fd, &b.sockets.Bound))
 		return
 	}
-	if !p.cores[t.worker].Worker.Post(func() { p.inspect(l, t, p.newSocket(l, t, fd, b.sockets.Bound.Path)) }) {
+	if !p.cores[t.worker].Worker.Post(func() { p.inspect(l, t, p.newSocket(l, t, fd, &b.sockets.Bound)) }) {
 		filter.CloseQuietly(fd)
 		t.back()
 	}
 }
 
 // newSocket takes down what is known of a socket that was just accepted.
-func (p *Plane) newSocket(l *listener, t ticket, fd int, path string) *filter.Socket {
+func (p *Plane) newSocket(l *listener, t ticket, fd int, bound *api.BoundAddress) *filter.Socket {
 	core := p.cores[t.worker]
 	remote, local := pair.Addresses(fd)
-	return &filter.Socket{Core: core, FD: fd, Info: stream.New(core.NextID(), l.told(path), remote, local), Owner: l}
+	return &filter.Socket{Core: core, FD: fd, Info: stream.New(core.NextID(), l.told(bound.Path), remote, local), Owner: l, Bound: bound.Addr}
 }
 
 // told is what a connection is told of the listener; path is that of the unix

@@ -71,7 +71,7 @@ func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listene
 		}
 		if old != nil { // whose options were others; what waits there is served
 			old.owner.Store(l)
-			old.sockets.Close()
+			p.replaced.sockets = append(p.replaced.sockets, old)
 		}
 	}
 	l.stopped = p.stopped.covers(c)
@@ -92,10 +92,27 @@ func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listene
 	p.routeLocked(l)
 	if have != nil {
 		p.updatedLocked(have, c)
-		p.dropSocketsLocked(have)
-		have.holders.Drop()
+		p.replaced.versions = append(p.replaced.versions, have)
 	}
 	return nil
+}
+
+// replaced is what an Apply has made anew, to be closed once the kernel sends
+// nothing there any more.
+type replaced struct {
+	sockets  []*bound
+	versions []*listener
+}
+
+func (p *Plane) dropReplacedLocked() {
+	for _, b := range p.replaced.sockets {
+		b.sockets.Close()
+	}
+	for _, l := range p.replaced.versions {
+		p.dropSocketsLocked(l)
+		l.holders.Drop()
+	}
+	p.replaced = replaced{}
 }
 
 // mayBecome refuses, in Envoy's words, what cannot change while sockets live.
@@ -135,7 +152,9 @@ func (p *Plane) openLocked(s *api.Snapshot, c *api.Listener, have *listener) (ma
 		addr, key := c.Addresses[i], c.PlaceKey(i)
 		b := p.sockets[key]
 		if b != nil {
-			if owner := b.owner.Load(); owner != have && s.Listener(owner.config.Name) != nil && !s.Listener(owner.config.Name).HandedOnly {
+			owner := b.owner.Load()
+			left := p.listeners[owner.config.Name] != owner // by a newer version, before us
+			if !left && owner != have && s.Listener(owner.config.Name) != nil && !s.Listener(owner.config.Name).HandedOnly {
 				return fresh, fmt.Errorf("cannot bind '%v': listener %q has it", &addr, owner.config.Name)
 			}
 			if !b.sockets.Reuse && !anyPort(&addr) || b.sockets.Addr.Socket.Equal(&addr.Socket) {

@@ -39,6 +39,9 @@ type Options struct {
 	SpliceMemory uint64
 	// Capture, if it is not nil, captures connections of other programs.
 	Capture *route.Options
+	// Inbound, if it is not nil, captures connections that come from outside to
+	// the network namespace of the thread that calls New.
+	Inbound *route.InboundPolicy
 	Limits  Limits
 	Drain   DrainOptions
 	Stats   *stats.Store
@@ -64,6 +67,7 @@ type Plane struct {
 	cores        []*filter.Core
 	splice       *bpf.Splice
 	capture      *route.Capture // nil: off
+	inbound      *route.Inbound // nil: off
 	captureStats *stats.Scope   // `capture.`
 	files        *accesslog.Files
 	status       api.SpliceStatus
@@ -87,6 +91,7 @@ type Plane struct {
 	generation uint64
 	listeners  map[string]*listener
 	sockets    map[string]*bound // by api.Listener.PlaceKey
+	replaced   replaced
 	stopped    stop
 	timers     map[*time.Timer]struct{} // that have not fired
 	closed     bool
@@ -115,8 +120,16 @@ func New(o Options) (*Plane, error) {
 	p.SetLimits(o.Limits)
 	p.clusters.Store(&map[string]*upstream.Cluster{})
 	p.spliceStats = o.Stats.Scope("splice")
-	if o.Capture != nil {
+	if o.Capture != nil || o.Inbound != nil {
 		p.captureStats = o.Stats.Scope("capture")
+	}
+	if o.Inbound != nil {
+		if p.inbound, err = route.StartInbound(*o.Inbound, o.Log); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
+	if o.Capture != nil {
 		if p.capture, err = route.Start(*o.Capture); err != nil {
 			p.Close()
 			return nil, err
@@ -152,8 +165,8 @@ func (p *Plane) addWorker(id int, mode pair.Mode) error {
 }
 
 // Apply puts a snapshot in force, by content: what is equal is left alone. The
-// order is make before break: clusters in, listeners in, listeners out, clusters
-// out. It returns when a connection that is opened now is served by s.
+// order is make before break: clusters in, listeners in, routes swapped, sockets
+// and listeners out, clusters out. It returns when a connection that is opened now is served by s.
 func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,6 +183,8 @@ func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
 	a.Refused = p.listenersInLocked(s)
 	leaving := p.leavingLocked(s, a.Refused)
 	p.swapRoutesLocked(s.Generation, leaving)
+	p.swapInboundLocked(s.Generation, leaving)
+	p.dropReplacedLocked()
 	p.listenersOutLocked(leaving)
 	p.destinationsLocked()
 	p.clustersOutLocked(s)
@@ -237,6 +252,9 @@ func (p *Plane) Close() error {
 	if p.capture != nil { // first, so that nothing new is sent here
 		errs = append(errs, p.capture.Detach())
 	}
+	if p.inbound != nil {
+		errs = append(errs, p.inbound.Detach())
+	}
 	for t := range p.timers {
 		t.Stop()
 		delete(p.timers, t)
@@ -268,6 +286,9 @@ func (p *Plane) Close() error {
 	if p.capture != nil {
 		errs = append(errs, p.capture.Close())
 	}
+	if p.inbound != nil {
+		errs = append(errs, p.inbound.Close())
+	}
 	if p.splice != nil {
 		errs = append(errs, p.splice.Close())
 	}
@@ -295,6 +316,7 @@ func (p *Plane) Flush() {
 	})
 	p.flushSplice()
 	p.flushCapture()
+	p.flushInbound()
 }
 
 // Connections are the connections that are open now, oldest first.

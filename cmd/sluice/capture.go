@@ -40,3 +40,20 @@ func (o *options) capture() (*route.Options, error) {
 		MaxRoutes: int(o.captureMaxRoutes), Policy: policy,
 	}, nil
 }
+
+var errInboundOff = errors.New("read --capture-inbound-exclude-ports: it means nothing without --capture-inbound-ports")
+
+// inbound reads the flags of inbound capture; nil means that it is off.
+func (o *options) inbound() (*route.InboundPolicy, error) {
+	if o.inboundPorts == "" {
+		if o.inboundExcludePorts != "" {
+			return nil, errInboundOff
+		}
+		return nil, nil
+	}
+	policy, err := route.ParseInboundPolicy(o.inboundPorts, o.inboundExcludePorts)
+	if err != nil {
+		return nil, err
+	}
+	return &policy, nil
+}

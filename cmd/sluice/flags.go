@@ -35,6 +35,7 @@ type options struct {
 	captureExclude                           string
 	capturePin, onExit, captureWhenFull      string
 	captureMaxRoutes                         uint32
+	inboundPorts, inboundExcludePorts        string
 	envoyVersion                             string
 	all                                      map[string]string // as given, by name
 	idle                                     []string          // given and without meaning here
@@ -115,6 +116,8 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.onExit, "on-exit", "open", "open, closed or keep: what captured programs' connections get when the proxy is gone")
 	f.StringVar(&o.captureWhenFull, "capture-when-full", "pass", "pass or capture: what becomes of connections that the kernel has no room to capture")
 	f.Uint32Var(&o.captureMaxRoutes, "capture-max-routes", bpf.MaxRoutes, "how many entries a table of routes may have")
+	f.StringVar(&o.inboundPorts, "capture-inbound-ports", "", "give connections that come from outside to these ports of this process's own network namespace to the inbound listener: all, or ports (80,443,8000-8010)")
+	f.StringVar(&o.inboundExcludePorts, "capture-inbound-exclude-ports", "", "ports that are not captured inbound")
 	f.StringVar(&o.envoyVersion, "envoy-version", "1.40.0", "the Envoy version that --version names")
 
 	idle := func(name string) { _ = f.SetAnnotation(name, idleMark, nil) }

@@ -22,9 +22,10 @@ const askTimeout = 10 * time.Second
 // routesCommand is `sluice routes`, which asks a running proxy.
 func routesCommand() *cobra.Command {
 	var at string
+	var inbound bool
 	list := &cobra.Command{
 		Use:   "routes",
-		Short: "List what becomes of the connections that captured programs open",
+		Short: "List what becomes of the connections that captured programs open, and of those from outside",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var c admin.CaptureJSON
@@ -44,13 +45,18 @@ func routesCommand() *cobra.Command {
 				return fmt.Errorf("read destination: %q is no address with port", args[0])
 			}
 			var d admin.DecisionJSON
-			if err := ask(cmd, at, "/routes?destination="+url.QueryEscape(to.String()), &d); err != nil {
+			question := "/routes?destination="
+			if inbound {
+				question = "/routes?inbound="
+			}
+			if err := ask(cmd, at, question+url.QueryEscape(to.String()), &d); err != nil {
 				return err
 			}
 			return printDecision(cmd.OutOrStdout(), &d)
 		},
 	}
 	list.PersistentFlags().StringVar(&at, "admin", "127.0.0.1:9901", "address of the running proxy's admin server")
+	get.Flags().BoolVar(&inbound, "inbound", false, "ask about a connection that comes from outside, not about one that a captured program opens")
 	list.AddCommand(get)
 	return list
 }
@@ -81,20 +87,33 @@ func ask(cmd *cobra.Command, at, path string, into any) error {
 }
 
 func printRoutes(w io.Writer, c *admin.CaptureJSON) error {
-	if c.Cgroup == "" {
-		_, err := fmt.Fprintln(w, "capture is off: --capture-cgroup is not given")
+	if c.Cgroup == "" && c.Inbound == nil {
+		_, err := fmt.Fprintln(w, "capture is off: neither --capture-cgroup nor --capture-inbound-ports is given")
 		return err
 	}
-	fmt.Fprintf(w, "captured cgroup %s, generation %d, %d swaps, the last in %d µs\n", c.Cgroup, c.Generation, c.Swaps, c.LastSwapUS)
-	if c.Idle != "" {
-		fmt.Fprintf(w, "nothing is captured: %s\n", c.Idle)
+	if c.Cgroup != "" {
+		fmt.Fprintf(w, "captured cgroup %s, generation %d, %d swaps, the last in %d µs\n", c.Cgroup, c.Generation, c.Swaps, c.LastSwapUS)
+		if err := printTable(w, c.Idle, c.Exclude, c.Routes, c.Outcomes); err != nil {
+			return err
+		}
+	}
+	if in := c.Inbound; in != nil {
+		fmt.Fprintf(w, "inbound of %s, generation %d, %d swaps, the last in %d µs\n", in.Namespace, in.Generation, in.Swaps, in.LastSwapUS)
+		return printTable(w, in.Idle, nil, in.Entries, in.Outcomes)
+	}
+	return nil
+}
+
+func printTable(w io.Writer, idle string, exclude []string, routes []admin.RouteJSON, outcomes map[string]uint64) error {
+	if idle != "" {
+		fmt.Fprintf(w, "nothing is captured: %s\n", idle)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PREFIX\tPORT\tVERDICT\tLISTENER\tCLUSTER\tPOLICY\tTARGET")
-	for _, p := range c.Exclude {
+	for _, p := range exclude {
 		fmt.Fprintf(t, "%s\tany\texclude\t\t\t\t\n", p)
 	}
-	for _, r := range c.Routes {
+	for _, r := range routes {
 		port := "any"
 		if r.Port != 0 {
 			port = fmt.Sprint(r.Port)
@@ -105,14 +124,14 @@ func printRoutes(w io.Writer, c *admin.CaptureJSON) error {
 		return err
 	}
 	var names []string
-	for name, n := range c.Outcomes {
+	for name, n := range outcomes {
 		if n > 0 {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		fmt.Fprintf(w, "%s: %d\n", name, c.Outcomes[name])
+		fmt.Fprintf(w, "%s: %d\n", name, outcomes[name])
 	}
 	return nil
 }

@@ -105,7 +105,11 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 	if err != nil {
 		return err
 	}
-	plane, err := dataplane.New(dataplane.Options{Capture: capture, Drain: draining, Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
+	inbound, err := o.inbound()
+	if err != nil {
+		return err
+	}
+	plane, err := dataplane.New(dataplane.Options{Capture: capture, Inbound: inbound, Drain: draining, Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
 		FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -69,6 +70,9 @@ type Socket struct {
 	Consumed uint64
 	// Owner is the version of the listener that accepted it.
 	Owner any
+	// Bound is the address of the listening socket that it came by, if it is one
+	// of IP; a handed-off socket has none.
+	Bound netip.AddrPort
 	// HandedOff says that another listener's filters had it before.
 	HandedOff bool
 

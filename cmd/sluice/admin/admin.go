@@ -55,6 +55,8 @@ type Plane interface {
 	// Route says what becomes of a captured program's connection; false: capture
 	// is off.
 	Route(netip.AddrPort) (api.RouteDecision, bool)
+	// InboundRoute does so for a connection that comes from outside.
+	InboundRoute(netip.AddrPort) (api.RouteDecision, bool)
 	// Flush brings the byte counters in the store up to date.
 	Flush()
 	// DrainListeners is /drain_listeners, with its parameters.

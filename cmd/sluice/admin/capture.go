@@ -23,6 +23,19 @@ type CaptureJSON struct {
 	Pins       string            `json:"pins,omitempty"`
 	Hooks      []HookJSON        `json:"hooks"`
 	Outcomes   map[string]uint64 `json:"outcomes"`
+	Inbound    *InboundJSON      `json:"inbound,omitempty"`
+}
+
+// InboundJSON is what it says of connections from outside, in the words of
+// api.InboundStatus.
+type InboundJSON struct {
+	Namespace  string            `json:"namespace"`
+	Generation uint64            `json:"generation"`
+	Idle       string            `json:"idle,omitempty"`
+	Entries    []RouteJSON       `json:"entries"`
+	Swaps      uint64            `json:"swaps"`
+	LastSwapUS int64             `json:"last_swap_us"`
+	Outcomes   map[string]uint64 `json:"outcomes"`
 }
 
 // HookJSON is one hook in the kernel.
@@ -43,7 +56,7 @@ type RouteJSON struct {
 	Target   string `json:"target,omitempty"`
 }
 
-// DecisionJSON is the answer of /routes?destination=.
+// DecisionJSON is the answer of /routes?destination= and ?inbound=.
 type DecisionJSON struct {
 	Destination string     `json:"destination"`
 	Verdict     string     `json:"verdict"`
@@ -54,19 +67,24 @@ type DecisionJSON struct {
 }
 
 func (s *Server) captureRoutes(a *answer, q query) {
-	to, asked := q.get("destination")
+	name, decide, flag := "destination", s.o.Plane.Route, "--capture-cgroup"
+	to, asked := q.get(name)
+	if in, is := q.get("inbound"); is {
+		name, decide, flag = "inbound", s.o.Plane.InboundRoute, "--capture-inbound-ports"
+		to, asked = in, true
+	}
 	if !asked {
 		writeValue(a, captureOf(s.o.Plane.Capture()))
 		return
 	}
 	at, err := netip.ParseAddrPort(to)
 	if err != nil {
-		a.fail(400, "read destination: %q is no address with port\n", to)
+		a.fail(400, "read %s: %q is no address with port\n", name, to)
 		return
 	}
-	d, on := s.o.Plane.Route(at)
+	d, on := decide(at)
 	if !on {
-		a.fail(400, "capture is off: --capture-cgroup is not given\n")
+		a.fail(400, "capture is off: %s is not given\n", flag)
 		return
 	}
 	out := DecisionJSON{Destination: d.Destination.String(), Verdict: d.Verdict, Reason: d.Reason, Chain: d.Chain, Cluster: d.Cluster}
@@ -91,6 +109,12 @@ func captureOf(c api.CaptureStatus) CaptureJSON {
 	}
 	for _, r := range c.Routes {
 		out.Routes = append(out.Routes, routeOf(r))
+	}
+	if in := c.Inbound; in != nil {
+		out.Inbound = &InboundJSON{Namespace: in.Namespace, Generation: in.Generation, Idle: in.Idle, Entries: []RouteJSON{}, Swaps: in.Swaps, LastSwapUS: in.LastSwap.Microseconds(), Outcomes: in.Outcomes}
+		for _, r := range in.Entries {
+			out.Inbound.Entries = append(out.Inbound.Entries, routeOf(r))
+		}
 	}
 	return out
 }

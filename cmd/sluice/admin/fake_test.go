@@ -46,6 +46,10 @@ func (f *fake) Route(to netip.AddrPort) (api.RouteDecision, bool) {
 	return api.RouteDecision{Destination: to, Verdict: "pass", Reason: "no route"}, f.capture.Cgroup != ""
 }
 
+func (f *fake) InboundRoute(to netip.AddrPort) (api.RouteDecision, bool) {
+	return api.RouteDecision{Destination: to, Verdict: "pass", Reason: "the port is not captured"}, f.capture.Inbound != nil
+}
+
 func (f *fake) Dump() xds.Dump         { return f.dump }
 func (f *fake) Unready() []xds.Unready { return f.unready }
 func (f *fake) Flush() {

@@ -60,8 +60,9 @@ func (s *Server) table() []*route {
 		{path: "/quitquitquit", help: "exit the server", mutates: true, handle: s.quit},
 		{path: "/ready", help: "print server state, return 200 if LIVE, otherwise return 503", handle: s.ready},
 		{path: "/reset_counters", help: "reset all counters to zero", mutates: true, handle: s.resetCounters},
-		{path: "/routes", help: "print the kernel's routes of captured programs, or what becomes of one destination (JSON)", handle: s.captureRoutes, params: [][2]string{
-			{"destination", "An address with port; print what becomes of a connection to it"}}},
+		{path: "/routes", help: "print the kernel's routes of captured programs and of what comes from outside, or what becomes of one destination (JSON)", handle: s.captureRoutes, params: [][2]string{
+			{"destination", "An address with port; print what becomes of a captured program's connection to it"},
+			{"inbound", "The same for a connection that comes from outside"}}},
 		{path: "/runtime", help: "print runtime values", handle: s.runtime},
 		{path: "/runtime_modify", help: "Adds or modifies runtime values as passed in query parameters. To delete a previously added key, use an empty string as the value. Note that deletion only applies to overrides added via this endpoint; values loaded from disk can be modified via override but not deleted. E.g. ?key1=value1&key2=value2...", mutates: true, form: true, handle: s.runtimeModify},
 		{path: "/server_info", help: "print server version/status information", handle: s.serverInfo},

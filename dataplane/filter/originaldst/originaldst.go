@@ -1,6 +1,6 @@
 // Package originaldst is envoy.filters.listener.original_dst: it restores the
-// address that a client meant whose connection a REDIRECT rule sent here. With
-// TPROXY that address is the socket's own, and there is nothing to restore.
+// address that a client meant whose connection a REDIRECT rule or capture sent
+// here. With TPROXY and inbound capture that address is the socket's own.
 package originaldst
 
 import (
@@ -43,8 +43,16 @@ func (f Factory) Accepted(s *filter.Socket) filter.Status {
 	}
 	if a, ok := Lookup(s.FD, s.Info.Local().Addr().Is4()); ok && a != s.Info.Local() {
 		s.Info.RestoreLocal(a)
+	} else if s.Bound.IsValid() && !reaches(s.Info.DirectLocal(), s.Bound) {
+		s.Info.RestoreLocal(s.Info.DirectLocal())
 	}
 	return filter.Continue
+}
+
+// reaches tells whether who connects to an address finds a socket bound to
+// another by itself. Who does so means that socket, and nothing behind it.
+func reaches(to, bound netip.AddrPort) bool {
+	return to.Port() == bound.Port() && (bound.Addr().IsUnspecified() || to.Addr() == bound.Addr().Unmap())
 }
 
 // Lookup asks conntrack for the original destination of a connection.

@@ -1,0 +1,91 @@
+package dataplane
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/bpf"
+	"github.com/sluice-proxy/sluice/dataplane/match"
+	"github.com/sluice-proxy/sluice/dataplane/route"
+)
+
+// swapInboundLocked captures for the listeners that stay. Its place is that of
+// swapRoutesLocked. The sockets come with it: an address may have got others.
+func (p *Plane) swapInboundLocked(generation uint64, leaving []*listener) {
+	if p.inbound == nil {
+		return
+	}
+	ls, sockets := map[*listener]*route.Listener{}, map[netip.AddrPort]bpf.ListeningSocket{}
+	for _, b := range p.sockets {
+		l, bound := b.owner.Load(), b.sockets.Bound
+		if bound.Path != "" || p.listeners[l.config.Name] != l || slices.Contains(leaving, l) {
+			continue
+		}
+		fd := b.sockets.Descriptors()[0] // stands for the others of its group
+		cookie, err := bpf.SocketCookie(fd)
+		if err != nil {
+			p.log.Error("capture inbound for a listener", "address", bound, "error", err)
+			continue
+		}
+		sockets[bound.Addr] = bpf.ListeningSocket{FD: fd, Cookie: cookie}
+		if ls[l] == nil {
+			ls[l] = &route.Listener{Listener: l.config, Bound: make([]netip.AddrPort, len(l.config.Addresses))}
+		}
+		for i := range l.config.Addresses {
+			if p.sockets[l.config.PlaceKey(i)] == b {
+				ls[l].Bound[i] = bound.Addr
+			}
+		}
+	}
+	if err := p.inbound.Swap(generation, slices.Collect(maps.Values(ls)), sockets); err != nil {
+		p.log.Error("swap what is captured inbound, the old stays", "error", err)
+		p.captureStats.Counter("inbound.swap_failed").Inc()
+	}
+}
+
+// InboundRoute says what becomes of a connection that comes from outside to an
+// address: which listener takes it, and which one serves it, by which chain.
+// False: inbound capture is off.
+func (p *Plane) InboundRoute(to netip.AddrPort) (api.RouteDecision, bool) {
+	if p.inbound == nil {
+		return api.RouteDecision{}, false
+	}
+	d := p.inbound.Find(to)
+	if d.Route == nil || d.Route.Listener == "" {
+		return d, true
+	}
+	p.mu.Lock()
+	l := p.listeners[d.Route.Listener]
+	p.mu.Unlock()
+	if l == nil {
+		return d, true
+	}
+	if next := (*p.destinations.Load()).at(d.Destination); next != nil && next != l && l.config.UseOriginalDst {
+		l, d.Route.Listener = next, next.config.Name
+	}
+	// Nothing is known of the client.
+	if c := l.index.Find(&match.Connection{Local: d.Destination}); c != nil {
+		d.Chain, d.Cluster = c.Name, route.Cluster(c)
+	} else {
+		d.Reason += "; no filter chain matches by the destination alone"
+	}
+	return d, true
+}
+
+// flushInbound copies what the program counted to the store, under
+// `capture.inbound.`.
+func (p *Plane) flushInbound() {
+	if p.inbound == nil {
+		return
+	}
+	s, sc := p.inbound.Status(), p.captureStats
+	sc.Gauge("inbound.entries").Set(uint64(len(s.Entries)))
+	sc.Gauge("inbound.generation").Set(s.Generation)
+	sc.Gauge("inbound.swaps").Set(s.Swaps)
+	sc.Gauge("inbound.last_swap_us").Set(uint64(s.LastSwap.Microseconds()))
+	for name, n := range s.Outcomes {
+		sc.Gauge(name).Set(n)
+	}
+}
