@@ -232,6 +232,9 @@ static_resources:
 			if got := greeting(t, a, to); got != "127.0.0.1:7001" {
 				t.Errorf("greeted by %q", got)
 			}
+			if got := greeting(t, a, fmt.Sprintf(host, 1, 80)); got != "127.0.0.1:7002" {
+				t.Errorf("an address with a listener: greeted by %q", got)
+			}
 			want := to + " " + netip.MustParsePrefix(client).Addr().String() + "\n"
 			p.await("the log says where it meant to go", func() bool { got, _ := os.ReadFile(log); return string(got) == want })
 		})
