@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, e env) error {
 	root.SetErr(e.stderr)
 	root.SetArgs(args)
 	o.register(root.Flags())
-	root.AddCommand(demo.Command(), routesCommand(), captureCommand())
+	root.AddCommand(demo.Command(), routesCommand(), captureCommand(), doctorCommand())
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help serves
 	if err := root.ExecuteContext(ctx); err != nil {
 		return fmt.Errorf("%s", strings.ReplaceAll(err.Error(), "\n", " "))
