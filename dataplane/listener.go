@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"net/netip"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -11,7 +12,6 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/drain"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/match"
-	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
 )
 
@@ -143,7 +143,7 @@ func (l *listener) releaseFilters() {
 }
 
 // accepted takes a socket, on the worker's thread.
-func (p *Plane) accepted(b *bound, worker, fd int) {
+func (p *Plane) accepted(b *bound, worker, fd int, remote, local netip.AddrPort) {
 	l := b.owner.Load()
 	t, ok := p.admit(l, worker)
 	if !ok {
@@ -151,19 +151,18 @@ func (p *Plane) accepted(b *bound, worker, fd int) {
 		return
 	}
 	if t.worker == worker {
-		p.inspect(l, t, p.newSocket(l, t, fd, &b.sockets.Bound))
+		p.inspect(l, t, p.newSocket(l, t, fd, &b.sockets.Bound, remote, local))
 		return
 	}
-	if !p.cores[t.worker].Worker.Post(func() { p.inspect(l, t, p.newSocket(l, t, fd, &b.sockets.Bound)) }) {
+	if !p.cores[t.worker].Worker.Post(func() { p.inspect(l, t, p.newSocket(l, t, fd, &b.sockets.Bound, remote, local)) }) {
 		filter.CloseQuietly(fd)
 		t.back()
 	}
 }
 
 // newSocket takes down what is known of a socket that was just accepted.
-func (p *Plane) newSocket(l *listener, t ticket, fd int, bound *api.BoundAddress) *filter.Socket {
+func (p *Plane) newSocket(l *listener, t ticket, fd int, bound *api.BoundAddress, remote, local netip.AddrPort) *filter.Socket {
 	core := p.cores[t.worker]
-	remote, local := pair.Addresses(fd)
 	return &filter.Socket{Core: core, FD: fd, Info: stream.New(core.NextID(), l.told(bound.Path), remote, local), Owner: l, Bound: bound.Addr}
 }
 
@@ -248,7 +247,7 @@ func (p *Plane) enter(l *listener, sock *filter.Socket, t ticket) bool {
 	s.active.Inc()
 	w.active.Inc()
 	sock.Info.Consumed = sock.Consumed
-	filters.Accept(&filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Limit: l.config.PerConnectionBufferLimit, Owner: l, Held: t.held})
+	filters.Accept(&filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Limit: l.config.PerConnectionBufferLimit, Owner: l, Held: t.held, Logged: len(l.logs) > 0})
 	return true
 }
 

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -18,7 +19,9 @@ type bound struct {
 }
 
 // Accepted is called by the sockets.
-func (b *bound) Accepted(worker, fd int) { b.plane.accepted(b, worker, fd) }
+func (b *bound) Accepted(worker, fd int, remote, local netip.AddrPort) {
+	b.plane.accepted(b, worker, fd, remote, local)
+}
 
 // Round is called by the sockets.
 func (b *bound) Round(_, n int) { b.owner.Load().stats.accepts.Record(float64(n)) }

@@ -57,6 +57,8 @@ type Connection struct {
 	// Limit is the listener's per_connection_buffer_limit_bytes.
 	Limit uint32
 	Held  bool
+	// Logged says that the listener has an access log.
+	Logged bool
 
 	started bool // the terminal filter has the socket
 	// passed: every filter has seen the first byte.

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/address"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +43,7 @@ func open(addr *api.BindAddress, bind api.BoundAddress, reusePort bool, backlog 
 	if bind.Path != "" {
 		err = bindUnix(fd, bind.Path, addr.Mode)
 	} else {
-		err = unix.Bind(fd, upstream.Sockaddr(bind.Addr))
+		err = address.Bind(fd, bind.Addr)
 	}
 	if err != nil {
 		return fd, fmt.Errorf("cannot bind '%v': %w", bind, said(err))

@@ -9,8 +9,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/address"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +20,9 @@ import (
 // acceptRounds is how many connections one socket may bring before others get
 // their turn, if the configuration sets no bound.
 const acceptRounds = 64
+
+// rushStart is how many wake-ups in a row make a rush, as a power of two.
+const rushStart = 8
 
 // Sockets are the listening sockets of one address, one per worker, or a single
 // one that all workers watch.
@@ -29,6 +34,8 @@ type Sockets struct {
 	workers []*loop.Worker
 	fds     []int // one per worker, or one
 	h       Handler
+	// local is that of all connections; invalid where each has to be asked.
+	local netip.AddrPort
 
 	rounds atomic.Int64
 }
@@ -36,8 +43,9 @@ type Sockets struct {
 // Handler gets the connections, on the worker's thread.
 type Handler interface {
 	// Accepted gets a connection: plain TCP or Unix, non-blocking; a TCP one with
-	// TCP_NODELAY and SO_LINGER{1,0}, which accepted sockets inherit.
-	Accepted(worker, fd int)
+	// TCP_NODELAY, SO_OOBINLINE and SO_LINGER{1,0}, which accepted sockets inherit.
+	// Its ends are invalid on a Unix socket.
+	Accepted(worker, fd int, remote, local netip.AddrPort)
 	// Round is called after each wake-up that brought connections.
 	Round(worker, connections int)
 }
@@ -90,6 +98,11 @@ func Open(addr api.BindAddress, o Options, workers []*loop.Worker, h Handler) (s
 			return s, err
 		}
 		bind = s.Bound
+	}
+	// Where the kernel may hand over connections to other addresses, each is
+	// asked for its own.
+	if a := s.Bound.Addr; a.IsValid() && !a.Addr().IsUnspecified() && addr.Socket.Transparent == nil && len(addr.Socket.Options) == 0 {
+		s.local = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 	}
 	return s, nil
 }
@@ -162,7 +175,7 @@ func (s *Sockets) Close() {
 		a := &acceptor{s: s, worker: i, fd: s.fds[min(i, len(s.fds)-1)]}
 		w.Do(func() {
 			w.Del(a.fd)
-			for a.round() {
+			for a.round(acceptRounds) {
 			}
 		})
 	}
@@ -180,25 +193,49 @@ func (s *Sockets) Discard() {
 type acceptor struct {
 	s          *Sockets
 	worker, fd int
+	// rush doubles with each wake-up that follows right upon another and took
+	// as many as it could.
+	rush int
+	last uint64 // iteration of the worker
+	peer address.Raw
 }
 
-// Ready is called by the worker when connections wait.
-func (a *acceptor) Ready(uint32) { a.round() }
+// Ready is called by the worker when connections wait. One is taken, for to ask
+// whether another waits would cost a call each time, and the next wake-up tells;
+// in a rush more and more of them, so that a long queue is not kept waiting by
+// what else the worker has to do.
+func (a *acceptor) Ready(uint32) {
+	now := a.s.workers[a.worker].Iterations
+	if a.rush == 0 || now != a.last+1 {
+		a.rush = 1
+	}
+	a.last = now
+	if a.round(a.rush / rushStart) {
+		a.rush = min(2*a.rush, acceptRounds*rushStart)
+	} else {
+		a.rush = 0
+	}
+}
 
-// round accepts some connections; true says that there may be more.
-func (a *acceptor) round() bool {
-	n, most := 0, int(a.s.rounds.Load())
+// round accepts some connections, one at least; true says that there may be
+// more.
+func (a *acceptor) round(most int) bool {
+	n := 0
 	defer func() {
 		if n > 0 {
 			a.s.h.Round(a.worker, n)
 		}
 	}()
-	for n < most {
-		fd, err := accept(a.fd)
+	for most = max(1, min(most, int(a.s.rounds.Load()))); n < most; {
+		fd, err := a.accept()
 		switch err {
 		case 0:
 			n++
-			a.s.h.Accepted(a.worker, fd)
+			local := a.s.local
+			if !local.IsValid() && a.s.Addr.Path == "" {
+				local = address.Local(fd)
+			}
+			a.s.h.Accepted(a.worker, fd, a.peer.Address(), local)
 		case unix.EINTR, unix.ECONNABORTED:
 		default:
 			// EAGAIN: none left. EMFILE and the like: the connection stays in
@@ -209,10 +246,11 @@ func (a *acceptor) round() bool {
 	return true
 }
 
-// accept makes the call itself: x/sys/unix wants the peer's address, which the
-// handler asks for, and the listening socket's protocol.
-func accept(fd int) (int, syscall.Errno) {
-	n, _, err := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+// accept makes the call itself: x/sys/unix asks for the listening socket's
+// protocol, too. The peer's address is in peer then.
+func (a *acceptor) accept() (int, syscall.Errno) {
+	size := a.peer.Size()
+	n, _, err := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(a.fd), uintptr(unsafe.Pointer(&a.peer)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	return int(n), err
 }
 

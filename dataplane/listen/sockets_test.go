@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/address"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ type greeter struct {
 	unset    atomic.Bool
 }
 
-func (g *greeter) Accepted(worker, fd int) {
+func (g *greeter) Accepted(worker, fd int, remote, local netip.AddrPort) {
 	g.accepted[worker].Add(1)
 	if v, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); v != unix.AF_UNIX {
 		if p, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); p != unix.IPPROTO_TCP {
@@ -50,8 +51,12 @@ func (g *greeter) Accepted(worker, fd int) {
 		}
 		nodelay, _ := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
 		inline, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE)
-		if nodelay == 0 || inline == 0 {
+		linger, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER) // the first word, l_onoff
+		if nodelay == 0 || inline == 0 || linger == 0 {
 			g.unset.Store(true)
+		}
+		if r, l := address.Ends(fd); r != remote || l != local {
+			g.t.Errorf("the ends are %v and %v, told were %v and %v", r, l, remote, local)
 		}
 		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 	}

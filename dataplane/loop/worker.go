@@ -213,12 +213,24 @@ func (w *Worker) Del(fd int) {
 	}
 }
 
-// Park drops the handler of a descriptor that was added with EPOLLONESHOT and has
-// had its event. It stays in the set, silent, so that the next Add costs no more
-// than a Mod; it may be closed as it is.
+// Park drops the handler of a descriptor that was added with EPOLLET, or with
+// EPOLLONESHOT and has had its event. It stays in the set, silent, so that the
+// next Add costs no more than a Mod; it may be closed as it is.
 func (w *Worker) Park(fd int) {
 	r := &w.handlers[w.place(fd)]
 	r.h, r.parked = nil, true
+}
+
+// Inherit gives a descriptor that has just been parked to another handler, with
+// the events that it was added with, which costs no call. False: it is not
+// parked, and has to be added.
+func (w *Worker) Inherit(fd int, h Handler) bool {
+	r := &w.handlers[w.place(fd)]
+	if !r.parked {
+		return false
+	}
+	r.h, r.parked = h, false
+	return true
 }
 
 // Forget drops the handler of a descriptor that is about to be closed, which

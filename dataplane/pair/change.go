@@ -28,6 +28,7 @@ func (d *direction) promote(why reason) bool {
 		d.refused(err)
 		return false
 	}
+	d.dst.hurry(false)
 	if d.slot == nil {
 		if err := d.takeSlot(); err != nil {
 			d.refused(err)
@@ -125,6 +126,7 @@ func (d *direction) moved(to api.Path, why reason) {
 	d.changes++
 	d.changed = d.p.set.worker.Now()
 	d.traffic = traffic{}
+	d.emptied = false
 	if d.slot != nil {
 		d.look()
 		d.seen.quiet = 0

@@ -60,7 +60,7 @@ func (d *direction) handed() uint64 {
 func (d *direction) balance(finRead bool) (missing int64, ok bool) {
 	missing, ok, err := d.compare(finRead)
 	if err != 0 && !d.src.failed && !d.p.closed {
-		d.p.fail(d.src) // sk_err is told only once
+		d.p.fail(d.src, false) // sk_err is told only once
 	}
 	return missing, ok
 }

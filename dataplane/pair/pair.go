@@ -39,6 +39,11 @@ func (o Outcome) String() string {
 // now on, and are registered nowhere.
 type Config struct {
 	Downstream, Upstream int
+	// Watched says that the upstream is parked on the worker, edge-triggered for
+	// all events (upstream.Events), and has had none but that it stands.
+	Watched bool
+	// Nagle says that the upstream has no TCP_NODELAY yet.
+	Nagle bool
 	// Limit bounds what is taken from one side and not yet accepted by the
 	// other, per direction: bytes in user space, memory in the kernel.
 	Limit uint32
@@ -119,9 +124,35 @@ type end struct {
 	mask    uint32
 	side    uint8
 	watched bool
+	parting bool // watched, but as good as not any more
 	adopted bool // a target, for life
+	// edge: the socket is watched edge-triggered for everything, as it was from
+	// its connect on. That does as long as only bytes and the end are waited for
+	// and each look empties the queue; mask is what it stands for.
+	edge bool
+	// delays: what is left of Nagle's algorithm, which never holds back the
+	// first send; so one that is the only one need not pay for the option.
+	delays delay
 	// fin: no more bytes will come. failed: because the connection broke.
 	fin, failed bool
+}
+
+type delay uint8
+
+const (
+	delayNone  delay = iota // TCP_NODELAY is set
+	delayNext               // something was sent, and the next may be held back
+	delayFirst              // nothing was sent yet
+)
+
+// hurry is called before bytes go to the socket: by send, once, or by others.
+func (e *end) hurry(once bool) {
+	if e.delays == delayFirst && once {
+		e.delays = delayNext
+	} else if e.delays != delayNone {
+		e.delays = delayNone
+		setsockopt(e.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
 }
 
 // direction carries bytes from one end to the other.
@@ -136,7 +167,9 @@ type direction struct {
 	// destination although nothing is pending.
 	reading, awaiting bool
 	// done: the end of the stream was handed on, or cannot be any more.
-	done    bool
+	done bool
+	// emptied: the last read left nothing in the source's queue.
+	emptied bool
 	changes uint32
 	changed int64 // when the path last changed
 	// plain are the bytes that the relay took from the source, piped those of
@@ -167,6 +200,9 @@ func (s *Set) Start(cfg Config) *Pair {
 		p.ends[i] = end{p: p, fd: fds[i], side: uint8(i)}
 		p.direction[i] = direction{p: p, src: &p.ends[i], dst: &p.ends[1-i], reading: true, changed: p.active, reason: p.startReason()}
 	}
+	if cfg.Nagle {
+		p.ends[1].delays = delayFirst
+	}
 	if d := &p.direction[0]; cfg.Gate != nil {
 		d.gate, d.reason = gateShut, reasonFilter
 	}
@@ -175,6 +211,10 @@ func (s *Set) Start(cfg Config) *Pair {
 	for i := range p.ends {
 		e := &p.ends[i]
 		e.mask = p.interest(e)
+		if i == 1 && cfg.Watched && e.mask == edgeMask && s.worker.Inherit(e.fd, e) {
+			e.edge, e.watched, p.direction[1].emptied = true, true, true
+			continue
+		}
 		if err := s.worker.Add(e.fd, e.mask, e); err != nil {
 			s.log.Error("watch socket", "error", err)
 			p.close(Killed, true)
@@ -197,14 +237,18 @@ func (s *Set) Start(cfg Config) *Pair {
 func (e *end) Ready(events uint32) {
 	p := e.p
 	in, out := &p.direction[e.side], &p.direction[1-e.side]
-	if events&unix.EPOLLERR != 0 {
-		// Reading the error takes it from the socket: from here on recv tells
-		// what is left in the queue and then 0, which is no clean end.
-		if err, _ := getsockopt(e.fd, unix.SOL_SOCKET, unix.SO_ERROR); err != 0 {
-			p.fail(e)
-			p.watch()
+	broken := events&unix.EPOLLERR != 0
+	if broken && !in.reads() {
+		if e.broke() {
 			return
 		}
+		broken = false
+	}
+	if e.edge {
+		if events &^= unix.EPOLLOUT; events == 0 { // nobody waits for it
+			return
+		}
+		in.emptied = false
 	}
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 {
 		e.fin = true
@@ -217,8 +261,11 @@ func (e *end) Ready(events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 && !p.closed && !in.done {
 		in.pump()
 	}
-	if p.closed {
+	if p.closed || broken && !e.failed && e.broke() {
 		return
+	}
+	if events&unix.EPOLLPRI != 0 {
+		in.emptied = false // a read stops short of urgent data
 	}
 	if events&unix.EPOLLHUP != 0 && e.watched {
 		// Both ways are shut: EPOLLHUP cannot be masked and would spin. What is
@@ -233,6 +280,24 @@ func (e *end) Ready(events uint32) {
 		return
 	}
 	p.watch()
+}
+
+// broke looks for the error behind an EPOLLERR and ends the connection if there
+// is one. Reading the error takes it from the socket: from here on recv tells
+// what is left in the queue and then 0, which is no clean end.
+func (e *end) broke() bool {
+	if err, _ := getsockopt(e.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == 0 {
+		return false
+	}
+	e.p.fail(e, false)
+	e.p.watch()
+	return true
+}
+
+// reads tells whether a pump will read from the source, and so learn what is
+// wrong with it.
+func (d *direction) reads() bool {
+	return d.path == api.PathRelay && d.gate == gateOpen && d.reading && !d.done && !d.holds()
 }
 
 // tell calls Moved if there is something to tell.
@@ -262,6 +327,9 @@ func (d *direction) pump() {
 	}
 }
 
+// edgeMask is what an end that is watched edge-triggered may wait for.
+const edgeMask = unix.EPOLLIN | unix.EPOLLRDHUP
+
 // interest is the epoll mask that an end needs now (level-triggered).
 func (p *Pair) interest(e *end) uint32 {
 	in, out := &p.direction[e.side], &p.direction[1-e.side]
@@ -287,7 +355,11 @@ func (p *Pair) watch() {
 	}
 	for i := range p.ends {
 		e := &p.ends[i]
-		if m := p.interest(e); m != e.mask && e.watched {
+		m := p.interest(e)
+		if e.edge && !(m == edgeMask && p.direction[i].emptied) {
+			e.edge, e.mask = false, 0
+		}
+		if m != e.mask && e.watched {
 			e.mask = m
 			if err := p.set.worker.Mod(e.fd, m); err != nil {
 				p.set.log.Error("watch socket", "error", err)
@@ -299,8 +371,9 @@ func (p *Pair) watch() {
 }
 
 // fail is called when a connection broke (RST, time-out). What was received
-// before still goes to the other side, which then is reset.
-func (p *Pair) fail(e *end) {
+// before still goes to the other side, which then is reset; read says that
+// nothing of it is left in the queue.
+func (p *Pair) fail(e *end, read bool) {
 	if p.closed || e.failed {
 		return
 	}
@@ -315,19 +388,31 @@ func (p *Pair) fail(e *end) {
 		p.needAlarm().deadline = p.set.worker.Now() + int64(resetGrace)
 	}
 	if e.watched {
-		p.set.worker.Del(e.fd)
-		e.watched = false
+		e.watched, e.parting = false, true
+		defer p.unwatch(e)
 	}
 	out := &p.direction[1-e.side]
 	out.drop()
 	in := &p.direction[e.side]
-	if in.done || !first {
+	switch {
+	case in.done || !first:
 		p.close(p.broken, true)
-		return
+	case read && !in.holds():
+		in.finish()
+	default:
+		in.pump()
 	}
-	in.pump()
 	if !p.closed {
 		p.arm()
+	}
+}
+
+// unwatch takes the socket of a broken connection out of the epoll set, unless
+// the pair has come to its end already and closed it.
+func (p *Pair) unwatch(e *end) {
+	if !p.closed {
+		e.parting = false
+		p.set.worker.Del(e.fd)
 	}
 }
 
@@ -359,12 +444,12 @@ func (d *direction) finish() {
 	if p.firstEnd < 0 {
 		p.firstEnd = int8(d.src.side)
 	}
-	if err := shutdownWrite(d.dst.fd); err != 0 && err != unix.ENOTCONN {
-		p.fail(d.dst)
+	if p.direction[0].done && p.direction[1].done {
+		p.close(Complete, false) // which sends the FIN
 		return
 	}
-	if p.direction[0].done && p.direction[1].done {
-		p.close(Complete, false)
+	if err := shutdownWrite(d.dst.fd); err != 0 && err != unix.ENOTCONN {
+		p.fail(d.dst, false)
 	}
 }
 
@@ -401,7 +486,7 @@ func (p *Pair) close(o Outcome, reset bool) {
 	p.dropAlarm()
 	for i := range p.ends {
 		e := &p.ends[i]
-		if e.watched {
+		if e.watched || e.parting {
 			w.Forget(e.fd)
 		}
 		if !reset {

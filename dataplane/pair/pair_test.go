@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/upstream"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
@@ -144,10 +145,23 @@ func (r *rig) pair(change func(*Config)) *testPair {
 	if change != nil {
 		change(&cfg)
 	}
-	r.w.Do(func() { tp.Pair = r.set.Start(cfg) })
+	r.w.Do(func() {
+		// As a Dial hands it over: what came before is told by the first event.
+		unix.SetsockoptInt(up, unix.IPPROTO_TCP, unix.TCP_NODELAY, 0)
+		if err := r.w.Add(up, upstream.Events, nobody{}); err != nil {
+			r.t.Error(err)
+		}
+		r.w.Park(up)
+		cfg.Watched, cfg.Nagle = true, true
+		tp.Pair = r.set.Start(cfg)
+	})
 	r.t.Cleanup(func() { client.Close(); server.Close() })
 	return tp
 }
+
+type nobody struct{}
+
+func (nobody) Ready(uint32) {}
 
 func (r *rig) status(p *testPair) (c api.Connection) {
 	r.w.Do(func() {

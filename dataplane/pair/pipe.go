@@ -80,6 +80,8 @@ func (s *pipes) close() {
 // EAGAIN speaks of the source.
 func (d *direction) pumpPipe() {
 	p, s := d.p, d.p.set
+	d.emptied = false
+	d.dst.hurry(false)
 	size := s.readSize(p.cfg.Limit)
 	for range relayRounds {
 		tube := s.pipes.get()
@@ -104,7 +106,7 @@ func (d *direction) pumpPipe() {
 				d.moved(api.PathRelay, reasonNoPipe)
 				d.pumpRelay()
 			case err != 0:
-				p.fail(d.src)
+				p.fail(d.src, false)
 			default:
 				d.src.fin = true
 				d.finish()
@@ -134,7 +136,7 @@ func (d *direction) empty() bool {
 			return false
 		}
 		if err != 0 || n == 0 {
-			d.p.fail(d.dst)
+			d.p.fail(d.dst, false)
 			return false
 		}
 		d.pipe.n -= n

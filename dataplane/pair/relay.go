@@ -28,10 +28,11 @@ func (d *direction) pumpRelay() {
 				d.finish()
 				return
 			}
+			d.emptied = true
 			d.choose(true)
 			return
 		case err != 0 && !d.src.failed:
-			p.fail(d.src)
+			p.fail(d.src, true) // errors come after the bytes
 			return
 		case n == 0:
 			d.src.fin = true
@@ -47,6 +48,7 @@ func (d *direction) pumpRelay() {
 		}
 		if n < len(buf) && !d.src.fin {
 			// A short read has emptied the queue: asking again would only say so.
+			d.emptied = true
 			d.choose(true)
 			return
 		}
@@ -81,12 +83,13 @@ func (d *direction) flush() bool {
 // also says that the destination broke.
 func (d *direction) give(b []byte) bool {
 	for d.pending != nil {
+		d.dst.hurry(true)
 		n, err := send(d.dst.fd, d.pending.left)
 		if err == unix.EAGAIN {
 			return false
 		}
 		if err != 0 {
-			d.p.fail(d.dst)
+			d.p.fail(d.dst, false)
 			return false
 		}
 		d.accepted(n)
@@ -95,6 +98,7 @@ func (d *direction) give(b []byte) bool {
 		}
 	}
 	for len(b) > 0 {
+		d.dst.hurry(true)
 		n, err := send(d.dst.fd, b)
 		if err == unix.EAGAIN {
 			d.pending = d.p.set.buffers.get(len(b))
@@ -102,7 +106,7 @@ func (d *direction) give(b []byte) bool {
 			return false
 		}
 		if err != 0 {
-			d.p.fail(d.dst)
+			d.p.fail(d.dst, false)
 			return false
 		}
 		d.accepted(n)

@@ -92,7 +92,7 @@ func (d *direction) pumpSplice() {
 			continue
 		}
 		if err != 0 && err != unix.EAGAIN && !d.src.failed {
-			p.fail(d.src)
+			p.fail(d.src, false)
 			return
 		}
 		// Neither EAGAIN nor 0 means that nothing was passed: it may wait in
@@ -148,7 +148,7 @@ func (d *direction) rest() {
 func (d *direction) probe() bool {
 	var b [1]byte
 	if _, err := recv(d.src.fd, b[:], unix.MSG_PEEK); err != 0 && err != unix.EAGAIN && !d.src.failed {
-		d.p.fail(d.src)
+		d.p.fail(d.src, false)
 		return false
 	}
 	return true

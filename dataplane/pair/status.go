@@ -1,6 +1,9 @@
 package pair
 
-import "github.com/sluice-proxy/sluice/api"
+import (
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/address"
+)
 
 // Bytes are the bytes taken from the downstream and from the upstream so far.
 func (p *Pair) Bytes() (request, response uint64) {
@@ -20,8 +23,8 @@ func (p *Pair) Status(c *api.Connection) {
 	if p.deadline() != 0 {
 		c.State = "resetting"
 	}
-	c.DownstreamRemote, c.DownstreamLocal = Addresses(p.ends[0].fd)
-	c.UpstreamRemote, c.UpstreamLocal = Addresses(p.ends[1].fd)
+	c.DownstreamRemote, c.DownstreamLocal = address.Ends(p.ends[0].fd)
+	c.UpstreamRemote, c.UpstreamLocal = address.Ends(p.ends[1].fd)
 	c.Request, c.Response = p.direction[0].status(), p.direction[1].status()
 }
 

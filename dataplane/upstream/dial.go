@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sluice-proxy/sluice/dataplane/address"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"golang.org/x/sys/unix"
 )
@@ -16,14 +17,20 @@ var ErrConnectTimeout = errors.New("connect timeout")
 
 // Dial opens a TCP connection on the worker's loop. The socket that done gets
 // is connected, plain TCP (never MPTCP, which no sockmap takes), non-blocking,
-// parked on the worker or registered nowhere, and has TCP_NODELAY and SO_LINGER{1,0}. done is called
-// once, never before Dial returns; Cancel prevents it.
+// parked on the worker with Events, and prepared but for TCP_NODELAY, which the
+// first send does not need. done is called once, never before Dial returns;
+// Cancel prevents it.
 type Dial struct {
 	worker *loop.Worker
 	fd     int
+	seen   uint32
 	timer  loop.Timer
 	done   func(fd int, err error)
 }
+
+// Events are what a socket is watched for from its connect on. Edge-triggered,
+// they fit the time of the connect as well as what comes after it.
+const Events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 
 // Source is where a connection comes from, other than from what the kernel picks.
 type Source struct {
@@ -56,16 +63,16 @@ func (d *Dial) start(to netip.AddrPort, from Source) error {
 		return fmt.Errorf("open socket: %w", err)
 	}
 	d.fd = fd
-	if err := Prepare(fd); err != nil {
+	if err := endByReset(fd); err != nil {
 		return err
 	}
 	if err := from.bind(fd, family); err != nil {
 		return err
 	}
-	if err := unix.Connect(fd, Sockaddr(to)); err != nil && err != unix.EINPROGRESS {
+	if err := address.Connect(fd, to); err != nil && err != unix.EINPROGRESS {
 		return fmt.Errorf("connect to %v: %w", to, err)
 	}
-	return d.worker.Add(fd, unix.EPOLLOUT|unix.EPOLLONESHOT, d)
+	return d.worker.Add(fd, Events, d)
 }
 
 // bind makes the socket come from the source. It needs CAP_NET_ADMIN for an
@@ -90,14 +97,23 @@ func (s Source) bind(fd, family int) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 		return fmt.Errorf("set IP_BIND_ADDRESS_NO_PORT: %w", err)
 	}
-	if err := unix.Bind(fd, Sockaddr(netip.AddrPortFrom(s.Addr, 0))); err != nil {
+	if err := address.Bind(fd, netip.AddrPortFrom(s.Addr, 0)); err != nil {
 		return fmt.Errorf("bind to %v: %w", s.Addr, err)
 	}
 	return nil
 }
 
+// Silent says, to done, that the socket has had no event but that it stands, so
+// that whoever inherits it from the worker misses none.
+func (d *Dial) Silent() bool { return d.seen == unix.EPOLLOUT }
+
 // Ready is called by the worker when the connection stands or is refused.
-func (d *Dial) Ready(uint32) {
+func (d *Dial) Ready(events uint32) {
+	d.seen = events
+	if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == unix.EPOLLOUT {
+		d.end(nil)
+		return
+	}
 	soerr, err := unix.GetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	switch {
 	case err != nil:
@@ -138,6 +154,10 @@ func Prepare(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return fmt.Errorf("set TCP_NODELAY: %w", err)
 	}
+	return endByReset(fd)
+}
+
+func endByReset(fd int) error {
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return fmt.Errorf("set SO_LINGER: %w", err)
 	}
@@ -145,12 +165,4 @@ func Prepare(fd int) error {
 		return fmt.Errorf("set SO_OOBINLINE: %w", err)
 	}
 	return nil
-}
-
-// Sockaddr is a as the system calls have it.
-func Sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }

@@ -18,6 +18,7 @@ import (
 // options are the flags of make bench.
 type options struct {
 	sluice, out, scratch, only string
+	before, proxies            string
 	quick, full                bool
 	part                       time.Duration
 	rounds                     int
@@ -32,7 +33,9 @@ func (o *options) parse(args []string) error {
 	f.BoolVar(&o.full, "full", false, "every cell; a call goes on where the last one was stopped")
 	f.DurationVar(&o.part, "part", 0, "stop after this time (0: do not)")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds (0: the plan's)")
-	f.StringVar(&o.only, "only", "", "only cells whose name has this in it; field: only the ways to forward")
+	f.StringVar(&o.only, "only", "", "only cells whose name has this in it, or one of several set apart by |; field: only the ways to forward")
+	f.StringVar(&o.proxies, "proxies", "", "only these, by name, with commas between")
+	f.StringVar(&o.before, "before", "", "another binary of Sluice to compare with, as before-auto, before-always, before-off")
 	if err := f.Parse(args); err != nil {
 		return fmt.Errorf("read flags: %w", err)
 	}
@@ -56,7 +59,9 @@ func (o *options) plan() plan {
 	if o.only == fieldOnly {
 		p.Cells, o.only = nil, ""
 	}
-	p.Cells = slices.DeleteFunc(p.Cells, func(c Cell) bool { return !strings.Contains(c.String(), o.only) })
+	p.Cells = slices.DeleteFunc(p.Cells, func(c Cell) bool {
+		return !slices.ContainsFunc(strings.Split(o.only, "|"), func(part string) bool { return strings.Contains(c.String(), part) })
+	})
 	return p
 }
 
@@ -123,7 +128,18 @@ func (o *options) prepare() (*bench, *Result, error) {
 		return nil, nil, err
 	}
 	r := &Result{Plan: b.plan, Versions: versions, CPU: cpuName(), Started: time.Now()}
-	for _, k := range kinds() {
+	compared := kinds()
+	if o.before != "" {
+		before, err := filepath.Abs(o.before)
+		if err != nil {
+			return nil, nil, fmt.Errorf("find sluice of before: %w", err)
+		}
+		compared = append(compared, earlier(before)...)
+	}
+	for _, k := range compared {
+		if o.proxies != "" && !slices.Contains(strings.Split(o.proxies, ","), k.name) {
+			continue
+		}
 		if k.needs(t) == "" {
 			fmt.Printf("%s is not installed: left out\n", k.label)
 			r.LeftOut = append(r.LeftOut, k.label)

@@ -30,13 +30,7 @@ func kinds() []kind {
 	haproxy := func(t tools, _ peers.Values, file string) []string {
 		return []string{t.haproxy, "-db", "-f", file}
 	}
-	sluice := func(mode string) kind {
-		return kind{name: "sluice-" + mode, label: "Sluice " + mode, sluice: true, file: "envoy.yaml",
-			needs: func(t tools) string { return t.sluice },
-			args: func(t tools, v peers.Values, file string) []string {
-				return []string{t.sluice, "-c", file, "--concurrency", fmt.Sprint(v.Workers), "-l", "warning", "--splice", mode}
-			}}
-	}
+	sluice := func(mode string) kind { return sluiceKind("sluice-", mode, func(t tools) string { return t.sluice }) }
 	return []kind{
 		{name: "haproxy", label: "HAProxy, splice off", file: "haproxy.cfg", needs: func(t tools) string { return t.haproxy }, args: haproxy},
 		{name: "haproxy-splice", label: "HAProxy, splice on", file: "haproxy.cfg", splice: true, needs: func(t tools) string { return t.haproxy }, args: haproxy},
@@ -54,6 +48,21 @@ func kinds() []kind {
 			}},
 		sluice("auto"), sluice("always"), sluice("off"),
 	}
+}
+
+func sluiceKind(prefix, mode string, binary func(tools) string) kind {
+	return kind{name: prefix + mode, label: "Sluice " + mode, sluice: true, file: "envoy.yaml", needs: binary,
+		args: func(t tools, v peers.Values, file string) []string {
+			return []string{binary(t), "-c", file, "--concurrency", fmt.Sprint(v.Workers), "-l", "warning", "--splice", mode}
+		}}
+}
+
+// earlier are the same of another binary, to be told apart by their names.
+func earlier(binary string) (k []kind) {
+	for _, mode := range []string{"auto", "always", "off"} {
+		k = append(k, sluiceKind("before-", mode, func(tools) string { return binary }))
+	}
+	return k
 }
 
 // proxy is one of them in a world.

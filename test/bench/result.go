@@ -51,6 +51,11 @@ func (m *Measured) proxies() []string {
 			names = append(names, n)
 		}
 	}
+	for _, r := range m.Runs {
+		if !slices.Contains(names, r.Proxy) {
+			names = append(names, r.Proxy) // of -before
+		}
+	}
 	return names
 }
 

@@ -19,8 +19,13 @@ func (m *Measured) line(w io.Writer) {
 		}
 		toDirect, _ := m.ratio(n, direct, perSecond)
 		toBest, _ := m.ratio(n, best, perSecond)
-		fmt.Fprintf(w, "  %-19s %8s (%s to %s)  %.2f of direct  %.2f of best peer  p50 %.0f p99 %.0f us\n",
-			labelOf(n), m.rate(median(v)), m.rate(v[0]), m.rate(v[len(v)-1]), toDirect, toBest, m.median(n, p50)/1e3, m.median(n, p99)/1e3)
+		unit, in := 1.0, "us"
+		if m.Cell.bulk() {
+			unit, in = 1<<20, "us/MiB"
+		}
+		fmt.Fprintf(w, "  %-19s %8s (%s to %s)  %.2f of direct  %.2f of best peer  p50 %.0f p99 %.0f us  calls %.2f waits %.2f CPU %.1f %s\n",
+			labelOf(n), m.rate(median(v)), m.rate(v[0]), m.rate(v[len(v)-1]), toDirect, toBest, m.median(n, p50)/1e3, m.median(n, p99)/1e3,
+			m.median(n, func(r Run) float64 { return r.SystemCalls })*unit, m.median(n, func(r Run) float64 { return r.Voluntary })*unit, m.median(n, func(r Run) float64 { return r.ProxyCPU })*unit/1e3, in)
 	}
 }
 

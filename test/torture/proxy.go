@@ -160,9 +160,20 @@ func (p *proxy) join(k *connection, c *net.TCPConn) {
 		k.fds = fds
 		k.index = len(p.live[worker])
 		p.live[worker] = append(p.live[worker], k)
+		if k.n%2 == 0 { // as upstream.Dial hands it over
+			if err := p.workers[worker].Add(fds[1], upstream.Events, nobody{}); err != nil {
+				p.run.fail("connection %d: watch socket: %v", k.n, err)
+			}
+			p.workers[worker].Park(fds[1])
+			cfg.Watched = true
+		}
 		k.pair = p.sets[worker].Start(cfg)
 	})
 }
+
+type nobody struct{}
+
+func (nobody) Ready(uint32) {}
 
 func (p *proxy) forget(worker int, k *connection) {
 	live := p.live[worker]

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
+	"github.com/sluice-proxy/sluice/dataplane/address"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
@@ -141,6 +142,7 @@ func (s *Session) connect() {
 
 func (s *Session) dialed(fd int, err error) {
 	o, info := s.opening, s.conn.Info
+	d := o.dial
 	o.dial = nil
 	if err != nil {
 		s.up.Failed(errors.Is(err, upstream.ErrConnectTimeout))
@@ -161,7 +163,9 @@ func (s *Session) dialed(fd int, err error) {
 	u := &info.Upstream
 	u.Connected = time.Since(o.dialing)
 	u.ConnectionID = s.conn.Core.NextID()
-	u.SetLocal(pair.Local(fd))
+	if s.conn.Logged || len(s.factory.logs) > 0 {
+		u.SetLocal(address.Local(fd))
+	}
 	s.up.Connected(u.Connected)
 	s.connected = s.conn.Core.Worker.Now()
 	if s.factory.config.LogOptions.OnConnected {
@@ -170,6 +174,8 @@ func (s *Session) dialed(fd int, err error) {
 	cfg := pair.Config{
 		Downstream:  s.conn.FD,
 		Upstream:    fd,
+		Watched:     d.Silent(),
+		Nagle:       true,
 		Limit:       s.conn.Limit,
 		IdleTimeout: s.idleTimeout(),
 		Consumed:    info.Consumed,

@@ -1,4 +1,4 @@
-package pair
+package address
 
 import (
 	"net"
@@ -34,7 +34,7 @@ func TestAddressesOfASocket(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		remote, local := Addresses(int(f.Fd()))
+		remote, local := Ends(int(f.Fd()))
 		if local != to || remote != c.LocalAddr().(*net.TCPAddr).AddrPort() {
 			t.Errorf("on %s: remote %v, local %v, want %v and %v", on, remote, local, c.LocalAddr(), to)
 		}
@@ -45,10 +45,10 @@ func TestAddressesOfASocket(t *testing.T) {
 	}
 	defer unix.Close(fds[0])
 	defer unix.Close(fds[1])
-	if remote, local := Addresses(fds[0]); remote.IsValid() || local.IsValid() {
+	if remote, local := Ends(fds[0]); remote.IsValid() || local.IsValid() {
 		t.Errorf("a Unix socket is %v, %v", remote, local)
 	}
-	if remote, local := Addresses(-1); remote.IsValid() || local.IsValid() {
+	if remote, local := Ends(-1); remote.IsValid() || local.IsValid() {
 		t.Errorf("nothing is %v, %v", remote, local)
 	}
 }
