@@ -169,7 +169,7 @@ func (p *Plane) openLocked(s *api.Snapshot, c *api.Listener, have *listener) (ma
 		}
 		n := &bound{plane: p}
 		var err error
-		n.sockets, err = listen.Open(addr, listen.Options{Backlog: c.Backlog, ReusePort: c.ReusePort, Rounds: c.MaxAcceptsPerEvent, Beside: b != nil}, p.workers(), n)
+		n.sockets, err = listen.Open(addr, listen.Options{Backlog: c.Backlog, ReusePort: c.ReusePort, Rounds: c.MaxAcceptsPerEvent, Beside: b != nil, Elsewhere: p.inbound != nil}, p.workers(), n)
 		if err != nil {
 			return fresh, err
 		}

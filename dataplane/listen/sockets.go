@@ -58,6 +58,9 @@ type Options struct {
 	Rounds uint32
 	// Beside says that sockets of ours with ReusePort have the address already.
 	Beside bool
+	// Elsewhere says that programs of ours give the sockets connections that are
+	// for other addresses (sk_lookup).
+	Elsewhere bool
 }
 
 // Open binds an address for the workers. Nothing is accepted before Start.
@@ -101,7 +104,7 @@ func Open(addr api.BindAddress, o Options, workers []*loop.Worker, h Handler) (s
 	}
 	// Where the kernel may hand over connections to other addresses, each is
 	// asked for its own.
-	if a := s.Bound.Addr; a.IsValid() && !a.Addr().IsUnspecified() && addr.Socket.Transparent == nil && len(addr.Socket.Options) == 0 {
+	if a := s.Bound.Addr; !o.Elsewhere && a.IsValid() && !a.Addr().IsUnspecified() && addr.Socket.Transparent == nil && len(addr.Socket.Options) == 0 {
 		s.local = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 	}
 	return s, nil

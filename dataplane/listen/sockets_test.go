@@ -124,6 +124,9 @@ func TestEveryWorkerServes(t *testing.T) {
 			if g.mptcp.Load() || g.unset.Load() {
 				t.Errorf("%s: MPTCP %v, options unset %v", name, g.mptcp.Load(), g.unset.Load())
 			}
+			if known := addr.Path == ""; s.local.IsValid() != known {
+				t.Errorf("%s: the local end is %v without a question", name, s.local)
+			}
 			s.Close()
 			if g.total() != n || g.rounds.Load() != n {
 				t.Errorf("%s: %d accepted, %d in rounds, want %d", name, g.total(), g.rounds.Load(), n)
@@ -185,6 +188,28 @@ func TestCloseServesWhoWaits(t *testing.T) {
 		if b, err := io.ReadAll(c); err != nil || len(b) != 1 {
 			t.Fatalf("connection %d read %q, %v", i, b, err)
 		}
+	}
+}
+
+// Only where all connections have the same local end is it known beforehand.
+func TestLocalEndIsAskedWhereItMayDiffer(t *testing.T) {
+	transparent := true
+	for name, tt := range map[string]struct {
+		addr api.BindAddress
+		o    Options
+	}{
+		"wildcard":         {addr: tcp("0.0.0.0:0")},
+		"captured inbound": {addr: tcp("127.0.0.1:0"), o: Options{Elsewhere: true}},
+		"transparent":      {addr: api.BindAddress{Addr: netip.MustParseAddrPort("127.0.0.1:0"), Socket: api.SocketOptions{Transparent: &transparent}}},
+	} {
+		s, err := Open(tt.addr, tt.o, workers(t, 1), &greeter{t: t})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.local.IsValid() {
+			t.Errorf("%s: the local end is %v without a question", name, s.local)
+		}
+		s.Discard()
 	}
 }
 
