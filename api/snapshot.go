@@ -11,11 +11,12 @@ import (
 type Snapshot struct {
 	// Generation grows by one with every published snapshot, from 1.
 	Generation uint64
-	// Listeners are sorted by name; names are unique.
+	// Listeners are sorted by name; names are unique. Where none differs from the
+	// snapshot before, it is the same slice.
 	Listeners []*Listener
-	// Clusters by name. A cluster that is still warming is not in here; its
-	// last good version is, if there was one.
-	Clusters map[string]*Cluster
+	// Clusters that are still warming are not in here; their last good versions
+	// are, if there were any.
+	Clusters ClusterSet
 }
 
 // Listener returns the listener called name, or nil.

@@ -28,10 +28,11 @@ func (p *Plane) routeLocked(l *listener) {
 
 // swapRoutesLocked puts the routes in force that a snapshot asks for: once its
 // listeners are in, and before those that it does not have go. Routes that cannot
-// be swapped leave the old ones, which are good for every listener that stays.
-func (p *Plane) swapRoutesLocked(generation uint64, leaving []*listener) {
+// be swapped leave the old ones, which are good for every listener that stays; it
+// returns false then.
+func (p *Plane) swapRoutesLocked(generation uint64, leaving []*listener) bool {
 	if p.capture == nil {
-		return
+		return true
 	}
 	for _, l := range leaving {
 		p.capture.Remove(l.config.Name)
@@ -40,10 +41,12 @@ func (p *Plane) swapRoutesLocked(generation uint64, leaving []*listener) {
 	if err := p.capture.Swap(generation); err != nil {
 		p.log.Error("swap routes, the old ones stay", "error", err)
 		p.captureStats.Counter("swap_failed").Inc()
+		return false
 	}
 	if full := p.capture.Full(); full != was {
 		p.log.Error("routes do not fit, fewer are in force", "reason", full)
 	}
+	return true
 }
 
 // originalDst is the filter that restores what clients meant, whether a REDIRECT

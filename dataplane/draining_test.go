@@ -22,7 +22,7 @@ func draining(t *testing.T, d DrainOptions) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.plane.Close() })
-	w.snap.Clusters = map[string]*api.Cluster{}
+	w.snap.Clusters = api.ClusterSet{}
 	w.cluster("c", banner(t, "b"))
 	return w
 }

@@ -12,10 +12,10 @@ import (
 )
 
 // swapInboundLocked captures for the listeners that stay. Its place is that of
-// swapRoutesLocked. The sockets come with it: an address may have got others.
-func (p *Plane) swapInboundLocked(generation uint64, leaving []*listener) {
+// swapRoutesLocked, and so is what it returns. The sockets come with it: an address may have got others.
+func (p *Plane) swapInboundLocked(generation uint64, leaving []*listener) bool {
 	if p.inbound == nil {
-		return
+		return true
 	}
 	ls, sockets := map[*listener]*route.Listener{}, map[netip.AddrPort]bpf.ListeningSocket{}
 	for _, b := range p.sockets {
@@ -42,7 +42,9 @@ func (p *Plane) swapInboundLocked(generation uint64, leaving []*listener) {
 	if err := p.inbound.Swap(generation, slices.Collect(maps.Values(ls)), sockets); err != nil {
 		p.log.Error("swap what is captured inbound, the old stays", "error", err)
 		p.captureStats.Counter("inbound.swap_failed").Inc()
+		return false
 	}
+	return true
 }
 
 // InboundRoute says what becomes of a connection that comes from outside to an

@@ -79,8 +79,10 @@ type Plane struct {
 	// buckets are those that rate limits share; it has a lock of its own.
 	buckets localratelimit.Shared
 
+	// clusters in force, *upstream.Cluster by name.
+	clusters sync.Map
+
 	// swapped whole
-	clusters     atomic.Pointer[map[string]*upstream.Cluster]
 	destinations atomic.Pointer[destinations]
 	limits       atomic.Pointer[Limits]
 	nextID       atomic.Uint64
@@ -89,12 +91,16 @@ type Plane struct {
 
 	mu         sync.Mutex // one Apply at a time; guards what follows
 	generation uint64
-	listeners  map[string]*listener
-	sockets    map[string]*bound // by api.Listener.PlaceKey
-	replaced   replaced
-	stopped    stop
-	timers     map[*time.Timer]struct{} // that have not fired
-	closed     bool
+	// wanted is what was last applied; retry says that not all of its listeners and
+	// routes could be put in force.
+	wanted    *api.Snapshot
+	retry     bool
+	listeners map[string]*listener
+	sockets   map[string]*bound // by api.Listener.PlaceKey
+	replaced  replaced
+	stopped   stop
+	timers    map[*time.Timer]struct{} // that have not fired
+	closed    bool
 }
 
 // New makes a plane and its workers. A kernel that cannot splice is no error:
@@ -114,11 +120,10 @@ func New(o Options) (*Plane, error) {
 		o.Drain.Time = drain.DefaultTime
 	}
 	p := &Plane{drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
-		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, stats: o.Stats, log: o.Log, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
+		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, o.Log)
 	p.destinations.Store(&destinations{})
 	p.SetLimits(o.Limits)
-	p.clusters.Store(&map[string]*upstream.Cluster{})
 	p.spliceStats = o.Stats.Scope("splice")
 	if o.Capture != nil || o.Inbound != nil {
 		p.captureStats = o.Stats.Scope("capture")
@@ -164,9 +169,11 @@ func (p *Plane) addWorker(id int, mode pair.Mode) error {
 	return err
 }
 
-// Apply puts a snapshot in force, by content: what is equal is left alone. The
-// order is make before break: clusters in, listeners in, routes swapped, sockets
-// and listeners out, clusters out. It returns when a connection that is opened now is served by s.
+// Apply puts a snapshot in force, by content: what is equal is left alone, and
+// what s shares with the snapshot before is not looked at. The order is make
+// before break: clusters in, listeners in, routes swapped, sockets and listeners
+// out, clusters out. It returns when a connection that is opened now is served by
+// s.
 func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,66 +186,71 @@ func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
 		return a
 	}
 	p.generation = s.Generation
-	p.clustersInLocked(s)
-	a.Refused = p.listenersInLocked(s)
-	leaving := p.leavingLocked(s, a.Refused)
-	p.swapRoutesLocked(s.Generation, leaving)
-	p.swapInboundLocked(s.Generation, leaving)
-	p.dropReplacedLocked()
-	p.listenersOutLocked(leaving)
-	p.destinationsLocked()
-	p.clustersOutLocked(s)
+	gone := p.clustersInLocked(s)
+	if p.retry || !sameListeners(s, p.wanted) {
+		a.Refused = p.listenersInLocked(s)
+		leaving := p.leavingLocked(s, a.Refused)
+		swapped := p.swapRoutesLocked(s.Generation, leaving)
+		swapped = p.swapInboundLocked(s.Generation, leaving) && swapped
+		p.dropReplacedLocked()
+		p.listenersOutLocked(leaving)
+		p.destinationsLocked()
+		p.retry = len(a.Refused) > 0 || !swapped
+	}
+	p.clustersOutLocked(gone)
+	p.wanted = s
 	return a
 }
 
-func (p *Plane) clustersInLocked(s *api.Snapshot) {
-	have := *p.clusters.Load()
-	next := make(map[string]*upstream.Cluster, len(have)+len(s.Clusters))
-	for name, u := range have {
-		next[name] = u
-	}
-	added := false
-	for name, c := range s.Clusters {
-		u := next[name]
+// sameListeners tells of two snapshots whose listeners are one slice.
+func sameListeners(s, o *api.Snapshot) bool {
+	return len(s.Listeners) == len(o.Listeners) && (len(s.Listeners) == 0 || &s.Listeners[0] == &o.Listeners[0])
+}
+
+// clustersInLocked puts new and changed clusters in force, and returns the names
+// of those that are to go.
+func (p *Plane) clustersInLocked(s *api.Snapshot) (gone []string) {
+	s.Clusters.Changes(p.wanted.Clusters, func(was, c *api.Cluster) {
+		if c == nil {
+			gone = append(gone, was.Name)
+			return
+		}
+		u := p.cluster(c.Name)
 		switch {
-		case u == nil || u.Config().StatName() != c.StatName():
-			next[name] = upstream.New(c, p.stats)
-			added = true
+		case u == nil:
+			p.clusters.Store(c.Name, upstream.New(c, p.stats))
+		case u.Config().StatName() != c.StatName():
+			p.clusters.Store(c.Name, upstream.New(c, p.stats))
+			u.Close()
 		case !u.Config().Equal(c):
 			u.Update(c)
 		}
-	}
-	if added {
-		p.clusters.Store(&next)
-		for name, u := range have {
-			if next[name] != u {
-				u.Close()
-			}
-		}
-	}
+	})
+	return gone
 }
 
-func (p *Plane) clustersOutLocked(s *api.Snapshot) {
-	have := *p.clusters.Load()
-	next := make(map[string]*upstream.Cluster, len(s.Clusters))
-	var gone []*upstream.Cluster
-	for name, u := range have {
-		if _, wanted := s.Clusters[name]; wanted {
-			next[name] = u
-		} else {
-			gone = append(gone, u)
-		}
-	}
-	if len(gone) == 0 {
-		return
-	}
-	p.clusters.Store(&next)
-	for _, u := range gone {
+func (p *Plane) clustersOutLocked(gone []string) {
+	for _, name := range gone {
+		u := p.cluster(name)
+		p.clusters.Delete(name)
 		u.Close()
 	}
 }
 
-func (p *Plane) cluster(name string) *upstream.Cluster { return (*p.clusters.Load())[name] }
+// cluster is the one in force called name, or nil.
+func (p *Plane) cluster(name string) *upstream.Cluster {
+	u, _ := p.clusters.Load(name)
+	c, _ := u.(*upstream.Cluster)
+	return c
+}
+
+// eachCluster calls f for every cluster in force.
+func (p *Plane) eachCluster(f func(*upstream.Cluster)) {
+	p.clusters.Range(func(_, u any) bool {
+		f(u.(*upstream.Cluster))
+		return true
+	})
+}
 
 // Close ends every connection, by RST, and frees everything.
 func (p *Plane) Close() error {
@@ -279,9 +291,7 @@ func (p *Plane) Close() error {
 	for _, l := range p.listeners {
 		l.holders.Drop()
 	}
-	for _, u := range *p.clusters.Load() {
-		u.Close()
-	}
+	p.eachCluster((*upstream.Cluster).Close)
 	p.files.Close()
 	if p.capture != nil {
 		errs = append(errs, p.capture.Close())
@@ -354,13 +364,13 @@ func (p *Plane) Listeners() []api.ListenerStatus {
 // Clusters are those in force, by name.
 func (p *Plane) Clusters() []api.ClusterStatus {
 	var out []api.ClusterStatus
-	for _, u := range *p.clusters.Load() {
+	p.eachCluster(func(u *upstream.Cluster) {
 		c := api.ClusterStatus{Cluster: u.Config()}
 		for _, h := range u.Hosts() {
 			c.Hosts = append(c.Hosts, h.Status())
 		}
 		out = append(out, c)
-	}
+	})
 	slices.SortFunc(out, func(a, b api.ClusterStatus) int { return cmp.Compare(a.Cluster.Name, b.Cluster.Name) })
 	return out
 }

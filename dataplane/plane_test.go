@@ -37,7 +37,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.plane.Close() })
-	w.snap.Clusters = map[string]*api.Cluster{}
+	w.snap.Clusters = api.ClusterSet{}
 	return w
 }
 
@@ -46,11 +46,6 @@ func (w *world) apply(listeners ...*api.Listener) *api.Applied {
 	s.Generation++
 	w.snap.Generation++
 	s.Listeners = listeners
-	clusters := map[string]*api.Cluster{}
-	for k, v := range w.snap.Clusters {
-		clusters[k] = v
-	}
-	s.Clusters = clusters
 	return w.plane.Apply(w.t.Context(), &s)
 }
 
@@ -62,7 +57,7 @@ func (w *world) cluster(name string, hosts ...netip.AddrPort) {
 		l.Endpoints = append(l.Endpoints, api.Endpoint{Addr: h, Weight: 1})
 	}
 	c.Assignment.Localities = []api.Locality{l}
-	w.snap.Clusters[name] = c
+	w.snap.Clusters = w.snap.Clusters.With(c)
 }
 
 func tcpListener(name, addr, cluster string) *api.Listener {
@@ -143,7 +138,7 @@ func TestSwapMovesNewConnectionsAndKeepsOldOnes(t *testing.T) {
 		}
 	}
 	// The cluster, and then the listener, go; the connection stays.
-	w.snap.Clusters = map[string]*api.Cluster{}
+	w.snap.Clusters = api.ClusterSet{}
 	w.apply(tcpListener("l", addr, "c"))
 	if n, err := dial(t, addr).Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("without its cluster: %d, %v, want EOF", n, err)

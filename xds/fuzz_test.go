@@ -51,9 +51,9 @@ func FuzzResponse(f *testing.F) {
 		give(listenerURL, pack(tcpListener("l", 19801, "c")).GetValue())
 		give(urls[int(kind)%len(urls)], b)
 		for _, snap := range s.snapshots() {
-			for name, v := range snap.Clusters {
+			for v := range snap.Clusters.All() {
 				if v.Assignment == nil {
-					t.Fatalf("cluster %s is published without endpoints", name)
+					t.Fatalf("cluster %s is published without endpoints", v.Name)
 				}
 			}
 			for _, l := range snap.Listeners {

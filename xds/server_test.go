@@ -27,10 +27,10 @@ func state(version string, n int, port uint32) control.Resources {
 // whole tells whether s has n listeners and clusters, all endpoints on port.
 func whole(n int, port uint16) func(*api.Snapshot) bool {
 	return func(s *api.Snapshot) bool {
-		if len(s.Listeners) != n || len(s.Clusters) != n {
+		if len(s.Listeners) != n || s.Clusters.Len() != n {
 			return false
 		}
-		for _, c := range s.Clusters {
+		for c := range s.Clusters.All() {
 			if p := ports(c); len(p) != 1 || p[0] != port {
 				return false
 			}
@@ -60,7 +60,7 @@ func TestGoControlPlane(t *testing.T) {
 			s.Await(t, "the second stream's LDS", func(r control.Request) bool { return r.Stream == 1 && r.Node != nil && r.TypeURL == clusterURL })
 			s.Update(t, state("z", 20, 7))
 			k.await(t, "the state after the restart", whole(20, 7))
-			if len(before.Clusters) != 10 {
+			if before.Clusters.Len() != 10 {
 				t.Error("a published snapshot was changed")
 			}
 			for _, r := range s.Requests() {
@@ -86,7 +86,7 @@ func TestTenThousandClusters(t *testing.T) {
 	}
 	all := func(port uint16) func(*api.Snapshot) bool {
 		return func(s *api.Snapshot) bool {
-			return len(s.Clusters) == n && ports(s.Clusters["c00000"])[0] == port && ports(s.Clusters["c09999"])[0] == port
+			return s.Clusters.Len() == n && ports(s.Clusters.Get("c00000"))[0] == port && ports(s.Clusters.Get("c09999"))[0] == port
 		}
 	}
 	push("1", 1)

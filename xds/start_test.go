@@ -39,8 +39,8 @@ func TestListenersAreAskedForOnceAllEndpointsCame(t *testing.T) {
 		s.want("LDS v=1 n=n4 []", "LDS n=n4")
 		<-s.Initialized()
 		snap := s.sink.last()
-		if snap.Listener("l1") == nil || len(snap.Clusters) != 3 {
-			s.Fatalf("snapshot has listeners %v and %d clusters", snap.Listeners, len(snap.Clusters))
+		if snap.Listener("l1") == nil || snap.Clusters.Len() != 3 {
+			s.Fatalf("snapshot has listeners %v and %d clusters", snap.Listeners, snap.Clusters.Len())
 		}
 		s.wantStats(map[string]string{
 			"cluster_manager.cds.update_attempt": "2", "cluster_manager.cds.update_success": "1",
@@ -96,13 +96,13 @@ func TestEndpointsThatNeverComeTimeOutToNone(t *testing.T) {
 		s.want("CDS v= n= [] node", "CDS n= node")
 		s.send(clusterURL, "1", nil, edsCluster("a", 50*time.Millisecond))
 		s.want("EDS v= n= [a]", "EDS n= +[a]", "CDS v=1 n=n1 []", "CDS n=n1", "LDS v= n= []", "LDS n=")
-		if got := ports(s.sink.last().Clusters["a"]); len(got) != 0 {
+		if got := ports(s.sink.last().Clusters.Get("a")); len(got) != 0 {
 			s.Fatalf("cluster a has endpoints %v, want none", got)
 		}
 		s.wantStats(map[string]string{"cluster.a.init_fetch_timeout": "1"})
 		s.send(endpointURL, "1", nil, assignment("a", 7))
 		s.want("EDS v=1 n=n2 [a]", "EDS n=n2")
-		if got := ports(s.sink.last().Clusters["a"]); len(got) != 1 || got[0] != 7 {
+		if got := ports(s.sink.last().Clusters.Get("a")); len(got) != 1 || got[0] != 7 {
 			s.Fatalf("cluster a has endpoints %v, want 7", got)
 		}
 	})
@@ -113,9 +113,9 @@ func TestEveryClusterHasItsOwnTimeout(t *testing.T) {
 		s.want("CDS v= n= [] node", "CDS n= node")
 		s.send(clusterURL, "1", nil, edsCluster("soon", 20*time.Millisecond), edsCluster("later", 600*time.Millisecond), edsCluster("never", 0))
 		s.want("EDS v= n= [later never soon]", "EDS n= +[later never soon]", "CDS v=1 n=n1 []", "CDS n=n1")
-		s.sink.await(s.T, "cluster soon alone", func(p *api.Snapshot) bool { return p.Clusters["soon"] != nil && p.Clusters["later"] == nil })
-		s.sink.await(s.T, "cluster later", func(p *api.Snapshot) bool { return p.Clusters["later"] != nil })
-		if s.sink.last().Clusters["never"] != nil {
+		s.sink.await(s.T, "cluster soon alone", func(p *api.Snapshot) bool { return p.Clusters.Get("soon") != nil && p.Clusters.Get("later") == nil })
+		s.sink.await(s.T, "cluster later", func(p *api.Snapshot) bool { return p.Clusters.Get("later") != nil })
+		if s.sink.last().Clusters.Get("never") != nil {
 			s.Fatal("a cluster with timeout 0 did not wait for ever")
 		}
 	})
@@ -146,12 +146,12 @@ func TestOnlyLDS(t *testing.T) {
 func TestStaticClusterWithEDSIsAskedForAtOnce(t *testing.T) {
 	variants(t, settings{noCDS: true, clusters: []*clusterv3.Cluster{edsCluster("a", 0)}}, func(s *story) {
 		s.want("EDS v= n= [a] node", "EDS n= +[a] node")
-		if len(s.sink.snapshots()[0].Clusters) != 0 {
+		if s.sink.snapshots()[0].Clusters.Len() != 0 {
 			s.Fatal("a cluster without endpoints was published")
 		}
 		s.send(endpointURL, "1", nil, assignment("a", 1))
 		s.want("LDS v= n= []", "LDS n=", "EDS v=1 n=n1 [a]", "EDS n=n1")
-		if c := s.sink.last().Clusters["a"]; c == nil || !c.Static {
+		if c := s.sink.last().Clusters.Get("a"); c == nil || !c.Static {
 			s.Fatalf("cluster a is %+v", c)
 		}
 	})
@@ -174,10 +174,10 @@ func TestStaticResourcesAreNeitherReplacedNorRemoved(t *testing.T) {
 		s.send(listenerURL, "3", []string{"own", "never"}, tcpListener("l1", 19801, "s"))
 		s.want("LDS v=3 n=n6 []", "LDS n=n6")
 		last := s.sink.last()
-		if last.Clusters["own"] != first.Clusters["own"] || last.Listener("own") != first.Listener("own") || last.Listener("own") == nil {
+		if last.Clusters.Get("own") != first.Clusters.Get("own") || last.Listener("own") != first.Listener("own") || last.Listener("own") == nil {
 			s.Fatal("a static resource was changed")
 		}
-		if !last.Clusters["own"].Static || !last.Listener("own").Static || last.Clusters["s"].Static || last.Listener("l1").Static {
+		if !last.Clusters.Get("own").Static || !last.Listener("own").Static || last.Clusters.Get("s").Static || last.Listener("l1").Static {
 			s.Error("what is static and what is not is mixed up")
 		}
 		s.send(listenerURL, "4", nil, tcpListener("l1", 19801, "s"), tcpListener("l9", 19777, "s"))
@@ -205,7 +205,7 @@ func TestStaticOnlyIsReadyAtOnce(t *testing.T) {
 	k := newSink()
 	c := run(t, Options{Bootstrap: b, Sink: k, Stats: stats.New()})
 	<-c.Initialized()
-	if s := k.last(); s.Generation != 1 || s.Clusters["own"] == nil {
+	if s := k.last(); s.Generation != 1 || s.Clusters.Get("own") == nil {
 		t.Fatalf("first snapshot is %+v", s)
 	}
 }

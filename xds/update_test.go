@@ -55,7 +55,7 @@ func TestCDSACKWaitsForWarmClusters(t *testing.T) {
 			s.Fatalf("request %s, want the NACK of n5", r)
 		}
 		s.want("EDS v=2 n=n7 [c d]", "EDS n=n7")
-		if s.sink.last().Clusters["d"] == nil {
+		if s.sink.last().Clusters.Get("d") == nil {
 			s.Error("cluster d is not in force")
 		}
 	})
@@ -68,12 +68,12 @@ func TestOldClusterServesWhileTheNewOneWarms(t *testing.T) {
 		moved.EdsClusterConfig.ServiceName = "svc"
 		s.send(clusterURL, "2", nil, moved)
 		s.want("EDS v= n= [svc]", "EDS n= +[svc]")
-		if got := ports(s.sink.last().Clusters["s"]); got[0] != 1 {
+		if got := ports(s.sink.last().Clusters.Get("s")); got[0] != 1 {
 			s.Fatalf("endpoints %v, want the old ones", got)
 		}
 		s.send(endpointURL, "1", nil, assignment("svc", 5))
 		s.want("CDS v=2 n=n3 []", "CDS n=n3", "EDS v=1 n=n4 [svc]", "EDS n=n4")
-		if got := ports(s.sink.last().Clusters["s"]); got[0] != 5 {
+		if got := ports(s.sink.last().Clusters.Get("s")); got[0] != 5 {
 			s.Fatalf("endpoints %v, want the new ones", got)
 		}
 		// Another service: the old one is let go of only when the new one is there.
@@ -84,7 +84,7 @@ func TestOldClusterServesWhileTheNewOneWarms(t *testing.T) {
 		s.send(endpointURL, "2", nil, assignment("svc2", 6))
 		// In state of the world the answer says that svc is let go of.
 		s.want("", "EDS n= -[svc]", "CDS v=3 n=n5 []", "CDS n=n5", "EDS v=2 n=n6 [svc2]", "EDS n=n6")
-		if got := ports(s.sink.last().Clusters["s"]); got[0] != 6 {
+		if got := ports(s.sink.last().Clusters.Get("s")); got[0] != 6 {
 			s.Fatalf("endpoints %v, want 6", got)
 		}
 	})
@@ -103,7 +103,7 @@ func TestChangedClusterWithKnownEndpointsIsInForceAtOnce(t *testing.T) {
 		c.ConnectTimeout = durationpb.New(2e9)
 		s.send(clusterURL, "2", nil, c)
 		s.want("CDS v=2 n=n3 []", "CDS n=n3")
-		got := s.sink.last().Clusters["a"]
+		got := s.sink.last().Clusters.Get("a")
 		if got.ConnectTimeout != 2e9 || ports(got)[0] != 4 {
 			s.Fatalf("cluster is %+v", got)
 		}
@@ -124,7 +124,7 @@ func TestRemovalOfClusterBeforeItsListenerIsHarmless(t *testing.T) {
 		s.send(clusterURL, "2", []string{"b"}, edsCluster("a", 0))
 		s.want("EDS v=1 n=n2 [a]", "EDS n= -[b]", "CDS v=2 n=n4 []", "CDS n=n4")
 		snap := s.sink.last()
-		if snap.Clusters["b"] != nil || snap.Listener("l1") != l1 {
+		if snap.Clusters.Get("b") != nil || snap.Listener("l1") != l1 {
 			s.Fatal("cluster b stayed, or the listener changed")
 		}
 		s.send(listenerURL, "2", []string{"l1"})
@@ -184,10 +184,10 @@ func TestUnchangedResendChangesNothing(t *testing.T) {
 		s.send(endpointURL, "6", nil, assignment("a", 2))
 		s.want("EDS v=6 n=n10 [a]", "EDS n=n10")
 		after := s.sink.last()
-		if after.Generation != before.Generation+1 || after.Listener("l1") != before.Listener("l1") || after.Clusters["s"] != before.Clusters["s"] {
+		if after.Generation != before.Generation+1 || after.Listener("l1") != before.Listener("l1") || after.Clusters.Get("s") != before.Clusters.Get("s") {
 			s.Fatal("the change of one cluster replaced other resources")
 		}
-		if ports(before.Clusters["a"])[0] != 1 || ports(after.Clusters["a"])[0] != 2 {
+		if ports(before.Clusters.Get("a"))[0] != 1 || ports(after.Clusters.Get("a"))[0] != 2 {
 			s.Fatal("a published snapshot was changed")
 		}
 	})
@@ -261,7 +261,7 @@ func TestDuplicates(t *testing.T) {
 		if s.delta && s.sink.last() != before {
 			s.Error("a part of a delta response with duplicates was taken")
 		}
-		if !s.delta && s.sink.last().Clusters["z"] == nil {
+		if !s.delta && s.sink.last().Clusters.Get("z") == nil {
 			s.Error("the first twin was not taken")
 		}
 	})
@@ -342,7 +342,7 @@ func TestEndpointsOddities(t *testing.T) {
 		check := func(what string, want map[string]uint16) {
 			s.Helper()
 			for name, port := range want {
-				if got := ports(s.sink.last().Clusters[name]); len(got) != 1 || got[0] != port {
+				if got := ports(s.sink.last().Clusters.Get(name)); len(got) != 1 || got[0] != port {
 					s.Errorf("%s: cluster %s has endpoints %v, want %d", what, name, got, port)
 				}
 			}
@@ -489,7 +489,7 @@ func TestGenerationsGrowByOne(t *testing.T) {
 			}
 			last = snap
 		}
-		if last.Clusters["c21"] == nil {
+		if last.Clusters.Get("c21") == nil {
 			s.Fatal("the last update is not in force")
 		}
 	})

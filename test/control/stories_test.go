@@ -130,7 +130,7 @@ func (s *story) do(line string) {
 		s.cp.Close(status.Error(code, strings.Join(args[1:], " ")))
 		s.cp.AwaitStream(s.T, n+1)
 	case "hosts":
-		s.await(func(snap *api.Snapshot) string { return hosts(snap.Clusters[args[0]]) }, strings.Join(args[1:], " "))
+		s.await(func(snap *api.Snapshot) string { return hosts(snap.Clusters.Get(args[0])) }, strings.Join(args[1:], " "))
 	case "listeners":
 		s.await(func(snap *api.Snapshot) string {
 			var out []string

@@ -97,7 +97,7 @@ func TestRevertWhileWarmingDropsTheWarmingVersion(t *testing.T) {
 	if got := m.EDSNames(); !slices.Equal(got, []string{"one"}) || m.Warming() != 0 {
 		t.Fatalf("EDS names %v, warming %d after the revert", got, m.Warming())
 	}
-	if again := next(m); again != nil && again.Clusters["c"] != s.Clusters["c"] {
+	if again := next(m); again != nil && again.Clusters.Get("c") != s.Clusters.Get("c") {
 		t.Fatal("the revert changed the cluster")
 	}
 }
@@ -106,11 +106,11 @@ func TestEDSToStaticAndBack(t *testing.T) {
 	m := New()
 	m.UpdateClusters(clusters(eds("c", "", 1)))
 	m.UpdateClusters(clusters(fixed("c", 1)))
-	if s := next(m); s.Clusters["c"] == nil || len(m.EDSNames()) != 0 || m.Warming() != 0 {
+	if s := next(m); s.Clusters.Get("c") == nil || len(m.EDSNames()) != 0 || m.Warming() != 0 {
 		t.Fatalf("names %v, warming %d", m.EDSNames(), m.Warming())
 	}
 	m.UpdateClusters(clusters(eds("c", "", 2)))
-	if c := func() *api.Cluster { m.GiveUp("c"); return next(m).Clusters["c"] }(); c.Discovery != api.EDS || c.Assignment == nil {
+	if c := func() *api.Cluster { m.GiveUp("c"); return next(m).Clusters.Get("c") }(); c.Discovery != api.EDS || c.Assignment == nil {
 		t.Fatalf("cluster is %+v", c)
 	}
 }
@@ -133,7 +133,7 @@ func TestBrokenResourceCountsAsPresent(t *testing.T) {
 		t.Fatalf("result %+v", r)
 	}
 	after := next(m)
-	if after.Clusters["a"] != s.Clusters["a"] || after.Listener("x") != s.Listener("x") || len(after.Clusters) != 1 || len(after.Listeners) != 1 {
+	if after.Clusters.Get("a") != s.Clusters.Get("a") || after.Listener("x") != s.Listener("x") || after.Clusters.Len() != 1 || len(after.Listeners) != 1 {
 		t.Fatalf("snapshot %+v", after)
 	}
 }
@@ -259,15 +259,49 @@ func (g *game) check() {
 		g.Fatalf("generation %d after %d", s.Generation, g.last.Generation)
 	}
 	g.addresses(s)
-	for name, c := range s.Clusters {
+	for c := range s.Clusters.All() {
 		if c.Assignment == nil {
-			g.Fatalf("cluster %s is published without endpoints", name)
+			g.Fatalf("cluster %s is published without endpoints", c.Name)
 		}
 		if c.Discovery == api.EDS && !c.Assignment.Equal(g.m.endpoints[c.EDSKey()].current.value) {
-			g.Fatalf("cluster %s is published with other endpoints than those of %s", name, c.EDSKey())
+			g.Fatalf("cluster %s is published with other endpoints than those of %s", c.Name, c.EDSKey())
 		}
 	}
+	g.kept()
 	g.last = s
+}
+
+// kept holds what the model keeps from update to update to what its resources say.
+func (g *game) kept() {
+	active, warming, clusters := 0, 0, 0
+	for _, l := range g.m.listeners {
+		if l.active != nil {
+			active++
+		}
+		if l.warming != nil {
+			warming++
+		}
+	}
+	if a, w := g.m.ActiveListeners(), g.m.WarmingListeners(); a != active || w != warming {
+		g.Fatalf("%d listeners counted active and %d warming, want %d and %d", a, w, active, warming)
+	}
+	for name, c := range g.m.clusters {
+		if c.active == nil {
+			continue
+		}
+		clusters++
+		if g.m.published.Get(name) != c.joined {
+			g.Fatalf("cluster %s is not published as it is", name)
+		}
+	}
+	if g.m.published.Len() != clusters {
+		g.Fatalf("%d clusters are published, want %d", g.m.published.Len(), clusters)
+	}
+	for _, v := range g.m.listed {
+		if l := g.m.listeners[v.Name]; l == nil || l.active == nil || l.resolved == nil && l.active.value != v || l.resolved != nil && l.resolved != v {
+			g.Fatalf("listener %s is not listed as it is", v.Name)
+		}
+	}
 }
 
 // addresses holds the snapshot to one live listener per address. It must hold for

@@ -89,13 +89,8 @@ func (m *Model) ExtensionEpoch() uint64 { return m.extensionEpoch }
 
 // WarmingListeners is how many listeners wait for an extension.
 func (m *Model) WarmingListeners() int {
-	n := 0
-	for _, l := range m.listeners {
-		if l.warming != nil {
-			n++
-		}
-	}
-	return n
+	m.list()
+	return m.warmingListeners
 }
 
 // ExtensionTimeout is the longest that a listener wants to wait for name.
@@ -161,7 +156,7 @@ func (m *Model) UpdateExtensions(u Update[api.Extension]) Result {
 		if !r.Same && !e.current.same(r.Raw) {
 			e.current = hold(r, u.Now)
 			res.Changed = append(res.Changed, r.Name)
-			m.dirty = true
+			m.dirty, m.unlisted = true, true
 		}
 	}
 	for _, name := range u.Removed {
@@ -169,7 +164,7 @@ func (m *Model) UpdateExtensions(u Update[api.Extension]) Result {
 			e.given = true
 			e.current = nil
 			res.Changed = append(res.Changed, name)
-			m.dirty = true
+			m.dirty, m.unlisted = true, true
 		}
 	}
 	m.warmed(u.Now)
@@ -191,7 +186,7 @@ func (m *Model) warmed(now time.Time) {
 	for _, name := range m.listenersInOrder() {
 		l := m.listeners[name]
 		if w := l.warming; w != nil && !m.waits(w.value) {
-			l.warming = nil
+			l.warming, m.unlisted = nil, true
 			m.setListener(l, w)
 		}
 	}

@@ -127,7 +127,7 @@ func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners m
 
 // takeListener lets h serve, or wait for its extensions first.
 func (m *Model) takeListener(l *listener, h *held[api.Listener]) {
-	l.warming = nil
+	l.warming, m.unlisted = nil, true
 	if m.waits(h.value) {
 		l.warming = h
 		return
@@ -141,7 +141,7 @@ func (m *Model) setListener(l *listener, h *held[api.Listener]) {
 		m.tentative = append(m.tentative, l)
 	}
 	l.active = h
-	m.dirty = true
+	m.dirty, m.unlisted = true, true
 }
 
 func (m *Model) removeListener(l *listener) bool {
@@ -149,6 +149,7 @@ func (m *Model) removeListener(l *listener) bool {
 		return false
 	}
 	delete(m.listeners, l.name)
+	m.unlisted = true
 	if l.active != nil {
 		m.dirty = true
 	}
@@ -225,7 +226,7 @@ func (m *Model) Commit(refused map[string]error, now time.Time) []Problem {
 			}
 			out = append(out, Problem{Name: l.name, Err: err, Undone: undone})
 			l.failed = &Failure{Attempted: l.active.raw, Version: l.active.version, At: now, Err: err}
-			l.active = l.before
+			l.active, m.unlisted = l.before, true
 		}
 		l.tentative, l.before = false, nil
 	}

@@ -119,6 +119,12 @@ type Model struct {
 
 	generation uint64
 	dirty      bool
+	// published are the clusters of the next snapshot, and listed the listeners;
+	// unlisted says that those are not up to date, and neither are the two counts.
+	published                         api.ClusterSet
+	listed                            []*api.Listener
+	unlisted                          bool
+	activeListeners, warmingListeners int
 	// epoch grows whenever endpoints gains or loses a name.
 	epoch uint64
 }
@@ -129,6 +135,7 @@ func New() *Model {
 		clusters: map[string]*cluster{}, listeners: map[string]*listener{}, endpoints: map[string]*endpoints{},
 		extensions: map[string]*extension{},
 		dirty:      true, // the first snapshot is due even if it is empty
+		unlisted:   true,
 	}
 }
 
@@ -140,13 +147,28 @@ func (m *Model) ActiveClusters() int { return m.active }
 
 // ActiveListeners is how many listeners are in the snapshot.
 func (m *Model) ActiveListeners() int {
-	n := 0
+	m.list()
+	return m.activeListeners
+}
+
+// list brings up to date what is known of all listeners.
+func (m *Model) list() {
+	if !m.unlisted {
+		return
+	}
+	m.unlisted = false
+	m.warmingListeners = 0
+	m.listed = make([]*api.Listener, 0, len(m.listeners))
 	for _, l := range m.listeners {
 		if l.active != nil {
-			n++
+			m.listed = append(m.listed, m.resolved(l))
+		}
+		if l.warming != nil {
+			m.warmingListeners++
 		}
 	}
-	return n
+	m.activeListeners = len(m.listed)
+	slices.SortFunc(m.listed, func(a, b *api.Listener) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 // Snapshot returns the next snapshot, or nil if nothing changed since the last
@@ -157,23 +179,8 @@ func (m *Model) Snapshot() *api.Snapshot {
 	}
 	m.dirty = false
 	m.generation++
-	s := &api.Snapshot{
-		Generation: m.generation,
-		Listeners:  make([]*api.Listener, 0, len(m.listeners)),
-		Clusters:   make(map[string]*api.Cluster, len(m.clusters)),
-	}
-	for _, l := range m.listeners {
-		if l.active != nil {
-			s.Listeners = append(s.Listeners, m.resolved(l))
-		}
-	}
-	slices.SortFunc(s.Listeners, func(a, b *api.Listener) int { return cmp.Compare(a.Name, b.Name) })
-	for name, c := range m.clusters {
-		if c.active != nil {
-			s.Clusters[name] = c.joined
-		}
-	}
-	return s
+	m.list()
+	return &api.Snapshot{Generation: m.generation, Listeners: m.listed, Clusters: m.published}
 }
 
 // View is one resource as the model has it, for dumps.
