@@ -120,7 +120,7 @@ func New(o Options) (*Plane, error) {
 		o.Drain.Time = drain.DefaultTime
 	}
 	p := &Plane{drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
-		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
+		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, retry: true, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, o.Log)
 	p.destinations.Store(&destinations{})
 	p.SetLimits(o.Limits)
