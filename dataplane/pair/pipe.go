@@ -10,8 +10,9 @@ import (
 
 const (
 	// pipeBytes is the capacity asked for: so many pages' slots, each of which
-	// may hold a whole fragment of an skb, up to 32 KiB.
-	pipeBytes = 256 << 10
+	// may hold a whole fragment of an skb, up to 32 KiB. More than that is not
+	// moved at once.
+	pipeBytes = 1 << 20
 	// maxPipes bounds a worker's pipes, keepPipes those of them that rest. A
 	// direction has one only while bytes are in it, so that more than one is
 	// in use at a time only for slow destinations; past the bound they relay.
@@ -82,7 +83,7 @@ func (d *direction) pumpPipe() {
 	p, s := d.p, d.p.set
 	d.emptied = false
 	d.dst.hurry(false)
-	size := s.readSize(p.cfg.Limit)
+	size := min(pipeBytes, max(minRead, int(p.cfg.Limit)))
 	for range relayRounds {
 		tube := s.pipes.get()
 		s.pipes.used = true
@@ -149,7 +150,12 @@ func (d *direction) empty() bool {
 // splice2 is splice(2) between a socket and a pipe, either way.
 func splice2(from, to, size int) (int, syscall.Errno) {
 	const flags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
-	n, _, err := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(size), flags)
+	// What is longer than a buffer takes long enough for the runtime to know.
+	call := syscall.RawSyscall6
+	if size > loop.BufferSize {
+		call = syscall.Syscall6
+	}
+	n, _, err := call(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(size), flags)
 	if err != 0 {
 		return 0, err
 	}

@@ -19,6 +19,8 @@ const (
 	// alwaysScanPeriod is the same where the rule has no say, and only a lost
 	// wake-up could be found.
 	alwaysScanPeriod = 5 * time.Second
+	// minRead is what one read may take however small the limit.
+	minRead = 16 << 10
 	// pipeRest is how long pipes that nobody uses are kept.
 	pipeRest = time.Second
 	// quietScans is how many scans a direction may be quiet before its source
@@ -139,7 +141,7 @@ func (s *Set) scanPeriod() time.Duration {
 
 // readSize bounds one read, so that a small buffer limit is kept.
 func (s *Set) readSize(limit uint32) int {
-	return min(loop.BufferSize, max(16<<10, int(limit)))
+	return min(loop.BufferSize, max(minRead, int(limit)))
 }
 
 // choose asks the rule about a direction that user space moves and that holds no
