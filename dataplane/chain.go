@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/snicluster"
 	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
 	"github.com/sluice-proxy/sluice/dataplane/filter/tlsinspector"
+	"github.com/sluice-proxy/sluice/dataplane/stream"
 )
 
 // newChain makes the filters of a chain. The order is the configuration's.
@@ -27,7 +28,7 @@ import (
 // whose limits go on. The error is that of opening an access log.
 func (p *Plane) newChain(c *api.FilterChain, old *filter.Chain) (*filter.Chain, error) {
 	ctx := filter.Context{Stats: p.stats, Cluster: p.cluster, Log: p.log, Files: p.files}
-	ch := &filter.Chain{Name: c.Name}
+	ch := &filter.Chain{Chain: stream.Chain{Name: c.Name}}
 	for i := range c.Filters {
 		f, err := p.newFilter(&c.Filters[i], ctx)
 		if err != nil {

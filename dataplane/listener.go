@@ -214,7 +214,7 @@ func (l *listener) find(i *stream.Info) *api.FilterChain {
 	if l.config.Matcher != nil {
 		// The objects that are built have no fields of their own.
 		c.FilterState = func(key, field string) (string, bool) {
-			o, ok := i.State[key]
+			o, ok := i.State()[key]
 			return o.Value, ok && field == ""
 		}
 	}
@@ -246,7 +246,7 @@ func (p *Plane) enter(l *listener, sock *filter.Socket, t ticket) bool {
 	}
 	s.active.Inc()
 	w.active.Inc()
-	sock.Info.Consumed = sock.Consumed
+	sock.Info.SetConsumed(sock.Consumed)
 	filters.Accept(&filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Limit: l.config.PerConnectionBufferLimit, Owner: l, Held: t.held, Logged: len(l.logs) > 0})
 	return true
 }

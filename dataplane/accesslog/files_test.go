@@ -207,7 +207,7 @@ func TestAPathThatCannotBeOpenedIsNamed(t *testing.T) {
 
 func TestFilters(t *testing.T) {
 	info := &stream.Info{Start: time.Unix(0, 0), Lasted: time.Second, Flags: stream.UpstreamConnectionFailure}
-	info.Metadata.Set("f", "k", "v")
+	info.SetMetadata("f", "k", "v")
 	m := stream.Moment{Info: info, Type: End}
 	flags := func(f ...string) *[]string { return &f }
 	none := []string{}

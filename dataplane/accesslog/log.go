@@ -99,7 +99,7 @@ func passes(f *api.LogFilter, m stream.Moment) bool {
 	case f.Sample != nil:
 		return rand.Uint32N(max(f.Sample.Denominator, 1)) < f.Sample.Numerator
 	case f.Metadata != nil:
-		return matches(f.Metadata, i.Metadata)
+		return matches(f.Metadata, i.Metadata())
 	}
 	return true
 }

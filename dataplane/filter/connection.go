@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Chain is a filter chain in force: its name and the factories of its filters,
+// Chain is a filter chain in force: what it is called, and the factories of its filters,
 // the last of which makes Terminals. No factories at all close every connection.
 type Chain struct {
-	Name      string
+	stream.Chain
 	Factories []Factory
 }
 
@@ -86,7 +86,7 @@ func (c *Connection) Chain() *Chain { return c.chain }
 // Accept takes a connection into the chain.
 func (ch *Chain) Accept(c *Connection) {
 	c.chain = ch
-	c.Info.FilterChain, c.Info.Proxied = ch.Name, true
+	c.Info.Chain = &ch.Chain
 	c.Core.Connections.add(c)
 	last := len(ch.Factories) - 1
 	if last > 0 {
@@ -269,7 +269,7 @@ func (c *Connection) Flush() {
 func (c *Connection) Status() api.Connection {
 	i := c.Info
 	s := api.Connection{
-		ID: i.ID, Listener: i.Listener.Name, Chain: i.FilterChain, Cluster: i.Upstream.ClusterName(), Generation: i.Listener.Generation,
+		ID: i.ID, Listener: i.Listener.Name, Chain: i.ChainName(), Cluster: i.Upstream.ClusterName(), Generation: i.Listener.Generation,
 		Age: time.Since(i.Start), Worker: c.Core.Worker.ID, State: "filtering",
 		DownstreamRemote: i.Remote(), DownstreamLocal: i.Local(), UpstreamRemote: i.Upstream.Addr(), UpstreamLocal: i.Upstream.Local(),
 	}

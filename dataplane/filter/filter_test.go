@@ -161,7 +161,7 @@ func (l *last) Kill()                    { l.r.say("last:kill"); unix.Close(l.co
 func (r *rig) accept(filters ...*scripted) (*net.TCPConn, *Connection, *last) {
 	r.t.Helper()
 	client, fd := r.connection()
-	ch, end := &Chain{Name: "chain"}, &last{r: r}
+	ch, end := &Chain{Chain: stream.Chain{Name: "chain"}}, &last{r: r}
 	for _, f := range filters {
 		f.r = r
 		ch.Factories = append(ch.Factories, f)
@@ -182,8 +182,8 @@ func TestFiltersAreAskedInOrderAboutTheConnection(t *testing.T) {
 	r := newRig(t)
 	_, c, _ := r.accept(&scripted{name: "a"}, &scripted{name: "b"})
 	r.expect("a:new b:new last:new")
-	if c.Info.FilterChain != "chain" {
-		t.Errorf("chain %q", c.Info.FilterChain)
+	if c.Info.ChainName() != "chain" {
+		t.Errorf("chain %q", c.Info.ChainName())
 	}
 	r.do(func() {
 		if len(r.core.Connections) != 1 || c.Watch() != Nothing {

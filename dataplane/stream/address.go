@@ -41,38 +41,49 @@ func (i *Info) Remote() netip.AddrPort { return i.remote.unpack() }
 
 // DirectLocal is the address accepted on, before anything was restored.
 func (i *Info) DirectLocal() netip.AddrPort {
-	if i.accepted != nil {
-		return i.accepted.local.unpack()
+	if a := i.directs(); a != nil {
+		return a.local.unpack()
 	}
 	return i.Local()
 }
 
 // DirectRemote is the peer of the socket.
 func (i *Info) DirectRemote() netip.AddrPort {
-	if i.accepted != nil {
-		return i.accepted.remote.unpack()
+	if a := i.directs(); a != nil {
+		return a.remote.unpack()
 	}
 	return i.Remote()
 }
 
 // LocalRestored says that Local is not the address accepted on.
-func (i *Info) LocalRestored() bool { return i.accepted != nil && i.accepted.localRestored }
+func (i *Info) LocalRestored() bool {
+	a := i.directs()
+	return a != nil && a.localRestored
+}
 
 // RestoreLocal changes Local.
 func (i *Info) RestoreLocal(a netip.AddrPort) {
-	i.keepAccepted()
-	i.accepted.localRestored = true
+	i.keepDirects().localRestored = true
 	i.local = pack(a)
 }
 
 // RestoreRemote changes Remote.
 func (i *Info) RestoreRemote(a netip.AddrPort) {
-	i.keepAccepted()
+	i.keepDirects()
 	i.remote = pack(a)
 }
 
-func (i *Info) keepAccepted() {
-	if i.accepted == nil {
-		i.accepted = &accepted{local: i.local, remote: i.remote}
+func (i *Info) directs() *accepted {
+	if i.rare == nil {
+		return nil
 	}
+	return i.rare.accepted
+}
+
+func (i *Info) keepDirects() *accepted {
+	r := i.needRare()
+	if r.accepted == nil {
+		r.accepted = &accepted{local: i.local, remote: i.remote}
+	}
+	return r.accepted
 }

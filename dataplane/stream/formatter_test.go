@@ -12,17 +12,17 @@ import (
 func example() *Info {
 	i := New(7, &Listener{Name: "l"}, netip.MustParseAddrPort("10.9.9.9:99"), netip.MustParseAddrPort("10.1.2.4:81"))
 	i.Start, i.Lasted = time.Date(2026, 2, 3, 4, 5, 6, 789_012_345, time.UTC), 1500*time.Millisecond
-	i.FilterChain, i.Received, i.Sent = "chain", 5, 6
+	i.Chain, i.Received, i.Sent = &Chain{Name: "chain"}, 5, 6
 	i.RestoreLocal(netip.MustParseAddrPort("10.1.2.3:80"))
 	i.RestoreRemote(netip.MustParseAddrPort("[2001:db8::1]:1234"))
 	i.Found().ServerName, i.Flags = "sni.example", UpstreamConnectionFailure|UpstreamRetryLimitExceeded
-	i.State.Set("plain", Object{Value: `a "b"`})
-	i.Metadata.Set("f", "k", map[string]any{"deep": 1.0, "s": "text"})
+	i.SetState("plain", Object{Value: `a "b"`})
+	i.SetMetadata("f", "k", map[string]any{"deep": 1.0, "s": "text"})
 	i.Explain().UpstreamFailure = "delayed connect error: x"
 	u := &i.Upstream
 	u.Cluster = &Cluster{Name: "raw", Stat: "alt"}
-	u.Begin(&api.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.2:5")})
-	u.Begin(&api.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:5")})
+	i.Connecting(&api.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.2:5")})
+	i.Connecting(&api.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:5")})
 	u.ConnectionID, u.Sent = 8, 4
 	u.SetLocal(netip.MustParseAddrPort("10.0.0.9:6"))
 	return i
@@ -93,8 +93,8 @@ func TestEmptyInfoPrintsDashes(t *testing.T) {
 }
 
 func TestReadOnlyStateStays(t *testing.T) {
-	var s State
-	if !s.Set("k", Object{Value: "a", ReadOnly: true}) || s.Set("k", Object{Value: "b"}) || s["k"].Value != "a" {
-		t.Error(s)
+	var i Info
+	if !i.SetState("k", Object{Value: "a", ReadOnly: true}) || i.SetState("k", Object{Value: "b"}) || i.State()["k"].Value != "a" {
+		t.Error(i.State())
 	}
 }

@@ -18,32 +18,40 @@ type Info struct {
 	Start time.Time
 	// Lasted is the length of the connection, once it has ended.
 	Lasted time.Duration
-	// Listener is the version of the listener that took the connection, shared.
-	Listener    *Listener
-	FilterChain string
+	// Listener is the version of the listener that took the connection, Chain the
+	// filter chain that it found, or nil; both are shared.
+	Listener *Listener
+	Chain    *Chain
 
 	local, remote packed
-	// accepted are the addresses of the socket, where they are others.
-	accepted *accepted
-	// Source is where the upstream connection is to come from, as original_src
-	// has it; nil leaves it to the kernel.
-	Source  *Source
-	hello   *Hello
-	reasons *Reasons
-
-	State    State
-	Metadata Metadata
+	rare          *rare
 
 	Upstream Upstream
 	// Received and Sent are the bytes from and to the client.
 	Received, Sent uint64
-	// Consumed are the bytes that listener filters took from the socket before.
-	Consumed uint64
-	Flags    Flags
+	Flags          Flags
 	// Closed is how the client's connection ended.
 	Closed CloseType
-	// Proxied says that the connection found a filter chain.
-	Proxied bool
+}
+
+// rare is what few connections have.
+type rare struct {
+	accepted *accepted
+	source   *Source
+	hello    *Hello
+	reasons  *Reasons
+	state    State
+	metadata Metadata
+	attempts []Attempt // but for the last
+	consumed uint64
+}
+
+// needRare is for writing.
+func (i *Info) needRare() *rare {
+	if i.rare == nil {
+		i.rare = &rare{}
+	}
+	return i.rare
 }
 
 // New is what is known of a connection that was just accepted. The addresses are
@@ -61,6 +69,17 @@ type Listener struct {
 	Pipe string
 }
 
+// Chain is what connections of one filter chain have in common.
+type Chain struct{ Name string }
+
+// ChainName is empty for a connection that found no filter chain.
+func (i *Info) ChainName() string {
+	if i.Chain == nil {
+		return ""
+	}
+	return i.Chain.Name
+}
+
 // Hello is what listener filters found in the client's first bytes.
 type Hello struct {
 	// TransportProtocol is "tls" or "raw_buffer" once somebody has looked.
@@ -75,18 +94,19 @@ type Hello struct {
 
 // Hello is what was found; all empty if nothing was.
 func (i *Info) Hello() Hello {
-	if i.hello == nil {
+	if i.rare == nil || i.rare.hello == nil {
 		return Hello{}
 	}
-	return *i.hello
+	return *i.rare.hello
 }
 
 // Found is for listener filters to write what they found.
 func (i *Info) Found() *Hello {
-	if i.hello == nil {
-		i.hello = &Hello{}
+	r := i.needRare()
+	if r.hello == nil {
+		r.hello = &Hello{}
 	}
-	return i.hello
+	return r.hello
 }
 
 // Reasons are why things ended, in Envoy's words.
@@ -101,24 +121,52 @@ type Reasons struct {
 
 // Reasons are those given so far.
 func (i *Info) Reasons() Reasons {
-	if i.reasons == nil {
+	if i.rare == nil || i.rare.reasons == nil {
 		return Reasons{}
 	}
-	return *i.reasons
+	return *i.rare.reasons
 }
 
 // Explain is for writing reasons.
 func (i *Info) Explain() *Reasons {
-	if i.reasons == nil {
-		i.reasons = &Reasons{}
+	r := i.needRare()
+	if r.reasons == nil {
+		r.reasons = &Reasons{}
 	}
-	return i.reasons
+	return r.reasons
 }
 
 // Source is an address and a mark for the upstream socket.
 type Source struct {
 	Addr netip.Addr
 	Mark uint32
+}
+
+// Source is where the upstream connection is to come from, as original_src has
+// it; the zero value leaves it to the kernel.
+func (i *Info) Source() Source {
+	if i.rare == nil || i.rare.source == nil {
+		return Source{}
+	}
+	return *i.rare.source
+}
+
+// SetSource notes it.
+func (i *Info) SetSource(s Source) { i.needRare().source = &s }
+
+// Consumed are the bytes that listener filters took from the socket.
+func (i *Info) Consumed() uint64 {
+	if i.rare == nil {
+		return 0
+	}
+	return i.rare.consumed
+}
+
+// SetConsumed notes them.
+func (i *Info) SetConsumed(n uint64) {
+	if n != 0 {
+		i.needRare().consumed = n
+	}
 }
 
 // Duration is the length of the connection so far, or in the end.

@@ -23,28 +23,46 @@ const (
 // State are the filter state objects by key.
 type State map[string]Object
 
-// Set sets an object; it returns false if there is one that is read-only.
-func (s *State) Set(key string, o Object) bool {
-	if have, ok := (*s)[key]; ok && have.ReadOnly {
+// State are the connection's filter state objects, for reading.
+func (i *Info) State() State {
+	if i.rare == nil {
+		return nil
+	}
+	return i.rare.state
+}
+
+// SetState sets an object; it returns false if there is one that is read-only.
+func (i *Info) SetState(key string, o Object) bool {
+	r := i.needRare()
+	if have, ok := r.state[key]; ok && have.ReadOnly {
 		return false
 	}
-	if *s == nil {
-		*s = State{}
+	if r.state == nil {
+		r.state = State{}
 	}
-	(*s)[key] = o
+	r.state[key] = o
 	return true
 }
 
 // Metadata is dynamic metadata: values as JSON has them, by filter name and key.
 type Metadata map[string]map[string]any
 
-// Set sets one value.
-func (m *Metadata) Set(filter, key string, value any) {
-	if *m == nil {
-		*m = Metadata{}
+// Metadata is the connection's dynamic metadata, for reading.
+func (i *Info) Metadata() Metadata {
+	if i.rare == nil {
+		return nil
 	}
-	if (*m)[filter] == nil {
-		(*m)[filter] = map[string]any{}
+	return i.rare.metadata
+}
+
+// SetMetadata sets one value.
+func (i *Info) SetMetadata(filter, key string, value any) {
+	r := i.needRare()
+	if r.metadata == nil {
+		r.metadata = Metadata{}
 	}
-	(*m)[filter][key] = value
+	if r.metadata[filter] == nil {
+		r.metadata[filter] = map[string]any{}
+	}
+	r.metadata[filter][key] = value
 }

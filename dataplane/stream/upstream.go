@@ -13,10 +13,9 @@ type Upstream struct {
 	Cluster *Cluster
 	// Attempt is the connect that was made last.
 	Attempt
-	local packed
-	// Dialed says that there was one, Connected how long it took.
-	Dialed    bool
-	Closed    CloseType
+	local  packed
+	Closed CloseType
+	// Connected is how long the connect took that succeeded.
 	Connected time.Duration
 	// Sent are the bytes that the host got. Those that it sent went all to the
 	// client.
@@ -36,35 +35,27 @@ type Attempt struct {
 	Host *api.Endpoint
 	// ConnectionID is that of the connection that came of it, 0 for none.
 	ConnectionID uint64
-	before       *Attempt
 }
 
-// Begin notes another connect.
-func (u *Upstream) Begin(host *api.Endpoint) {
-	var before *Attempt
-	if u.Host != nil {
-		a := u.Attempt
-		before = &a
+// Connecting notes another connect.
+func (i *Info) Connecting(host *api.Endpoint) {
+	if u := &i.Upstream; u.Host != nil {
+		r := i.needRare()
+		r.attempts = append(r.attempts, u.Attempt)
 	}
-	u.Attempt = Attempt{Host: host, before: before}
-	u.Dialed = true
+	i.Upstream.Attempt = Attempt{Host: host}
 }
 
 // Attempts are all connects, in order.
-func (u *Upstream) Attempts() []Attempt {
-	if u.Host == nil {
+func (i *Info) Attempts() []Attempt {
+	if i.Upstream.Host == nil {
 		return nil
 	}
-	n := 0
-	for a := &u.Attempt; a != nil; a = a.before {
-		n++
+	var before []Attempt
+	if i.rare != nil {
+		before = i.rare.attempts
 	}
-	all := make([]Attempt, n)
-	for a := &u.Attempt; a != nil; a = a.before {
-		n--
-		all[n] = *a
-	}
-	return all
+	return append(before[:len(before):len(before)], i.Upstream.Attempt)
 }
 
 // ClusterName is empty before there is a cluster.

@@ -49,7 +49,7 @@ func compile(p substitution.Piece) getter {
 	case "FILTER_STATE":
 		return filterState(arg)
 	case "DYNAMIC_METADATA":
-		return fromMetadata(strings.Split(arg, ":"), func(i *Info) Metadata { return i.Metadata })
+		return fromMetadata(strings.Split(arg, ":"), func(i *Info) Metadata { return i.Metadata() })
 	case "UPSTREAM_METADATA":
 		return fromMetadata(strings.Split(arg, ":"), hostMetadata)
 	case "CLUSTER_METADATA":
@@ -58,7 +58,7 @@ func compile(p substitution.Piece) getter {
 		kind, rest, _ := strings.Cut(arg, ":")
 		switch kind {
 		case "DYNAMIC":
-			return fromMetadata(strings.Split(rest, ":"), func(i *Info) Metadata { return i.Metadata })
+			return fromMetadata(strings.Split(rest, ":"), func(i *Info) Metadata { return i.Metadata() })
 		case "UPSTREAM_HOST":
 			return fromMetadata(strings.Split(rest, ":"), hostMetadata)
 		case "CLUSTER":
@@ -161,7 +161,7 @@ func plain(command string) getter {
 	case "STREAM_ID", "UNIQUE_ID":
 		return func(Moment) any { return uuid.NewString() }
 	case "FILTER_CHAIN_NAME":
-		return func(m Moment) any { return text(m.Info.FilterChain) }
+		return func(m Moment) any { return text(m.Info.ChainName()) }
 	case "TLS_JA3_FINGERPRINT":
 		return func(m Moment) any { return text(m.Info.Hello().JA3) }
 	case "TLS_JA4_FINGERPRINT":
@@ -178,7 +178,7 @@ func upstream(command string) getter {
 	list := func(one func(Attempt) string) getter {
 		return func(m Moment) any {
 			var all []string
-			for _, a := range m.Info.Upstream.Attempts() {
+			for _, a := range m.Info.Attempts() {
 				if s := one(a); s != "" {
 					all = append(all, s)
 				}
@@ -188,7 +188,7 @@ func upstream(command string) getter {
 	}
 	switch command {
 	case "UPSTREAM_REQUEST_ATTEMPT_COUNT":
-		return func(m Moment) any { return uint64(len(m.Info.Upstream.Attempts())) }
+		return func(m Moment) any { return uint64(len(m.Info.Attempts())) }
 	case "UPSTREAM_HOST":
 		return func(m Moment) any { return hostText(m.Info.Upstream.Addr()) }
 	case "UPSTREAM_HOST_NAME":
@@ -243,14 +243,14 @@ func upstream(command string) getter {
 		return func(m Moment) any { return text(m.Info.Reasons().UpstreamLocalClose) }
 	case "UPSTREAM_DETECTED_CLOSE_TYPE":
 		return func(m Moment) any {
-			if !m.Info.Proxied {
+			if m.Info.Chain == nil {
 				return nil
 			}
 			return m.Info.Upstream.Closed.String()
 		}
 	case "UPSTREAM_CONNECTION_POOL_READY_DURATION":
 		return func(m Moment) any {
-			if !m.Info.Upstream.Dialed {
+			if m.Info.Upstream.Host == nil {
 				return nil
 			}
 			return uint64(m.Info.Upstream.Connected.Milliseconds())
@@ -319,7 +319,7 @@ func withoutPort(a netip.AddrPort, bits int) any {
 func filterState(arg string) getter {
 	key, how, _ := strings.Cut(arg, ":")
 	return func(m Moment) any {
-		o, ok := m.Info.State[key]
+		o, ok := m.Info.State()[key]
 		if !ok {
 			return nil
 		}

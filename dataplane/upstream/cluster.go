@@ -88,7 +88,7 @@ func (u *Cluster) Update(c *api.Cluster) {
 			}
 			h := u.hosts[key]
 			if h == nil {
-				h = &Host{Addr: e.Addr, priority: l.Priority}
+				h = &Host{cluster: u, Addr: e.Addr, priority: l.Priority}
 				changed = true
 			}
 			h.set(e, l)
@@ -153,5 +153,5 @@ func (u *Cluster) Pick() (Connection, error) {
 	s.PendingTotal.Inc()
 	h.cxTotal.Add(1)
 	h.cxActive.Add(1)
-	return Connection{cluster: u, Host: h, held: u.holders.Hold()}, nil
+	return Connection{Host: h, held: u.holders.Hold()}, nil
 }

@@ -7,20 +7,19 @@ import "time"
 type Connection struct {
 	Host *Host
 
-	cluster     *Cluster
 	established bool
 	ended       bool
 	held        bool
 }
 
 // Cluster is the cluster that was picked from.
-func (c *Connection) Cluster() *Cluster { return c.cluster }
+func (c *Connection) Cluster() *Cluster { return c.Host.cluster }
 
 // Connected counts the connection as open; took is the time that it needed.
 func (c *Connection) Connected(took time.Duration) {
-	s := c.cluster.Stats
+	s := c.Host.cluster.Stats
 	c.established = true
-	s.givePending(c.cluster.Config().CircuitBreakers.MaxPendingRequests)
+	s.givePending(c.Host.cluster.Config().CircuitBreakers.MaxPendingRequests)
 	s.ConnectMS.Record(float64(took) / float64(time.Millisecond))
 	s.RqTotal.Inc()
 	s.RqActive.Inc()
@@ -31,7 +30,7 @@ func (c *Connection) Connected(took time.Duration) {
 // Failed counts an attempt that came to nothing: refused by the other side, or
 // by our clock.
 func (c *Connection) Failed(timeout bool) {
-	s, limits := c.cluster.Stats, &c.cluster.Config().CircuitBreakers
+	s, limits := c.Host.cluster.Stats, &c.Host.cluster.Config().CircuitBreakers
 	c.ended = true
 	s.givePending(limits.MaxPendingRequests)
 	s.giveActive(limits.MaxConnections)
@@ -52,7 +51,7 @@ func (c *Connection) Failed(timeout bool) {
 
 // Bytes counts bytes: rx more came from the host, tx more went to it.
 func (c *Connection) Bytes(rx, tx uint64) {
-	s := c.cluster.Stats
+	s := c.Host.cluster.Stats
 	s.RxBytes.Add(rx)
 	s.TxBytes.Add(tx)
 }
@@ -64,7 +63,7 @@ func (c *Connection) Ended(lasted time.Duration, remote bool) {
 		return
 	}
 	c.ended = true
-	s := c.cluster.Stats
+	s := c.Host.cluster.Stats
 	s.Destroy.Inc()
 	s.DestroyWithActiveRq.Inc()
 	if remote {
@@ -76,7 +75,7 @@ func (c *Connection) Ended(lasted time.Duration, remote bool) {
 	}
 	s.LengthMS.Record(float64(lasted) / float64(time.Millisecond))
 	s.RqActive.Dec()
-	s.giveActive(c.cluster.Config().CircuitBreakers.MaxConnections)
+	s.giveActive(c.Host.cluster.Config().CircuitBreakers.MaxConnections)
 	c.Host.rqActive.Add(^uint64(0))
 	c.Host.rqSuccess.Add(1)
 	c.Host.cxActive.Add(^uint64(0))
@@ -86,6 +85,6 @@ func (c *Connection) Ended(lasted time.Duration, remote bool) {
 func (c *Connection) drop() {
 	if c.held {
 		c.held = false
-		c.cluster.holders.Drop()
+		c.Host.cluster.holders.Drop()
 	}
 }

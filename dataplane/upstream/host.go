@@ -13,6 +13,7 @@ import (
 type Host struct {
 	// read-only after creation
 	Addr     netip.AddrPort
+	cluster  *Cluster
 	priority uint32
 
 	// replaced by updates

@@ -110,7 +110,7 @@ func (s *session) answered(a answer) {
 	case codes.Code(a.response.GetStatus().GetCode()) == codes.OK:
 		f.ok.Inc()
 		s.remember(a.response)
-		i.Metadata.Set(name, "ext_authz_duration", float64(time.Since(s.began).Milliseconds()))
+		i.SetMetadata(name, "ext_authz_duration", float64(time.Since(s.began).Milliseconds()))
 		s.conn.Resume()
 		return
 	default:
@@ -125,7 +125,7 @@ func (s *session) answered(a answer) {
 // remember keeps the service's dynamic metadata.
 func (s *session) remember(r *authv3.CheckResponse) {
 	for key, v := range r.GetDynamicMetadata().AsMap() {
-		s.conn.Info.Metadata.Set(name, key, v)
+		s.conn.Info.SetMetadata(name, key, v)
 	}
 }
 
@@ -150,7 +150,7 @@ func (s *session) request() *authv3.CheckRequest {
 		r.Attributes.TlsSession = &authv3.AttributeContext_TLSSession{Sni: i.Hello().ServerName}
 	}
 	for _, ns := range s.factory.config.MetadataNamespaces {
-		values, ok := i.Metadata[ns]
+		values, ok := i.Metadata()[ns]
 		if !ok {
 			continue
 		}

@@ -30,7 +30,7 @@ func (Factory) Data(*filter.Socket, []byte) filter.Status { return filter.Contin
 // Accepted takes down the client's address, as filters before have found it.
 func (f Factory) Accepted(s *filter.Socket) filter.Status {
 	if a := s.Info.Remote().Addr(); a.IsValid() {
-		s.Info.Source = &stream.Source{Addr: a, Mark: f.mark}
+		s.Info.SetSource(stream.Source{Addr: a, Mark: f.mark})
 	}
 	return filter.Continue
 }

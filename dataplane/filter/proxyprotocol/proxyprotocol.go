@@ -198,10 +198,10 @@ func (f *reader) store(info *stream.Info, kind uint8, value []byte) {
 			name = namespace
 		}
 		if f.config.ToFilterState {
-			info.State.Set(name+"."+r.Key, stream.Object{Value: text})
+			info.SetState(name+"."+r.Key, stream.Object{Value: text})
 			continue
 		}
-		info.Metadata.Set(name, r.Key, text)
+		info.SetMetadata(name, r.Key, text)
 	}
 	if f.config.PassAllTLVs || slices.Contains(f.config.PassTLVs, kind) {
 		found := info.Found()

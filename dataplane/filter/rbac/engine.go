@@ -73,7 +73,7 @@ func (e *engine) askTree(i *stream.Info) verdict {
 		Local: i.Local(), Remote: i.Remote(), Direct: i.DirectRemote(), ServerName: hello.ServerName,
 		TransportProtocol: hello.TransportProtocol, ApplicationProtocols: hello.ApplicationProtocols,
 		FilterState: func(key, field string) (string, bool) {
-			o, ok := i.State[key]
+			o, ok := i.State()[key]
 			return o.Value, ok && field == ""
 		},
 	}
@@ -89,7 +89,7 @@ func (e *engine) askTree(i *stream.Info) verdict {
 }
 
 // hint tells access log filters whether a LOG rule matched.
-func hint(i *stream.Info, log bool) { i.Metadata.Set("envoy.common", "access_log_hint", log) }
+func hint(i *stream.Info, log bool) { i.SetMetadata("envoy.common", "access_log_hint", log) }
 
 func hasLog(m *api.Matcher) bool {
 	for i := range m.List {

@@ -82,9 +82,9 @@ func (s *session) Data(bool) filter.Status {
 			f.shadowDenied.Inc()
 		}
 		if v.policy != "" {
-			i.Metadata.Set(name, f.config.ShadowMetadataPrefix+"shadow_effective_policy_id", v.policy)
+			i.SetMetadata(name, f.config.ShadowMetadataPrefix+"shadow_effective_policy_id", v.policy)
 		}
-		i.Metadata.Set(name, f.config.ShadowMetadataPrefix+"shadow_engine_result", result)
+		i.SetMetadata(name, f.config.ShadowMetadataPrefix+"shadow_engine_result", result)
 	}
 	if f.enforced == nil {
 		return filter.Continue

@@ -19,11 +19,11 @@ func known() *stream.Info {
 	i := stream.New(1, &stream.Listener{}, netip.MustParseAddrPort("172.16.0.1:6000"), netip.MustParseAddrPort("10.0.0.1:443"))
 	i.RestoreRemote(netip.MustParseAddrPort("192.168.7.9:5000"))
 	i.Found().ServerName = "Db.Example.com"
-	i.State.Set("text", stream.Object{Value: "v1"})
-	i.State.Set("looks like one", stream.Object{Value: "10.0.0.7:0"})
-	i.State.Set("address", stream.Object{Value: "[fd00::7]:80", Address: true})
+	i.SetState("text", stream.Object{Value: "v1"})
+	i.SetState("looks like one", stream.Object{Value: "10.0.0.7:0"})
+	i.SetState("address", stream.Object{Value: "[fd00::7]:80", Address: true})
 	for key, v := range map[string]any{"s": "text", "n": 2.5, "b": true, "null": nil, "list": []any{"x", 1.0}, "deep": map[string]any{"down": map[string]any{"here": "found"}}} {
-		i.Metadata.Set("f", key, v)
+		i.SetMetadata("f", key, v)
 	}
 	return i
 }
@@ -142,7 +142,7 @@ func TestEngine(t *testing.T) {
 			if got := newEngine(&tt.engine).ask(i); got != tt.want {
 				t.Errorf("%+v, want %+v", got, tt.want)
 			}
-			if got := i.Metadata["envoy.common"]["access_log_hint"]; got != tt.hint {
+			if got := i.Metadata()["envoy.common"]["access_log_hint"]; got != tt.hint {
 				t.Errorf("hint %v, want %v", got, tt.hint)
 			}
 		})

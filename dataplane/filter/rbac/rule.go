@@ -74,13 +74,13 @@ func newFilterState(m *api.FilterStateMatch) rule {
 	if m.Value != nil {
 		holds := match.NewString(m.Value)
 		return func(i *stream.Info) bool {
-			o, ok := i.State[key]
+			o, ok := i.State()[key]
 			return ok && holds(o.Value)
 		}
 	}
 	ranges := m.Ranges
 	return func(i *stream.Info) bool {
-		o := i.State[key]
+		o := i.State()[key]
 		if !o.Address {
 			return false
 		}

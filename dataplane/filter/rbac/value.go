@@ -16,7 +16,7 @@ type value func(v any, there bool) bool
 func NewMetadata(m *api.MetadataMatch) func(*stream.Info) bool {
 	filter, path, invert, holds := m.Filter, m.Path, m.Invert, newValue(&m.Value)
 	return func(i *stream.Info) bool {
-		v, there := lookup(i.Metadata, filter, path)
+		v, there := lookup(i.Metadata(), filter, path)
 		return holds(v, there) != invert
 	}
 }

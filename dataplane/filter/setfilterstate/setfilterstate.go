@@ -48,7 +48,7 @@ func (vs Values) Set(i *stream.Info) {
 		}
 		if o, ok := object(v.kind, s); ok {
 			o.Shared = v.shared
-			i.State.Set(v.key, o)
+			i.SetState(v.key, o)
 		}
 	}
 }

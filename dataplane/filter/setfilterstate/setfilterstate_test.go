@@ -38,7 +38,7 @@ func TestObjectsAreMadeByTheirKind(t *testing.T) {
 	} {
 		var i stream.Info
 		NewValues([]api.FilterStateValue{{Key: "k", Kind: tt.kind, Text: text(t, tt.in)}}).Set(&i)
-		if got, ok := i.State["k"]; ok != tt.ok || ok && got != tt.want {
+		if got, ok := i.State()["k"]; ok != tt.ok || ok && got != tt.want {
 			t.Errorf("kind %d of %q: %+v, %t", tt.kind, tt.in, got, ok)
 		}
 	}
@@ -52,7 +52,7 @@ func TestValuesAreSetInOrder(t *testing.T) {
 		{Key: "l", Text: text(t, "<%FILTER_STATE(k:PLAIN)%>")},
 		{Key: "k", Text: text(t, "%ROUTE_NAME%"), OmitEmpty: true, SkipIfEmpty: true},
 	}).Set(&i)
-	if k, l := i.State["k"], i.State["l"]; k.Value != "a.example" || k.Shared != stream.Transitive || l.Value != "<a.example>" {
+	if k, l := i.State()["k"], i.State()["l"]; k.Value != "a.example" || k.Shared != stream.Transitive || l.Value != "<a.example>" {
 		t.Errorf("%+v, %+v", k, l)
 	}
 }

@@ -30,7 +30,7 @@ type session struct {
 // NewConnection names the cluster; without a server name tcp_proxy's own stays.
 func (s session) NewConnection() filter.Status {
 	if name := s.conn.Info.Hello().ServerName; name != "" {
-		s.conn.Info.State.Set(key, stream.Object{Value: name})
+		s.conn.Info.SetState(key, stream.Object{Value: name})
 	}
 	return filter.Continue
 }

@@ -16,7 +16,7 @@ func TestTheServerNameNamesTheCluster(t *testing.T) {
 		if s := (Factory{}).New(c).NewConnection(); s != filter.Continue {
 			t.Errorf("%q: status %d", name, s)
 		}
-		o, ok := c.Info.State["envoy.tcp_proxy.cluster"]
+		o, ok := c.Info.State()["envoy.tcp_proxy.cluster"]
 		if ok != (name != "") || o.Value != name {
 			t.Errorf("%q: %+v, %t", name, o, ok)
 		}

@@ -86,7 +86,7 @@ func (s *Session) NewConnection() filter.Status {
 
 // pickRoute is drawn once: later attempts go to the same cluster.
 func (s *Session) pickRoute() string {
-	if o, ok := s.conn.Info.State[stateCluster]; ok {
+	if o, ok := s.conn.Info.State()[stateCluster]; ok {
 		return o.Value
 	}
 	c := s.factory.config
@@ -113,8 +113,7 @@ func (s *Session) connect() {
 		s.refuse(noRoute)
 		return
 	}
-	u := &info.Upstream
-	u.Cluster = c.Told()
+	info.Upstream.Cluster = c.Told()
 	up, err := c.Pick()
 	if err != nil {
 		if errors.Is(err, upstream.ErrPendingOverflow) {
@@ -129,15 +128,11 @@ func (s *Session) connect() {
 		s.refuse(resourceLimit)
 		return
 	}
-	u.Begin(up.Host.Endpoint())
-	var from upstream.Source
-	if info.Source != nil {
-		from = upstream.Source(*info.Source)
-	}
+	info.Connecting(up.Host.Endpoint())
 	s.up = up
 	o.attempts++
 	o.dialing = time.Now()
-	o.dial = upstream.NewDial(s.conn.Core.Worker, up.Host.Addr, from, c.Config().ConnectTimeout, s.dialed)
+	o.dial = upstream.NewDial(s.conn.Core.Worker, up.Host.Addr, upstream.Source(info.Source()), c.Config().ConnectTimeout, s.dialed)
 }
 
 func (s *Session) dialed(fd int, err error) {
@@ -178,7 +173,7 @@ func (s *Session) dialed(fd int, err error) {
 		Nagle:       true,
 		Limit:       s.conn.Limit,
 		IdleTimeout: s.idleTimeout(),
-		Consumed:    info.Consumed,
+		Consumed:    info.Consumed(),
 		Unix:        info.Pipe() != "",
 		Ended:       s.ended,
 	}
@@ -223,7 +218,7 @@ func failure(err error) string {
 }
 
 func (s *Session) idleTimeout() time.Duration {
-	if o, ok := s.conn.Info.State[stateIdle]; ok {
+	if o, ok := s.conn.Info.State()[stateIdle]; ok {
 		if ms, err := strconv.ParseUint(o.Value, 10, 32); err == nil {
 			return time.Duration(ms) * time.Millisecond
 		}
