@@ -38,9 +38,10 @@ type CaptureStatus struct {
 
 // HookStatus is a hook in the kernel, by its link's number.
 type HookStatus struct {
-	Name   string
-	Link   uint32
-	Cgroup string
+	Name string
+	Link uint32
+	// At is the cgroup's directory, or the network namespace.
+	At string
 }
 
 // RouteStatus is one route. Among those of a connection's port, or else those of

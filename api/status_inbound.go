@@ -17,6 +17,9 @@ type InboundStatus struct {
 	// Swaps counts the tables put in force; LastSwap is how long the last took.
 	Swaps    uint64
 	LastSwap time.Duration
+	// Hooks are those in the kernel; Pins is what became of pins that were there.
+	Hooks []HookStatus
+	Pins  string
 	// Outcomes counts how the kernel's look-ups ended, by name.
 	Outcomes map[string]uint64
 }

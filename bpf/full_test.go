@@ -25,12 +25,12 @@ func TestATableThatDoesNotFitLeavesTheOldOne(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	w.each(answered)
-	if s, err := ReadPins(w.options.Pin); err != nil || s.Generation != 1 || s.Entries != 4 {
+	if s, err := w.read(); err != nil || s.Generation != 1 || s.Entries != 4 {
 		t.Errorf("status %+v, %v", s, err)
 	}
 	table.Routes = table.Routes[:3]
 	w.swap(table)
-	if s, err := ReadPins(w.options.Pin); err != nil || s.Generation != 2 || s.Entries != 5 {
+	if s, err := w.read(); err != nil || s.Generation != 2 || s.Entries != 5 {
 		t.Errorf("status %+v, %v", s, err)
 	}
 }

@@ -31,6 +31,14 @@
 enum verdict {
 	VERDICT_PASS = 1,
 	VERDICT_CAPTURE = 2,
+	VERDICT_REFUSE = 4,
+};
+
+/* What connections get that are to be captured when nobody listens. */
+enum on_exit {
+	ON_EXIT_OPEN,
+	ON_EXIT_CLOSED,
+	ON_EXIT_KEEP,
 };
 
 /* How a call ended; each end is counted once. */
@@ -42,7 +50,8 @@ enum outcome {
 	INBOUND_NO_TABLE,     /* nothing is configured yet */
 	INBOUND_PASSED,	      /* the entry says so */
 	INBOUND_NO_ENTRY,     /* nothing is said of the port */
-	INBOUND_GONE,	      /* nobody listens */
+	INBOUND_GONE,	      /* nobody listens, and the connection passed */
+	INBOUND_REFUSED,      /* nobody listens, or nobody can: the client gets a RST */
 	INBOUND_TAKEN,	      /* by another program of the namespace */
 	INBOUND_NOT_ASSIGNED, /* the kernel refuses: the socket is of another family */
 	OUTCOME_MAX,
@@ -103,6 +112,29 @@ struct {
 	__type(value, __u8);
 } own SEC(".maps");
 
+/* Maps may outlive the process that made them: see route.bpf.c, settings. */
+struct settings {
+	__u32 layout;
+	enum on_exit on_exit;
+	__u32 process;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} setting SEC(".maps");
+
+/* For who reads the pins: a socket of the process, while it lives. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} life SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, OUTCOME_MAX);
@@ -110,15 +142,31 @@ struct {
 	__type(value, __u64);
 } outcomes SEC(".maps");
 
-/* Every end is SK_PASS: with no socket assigned the kernel looks on as ever. */
-static __always_inline int leave(enum outcome why)
+/* With SK_PASS and no socket assigned the kernel looks on as ever. */
+static __always_inline int leave_with(enum outcome why, int answer)
 {
 	__u32 i = why;
 	__u64 *n = bpf_map_lookup_elem(&outcomes, &i);
 
 	if (n)
 		*n += 1;
-	return SK_PASS;
+	return answer;
+}
+
+static __always_inline int leave(enum outcome why)
+{
+	return leave_with(why, SK_PASS);
+}
+
+/* Nobody listens. */
+static __always_inline int gone(void)
+{
+	__u32 zero = 0;
+	struct settings *s = bpf_map_lookup_elem(&setting, &zero);
+
+	if (s && s->on_exit == ON_EXIT_CLOSED)
+		return leave_with(INBOUND_REFUSED, SK_DROP);
+	return leave(INBOUND_GONE);
 }
 
 static __always_inline void map4(struct address *a, __u32 ip)
@@ -179,12 +227,14 @@ int inbound_lookup(struct bpf_sk_lookup *ctx)
 	}
 	if (!e)
 		return leave(INBOUND_NO_ENTRY);
+	if (e->verdict == VERDICT_REFUSE)
+		return leave_with(INBOUND_REFUSED, SK_DROP);
 	if (e->verdict != VERDICT_CAPTURE)
 		return leave(INBOUND_PASSED);
 
 	sk = bpf_map_lookup_elem(&listeners, &e->socket);
 	if (!sk)
-		return leave(INBOUND_GONE);
+		return gone();
 	err = bpf_sk_assign(ctx, sk, 0);
 	bpf_sk_release(sk);
 	if (err == -EEXIST)

@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
@@ -17,8 +16,8 @@ import (
 type Inbound struct {
 	// read-only after LoadInbound
 	objects inboundObjects
-	attach  *link.NetNsLink
-	netns   string
+	attachment
+	netns string
 
 	// of Swap
 	places []uint64 // of the listeners map: cookies, 0 is free
@@ -61,11 +60,23 @@ func SocketCookie(fd int) (uint64, error) {
 	return c, nil
 }
 
-// LoadInbound attaches the program to the calling thread's network namespace;
-// until the first Swap every connection passes. It needs CAP_BPF, CAP_NET_ADMIN
-// and Linux's sk_lookup with the device that a packet came by; the error says
-// what is missing.
-func LoadInbound() (in *Inbound, err error) {
+// InboundOptions say what stays of the process.
+type InboundOptions struct {
+	// OnExit says what connections get that are to be captured while nobody
+	// listens for them, and whether pins stay after Close.
+	OnExit OnExit
+	// First, if set, is in force before the program is attached, unless a table of
+	// the process before is taken over. It has no sockets.
+	First *InboundTable
+	// Pin is as of CaptureOptions, and may be the same.
+	Pin string
+}
+
+// LoadInbound attaches the program to the calling thread's network namespace, or
+// takes it over; without a First table every connection passes until the first
+// Swap. It needs CAP_BPF, CAP_NET_ADMIN and Linux's sk_lookup with the device that
+// a packet came by; the error says what is missing.
+func LoadInbound(o InboundOptions) (in *Inbound, err error) {
 	ns, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
@@ -76,38 +87,53 @@ func LoadInbound() (in *Inbound, err error) {
 		return nil, fmt.Errorf("read inbound object: %w", err)
 	}
 	_ = rlimit.RemoveMemlock() // see Load
-	in = &Inbound{places: make([]uint64, spec.Maps[inboundMapListeners].MaxEntries)}
+	in = &Inbound{attachment: attachment{onExit: o.OnExit, life: -1}, places: make([]uint64, spec.Maps[inboundMapListeners].MaxEntries)}
 	defer func() {
 		if err != nil {
-			in.Close()
+			in.onExit = ExitKeep // pins of the process before stay as they are
+			err = errors.Join(err, in.Close())
 			in = nil
 		}
 	}()
 	if in.netns, err = os.Readlink("/proc/thread-self/ns/net"); err != nil {
 		return in, fmt.Errorf("read network namespace: %w", err)
 	}
-	if err := spec.LoadAndAssign(&in.objects, nil); err != nil {
+	old, err := in.open(o.Pin, partInbound, (*pinDirectory).loadInbound)
+	if err != nil {
+		return in, err
+	}
+	defer old.close()
+	takeOver := old.maps != nil
+	if err := spec.LoadAndAssign(&in.objects, &ebpf.CollectionOptions{MapReplacements: old.maps}); err != nil {
 		return in, fmt.Errorf("load sk_lookup: %w", err)
 	}
-	if in.attach, err = link.AttachNetNs(int(ns.Fd()), in.objects.InboundLookup); err != nil {
-		return in, fmt.Errorf("attach sk_lookup to %s: %w", in.netns, err)
+	settings := inboundSettings{Layout: pinLayout, OnExit: inboundOnExit(o.OnExit), Process: uint32(os.Getpid())}
+	if err := in.objects.Setting.Put(uint32(0), settings); err != nil {
+		return in, fmt.Errorf("put settings: %w", err)
 	}
-	return in, nil
+	if err := in.live(in.objects.Life); err != nil {
+		return in, err
+	}
+	if o.First != nil && !takeOver {
+		if err := in.put(o.First, nil); err != nil {
+			return in, err
+		}
+	}
+	return in, in.hang(in.pinned(), []hook{in.hook(ns)}, old)
 }
 
 // Namespace is what the program is attached to, as /proc/PID/ns/net shows it.
 func (in *Inbound) Namespace() string { return in.netns }
 
+// Hooks are those that LoadInbound attached, and Taken says what became of the
+// pins that were there.
+func (in *Inbound) Hooks() []HookStatus { return in.status }
+func (in *Inbound) Taken() string       { return in.taken }
+
 // Detach takes the program away: what comes from then on finds whoever listens
-// there. Not for two goroutines at a time.
-func (in *Inbound) Detach() error {
-	if in.attach == nil {
-		return nil
-	}
-	err := in.attach.Close()
-	in.attach = nil
-	return err
-}
+// there. Unless ExitOpen says so it stays, if it is pinned, and the policy
+// decides. Not for two goroutines at a time.
+func (in *Inbound) Detach() error { return in.detach() }
 
 // Close detaches the program and frees the maps. Nothing else may be running.
 func (in *Inbound) Close() error { return errors.Join(in.Detach(), in.objects.Close()) }
@@ -236,6 +262,22 @@ func (in *Inbound) SetOwn(a netip.Addr, own bool) error {
 	return nil
 }
 
+// Own are the addresses that SetOwn was told of, maybe by the process before.
+func (in *Inbound) Own() (out []netip.Addr, err error) {
+	var (
+		key   inboundAddress
+		value uint8
+	)
+	it := in.objects.Own.Iterate()
+	for it.Next(&key, &value) {
+		out = append(out, goAddress(routeAddress(key)))
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("read own addresses: %w", err)
+	}
+	return out, nil
+}
+
 // inboundNames are the ends of the program's calls as metrics and docs call them.
 var inboundNames = [...]string{
 	inboundOutcomeINBOUND_CAPTURED:     "inbound.captured",
@@ -246,21 +288,12 @@ var inboundNames = [...]string{
 	inboundOutcomeINBOUND_PASSED:       "inbound.passed",
 	inboundOutcomeINBOUND_NO_ENTRY:     "inbound.no_entry",
 	inboundOutcomeINBOUND_GONE:         "inbound.passed_listener_gone",
+	inboundOutcomeINBOUND_REFUSED:      "inbound.refused_listener_gone",
 	inboundOutcomeINBOUND_TAKEN:        "inbound.taken_by_another_program",
 	inboundOutcomeINBOUND_NOT_ASSIGNED: "inbound.not_assigned",
 }
 
 // Counters reads how often the program ended in each way, summed over the CPUs.
 func (in *Inbound) Counters() (map[string]uint64, error) {
-	out := make(map[string]uint64, len(inboundNames))
-	for i, name := range inboundNames {
-		var perCPU []uint64
-		if err := in.objects.Outcomes.Lookup(uint32(i), &perCPU); err != nil {
-			return nil, fmt.Errorf("read counter %s: %w", name, err)
-		}
-		for _, n := range perCPU {
-			out[name] += n
-		}
-	}
-	return out, nil
+	return readOutcomes(in.objects.Outcomes, inboundNames[:])
 }

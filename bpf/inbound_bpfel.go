@@ -18,6 +18,14 @@ type inboundAddress struct {
 	Word [4]uint32
 }
 
+type inboundOnExit uint32
+
+const (
+	inboundOnExitON_EXIT_OPEN   inboundOnExit = 0
+	inboundOnExitON_EXIT_CLOSED inboundOnExit = 1
+	inboundOnExitON_EXIT_KEEP   inboundOnExit = 2
+)
+
 type inboundOutcome uint32
 
 const (
@@ -29,10 +37,19 @@ const (
 	inboundOutcomeINBOUND_PASSED       inboundOutcome = 5
 	inboundOutcomeINBOUND_NO_ENTRY     inboundOutcome = 6
 	inboundOutcomeINBOUND_GONE         inboundOutcome = 7
-	inboundOutcomeINBOUND_TAKEN        inboundOutcome = 8
-	inboundOutcomeINBOUND_NOT_ASSIGNED inboundOutcome = 9
-	inboundOutcomeOUTCOME_MAX          inboundOutcome = 10
+	inboundOutcomeINBOUND_REFUSED      inboundOutcome = 8
+	inboundOutcomeINBOUND_TAKEN        inboundOutcome = 9
+	inboundOutcomeINBOUND_NOT_ASSIGNED inboundOutcome = 10
+	inboundOutcomeOUTCOME_MAX          inboundOutcome = 11
 )
+
+type inboundSettings struct {
+	_       structs.HostLayout
+	Layout  uint32
+	OnExit  inboundOnExit
+	Process uint32
+	Pad     uint32
+}
 
 type inboundTableEntry struct {
 	_       structs.HostLayout
@@ -52,15 +69,18 @@ type inboundVerdict uint32
 const (
 	inboundVerdictVERDICT_PASS    inboundVerdict = 1
 	inboundVerdictVERDICT_CAPTURE inboundVerdict = 2
+	inboundVerdictVERDICT_REFUSE  inboundVerdict = 4
 )
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	inboundMapLife           = "life"
 	inboundMapListeners      = "listeners"
 	inboundMapOutcomes       = "outcomes"
 	inboundMapOwn            = "own"
+	inboundMapSetting        = "setting"
 	inboundMapTables         = "tables"
 	inboundProgInboundLookup = "inbound_lookup"
 )
@@ -114,9 +134,11 @@ type inboundProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type inboundMapSpecs struct {
+	Life      *ebpf.MapSpec `ebpf:"life"`
 	Listeners *ebpf.MapSpec `ebpf:"listeners"`
 	Outcomes  *ebpf.MapSpec `ebpf:"outcomes"`
 	Own       *ebpf.MapSpec `ebpf:"own"`
+	Setting   *ebpf.MapSpec `ebpf:"setting"`
 	Tables    *ebpf.MapSpec `ebpf:"tables"`
 }
 
@@ -146,17 +168,21 @@ func (o *inboundObjects) Close() error {
 //
 // It can be passed to loadInboundObjects or ebpf.CollectionSpec.LoadAndAssign.
 type inboundMaps struct {
+	Life      *ebpf.Map `ebpf:"life"`
 	Listeners *ebpf.Map `ebpf:"listeners"`
 	Outcomes  *ebpf.Map `ebpf:"outcomes"`
 	Own       *ebpf.Map `ebpf:"own"`
+	Setting   *ebpf.Map `ebpf:"setting"`
 	Tables    *ebpf.Map `ebpf:"tables"`
 }
 
 func (m *inboundMaps) Close() error {
 	return _InboundClose(
+		m.Life,
 		m.Listeners,
 		m.Outcomes,
 		m.Own,
+		m.Setting,
 		m.Tables,
 	)
 }

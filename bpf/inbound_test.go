@@ -47,7 +47,7 @@ func newInboundWorld(t *testing.T) *inboundWorld {
 
 func (w *inboundWorld) load() (in *Inbound) {
 	w.t.Helper()
-	if err := w.server.Do(func() (err error) { in, err = LoadInbound(); return err }); err != nil {
+	if err := w.server.Do(func() (err error) { in, err = LoadInbound(InboundOptions{}); return err }); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() {

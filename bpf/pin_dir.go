@@ -25,37 +25,70 @@ var (
 	ErrNoPins = errors.New("nothing is pinned")
 )
 
-// pinDirectory is the directory of pins, with its lock held.
+// pinDirectory is the directory of one part's pins, with its lock held.
 type pinDirectory struct {
 	path string
 	lock *os.File
 }
 
-// openPins takes the lock of a directory of pins. Before it trusts anything in
-// there it makes sure that only this user can have put it there.
-func openPins(path string, create bool) (*pinDirectory, error) {
-	path, err := filepath.Abs(path)
+// openPins takes the lock of a part of a directory of pins. Before it trusts
+// anything in there it makes sure that only this user can have put it there.
+func openPins(dir, part string, create bool) (*pinDirectory, error) {
+	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open pins: %w", err)
 	}
-	if err := checkBPFFS(filepath.Dir(path)); err != nil {
-		return nil, fmt.Errorf("open pins %s: %w", path, err)
+	if err := checkBPFFS(filepath.Dir(dir)); err != nil {
+		return nil, fmt.Errorf("open pins %s: %w", dir, err)
 	}
 	for {
 		if create {
-			if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-				return nil, fmt.Errorf("open pins: %w", err)
+			for _, path := range []string{dir, pinnedPart(dir, part)} {
+				// What is missing below has just been taken away by whoever ended.
+				if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
+					return nil, fmt.Errorf("open pins: %w", err)
+				}
 			}
 		}
-		p, err := lockPins(path)
-		if errors.Is(err, errPinsRemoved) {
-			continue // whoever held it has just ended, and took it away
+		err := checkParts(dir)
+		var p *pinDirectory
+		if err == nil {
+			p, err = lockPins(pinnedPart(dir, part))
+		}
+		if errors.Is(err, errPinsRemoved) || create && errors.Is(err, ErrNoPins) {
+			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("open pins %s: %w", path, err)
+			return nil, fmt.Errorf("open pins %s: %w", dir, err)
 		}
 		return p, nil
 	}
+}
+
+// checkParts looks at the directory that the parts are in.
+func checkParts(dir string) error {
+	info, err := os.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ErrNoPins
+	case err != nil:
+		return fmt.Errorf("read pins: %w", err)
+	case !info.IsDir():
+		return fmt.Errorf("%w: no directory", ErrForeignPins)
+	}
+	if err := checkOwn(info); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("read pins: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != partOutbound && e.Name() != partInbound {
+			return fmt.Errorf("%w: %s is none of ours: remove it", ErrForeignPins, filepath.Join(dir, e.Name()))
+		}
+	}
+	return nil
 }
 
 var errPinsRemoved = errors.New("removed")
@@ -216,7 +249,8 @@ func (p *pinDirectory) removeBuilds() error {
 	return err
 }
 
-// remove detaches the hooks and takes all pins away, and the directory.
+// remove detaches the hooks and takes all pins of the part away, and the
+// directory if no other part is left.
 func (p *pinDirectory) remove() error {
 	// A link whose last pin goes is detached by a worker of the kernel, a little
 	// later.
@@ -228,7 +262,13 @@ func (p *pinDirectory) remove() error {
 	if err != nil {
 		return err
 	}
-	return os.Remove(p.path)
+	if err := os.Remove(p.path); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Dir(p.path)); !errors.Is(err, unix.ENOTEMPTY) {
+		return err
+	}
+	return nil
 }
 
 // removeSet takes links away first: no hook may run without what it needs.

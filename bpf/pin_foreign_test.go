@@ -20,6 +20,9 @@ func TestForeignPinsAreRefused(t *testing.T) {
 	}{
 		{"directory that others may read", "mode 0755", func(dir string) error { return os.Chmod(dir, 0o755) }},
 		{"directory of another user", "belongs to uid 65534", func(dir string) error { return os.Chown(dir, 65534, -1) }},
+		{"directory of all parts that others may read", "mode 0711", func(dir string) error { return os.Chmod(filepath.Dir(dir), 0o711) }},
+		{"directory of all parts of another user", "belongs to uid 65534", func(dir string) error { return os.Chown(filepath.Dir(dir), 65534, -1) }},
+		{"unknown part", "none of ours", func(dir string) error { return os.Mkdir(filepath.Join(filepath.Dir(dir), "other"), 0o700) }},
 		{"set of another user", "belongs to uid 65534", func(dir string) error { return os.Chown(pinnedSet(dir), 65534, -1) }},
 		{"set that others may enter", "mode 0701", func(dir string) error { return os.Chmod(pinnedSet(dir), 0o701) }},
 		{"pin that others may open", "mode 0644", func(dir string) error { return os.Chmod(pinnedMap(pinnedSet(dir), routeMapSetting), 0o644) }},
@@ -29,13 +32,14 @@ func TestForeignPinsAreRefused(t *testing.T) {
 			return pinArray(filepath.Join(pinnedSet(dir), "other"), "other", 1)
 		}},
 		{"symlink", "no directory", func(dir string) error {
-			return errors.Join(os.Rename(dir, dir+"-moved"), os.Symlink(dir+"-moved", dir))
+			root := filepath.Dir(dir)
+			return errors.Join(os.Rename(root, root+"-moved"), os.Symlink(root+"-moved", root))
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newPinnedWorld(t, ExitClosed)
 			w.kill()
-			if err := tt.plant(w.options.Pin); err != nil {
+			if err := tt.plant(w.part()); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := LoadCapture(w.options); !errors.Is(err, ErrForeignPins) || !strings.Contains(err.Error(), tt.want) {
@@ -45,11 +49,11 @@ func TestForeignPinsAreRefused(t *testing.T) {
 				t.Errorf("clear: %v", err)
 			}
 			w.each(refused)
-			cleanForeign(t, w.options.Pin)
+			cleanForeign(t, w.part())
 		})
 	}
 	t.Run("no bpffs", func(t *testing.T) {
-		if _, err := openPins(filepath.Join(t.TempDir(), "pins"), true); !errors.Is(err, ErrNoBPFFS) || !strings.Contains(err.Error(), "mount -t bpf") {
+		if _, err := openPins(filepath.Join(t.TempDir(), "pins"), partOutbound, true); !errors.Is(err, ErrNoBPFFS) || !strings.Contains(err.Error(), "mount -t bpf") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -63,13 +67,15 @@ func TestForeignPinsAreRefused(t *testing.T) {
 // cleanForeign makes a planted directory one that can be cleared.
 func cleanForeign(t *testing.T, dir string) {
 	t.Helper()
-	if info, err := os.Lstat(dir); err == nil && info.Mode()&os.ModeSymlink != 0 {
-		os.Remove(dir)
-		os.Rename(dir+"-moved", dir)
+	root := filepath.Dir(dir)
+	if info, err := os.Lstat(root); err == nil && info.Mode()&os.ModeSymlink != 0 {
+		os.Remove(root)
+		os.Rename(root+"-moved", root)
 	}
 	os.Remove(filepath.Join(dir, "other"))
 	os.Remove(filepath.Join(pinnedSet(dir), "other"))
-	filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+	os.Remove(filepath.Join(root, "other"))
+	filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
 		os.Chown(path, os.Geteuid(), -1)
 		if mode := os.FileMode(0o600); e.IsDir() {
 			return os.Chmod(path, mode|0o100)
@@ -86,22 +92,22 @@ func TestPinsThatDoNotFitAreReplaced(t *testing.T) {
 		plant      func(t *testing.T, w *pinnedWorld) error
 	}{
 		{"another program", "maps taken over, hooks replaced: hook connect4: program tag", func(t *testing.T, w *pinnedWorld) error {
-			return plantProgram(w.options.Pin, true)
+			return plantProgram(w.part(), true)
 		}},
 		{"another program that is pinned nowhere", "maps taken over, hooks replaced: hook connect4: it does not run the program that is pinned", func(t *testing.T, w *pinnedWorld) error {
-			return plantProgram(w.options.Pin, false)
+			return plantProgram(w.part(), false)
 		}},
 		{"the same program with other maps", "maps taken over, hooks replaced: hook connect6: its program has other maps", func(t *testing.T, w *pinnedWorld) error {
-			return plantOtherMaps(w.options.Pin)
+			return plantOtherMaps(w.part())
 		}},
 		{"a map of another type", "replaced: map outcomes: Type: Array changed", func(t *testing.T, w *pinnedWorld) error {
-			return plantArray(w.options.Pin, routeMapOutcomes, "outcomes", 7)
+			return plantArray(w.part(), routeMapOutcomes, "outcomes", 7)
 		}},
 		{"a map of another name", `replaced: map setting: it is called "other"`, func(t *testing.T, w *pinnedWorld) error {
-			return plantSettings(w.options.Pin, "other")
+			return plantSettings(w.part(), "other")
 		}},
 		{"another layout", "replaced: layout 99, not 1", func(t *testing.T, w *pinnedWorld) error {
-			m, err := ebpf.LoadPinnedMap(pinnedMap(pinnedSet(w.options.Pin), routeMapSetting), nil)
+			m, err := ebpf.LoadPinnedMap(pinnedMap(pinnedSet(w.part()), routeMapSetting), nil)
 			if err != nil {
 				return err
 			}
@@ -109,14 +115,14 @@ func TestPinsThatDoNotFitAreReplaced(t *testing.T) {
 			return m.Put(uint32(0), routeSettings{Layout: 99, OnExit: routeOnExitON_EXIT_CLOSED})
 		}},
 		{"a link in a map's place", "replaced: map flows:", func(t *testing.T, w *pinnedWorld) error {
-			set := pinnedSet(w.options.Pin)
+			set := pinnedSet(w.part())
 			return errors.Join(os.Remove(pinnedMap(set, routeMapFlows)), os.Rename(pinnedLink(set, hookSockops), pinnedMap(set, routeMapFlows)))
 		}},
 		{"a map that is missing", "replaced: map life:", func(t *testing.T, w *pinnedWorld) error {
-			return os.Remove(pinnedMap(pinnedSet(w.options.Pin), routeMapLife))
+			return os.Remove(pinnedMap(pinnedSet(w.part()), routeMapLife))
 		}},
 		{"a hook that is missing", "maps taken over", func(t *testing.T, w *pinnedWorld) error {
-			return os.Remove(pinnedLink(pinnedSet(w.options.Pin), hookConnect4))
+			return os.Remove(pinnedLink(pinnedSet(w.part()), hookConnect4))
 		}},
 		{"another cgroup", "maps taken over, hooks replaced: hook sockops: attached elsewhere", func(t *testing.T, w *pinnedWorld) error {
 			w.dir = cgroup(t)
@@ -125,7 +131,7 @@ func TestPinsThatDoNotFitAreReplaced(t *testing.T) {
 			return nil
 		}},
 		{"a set that was being built", "taken over", func(t *testing.T, w *pinnedWorld) error {
-			next := strings.Replace(pinnedBuild(w.options.Pin), "*", "1", 1)
+			next := strings.Replace(pinnedBuild(w.part()), "*", "1", 1)
 			return errors.Join(os.Mkdir(next, 0o700), pinArray(pinnedMap(next, "outcomes"), "outcomes", 1))
 		}},
 	} {
@@ -138,10 +144,10 @@ func TestPinsThatDoNotFitAreReplaced(t *testing.T) {
 			w.start(tt.want)
 			w.swap(w.everywhere())
 			w.each(answered)
-			if ids := linkIDs(t, w.options.Pin); len(ids) != 6 {
+			if ids := w.linkIDs(); len(ids) != 6 {
 				t.Errorf("hooks %v", ids)
 			}
-			entries, err := os.ReadDir(w.options.Pin)
+			entries, err := os.ReadDir(w.part())
 			if err != nil || len(entries) != 1 {
 				t.Errorf("pins %v, %v", entries, err)
 			}

@@ -18,7 +18,7 @@ import (
 type hook struct {
 	name    string
 	program *ebpf.Program
-	cgroup  string
+	at      string // where, for people
 	attach  func() (link.Link, error)
 	// here tells whether a link is attached where attach would attach it.
 	here func(*link.Info) bool

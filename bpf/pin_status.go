@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -15,16 +17,15 @@ import (
 type HookStatus struct {
 	Name   string
 	LinkID uint32
-	// Cgroup is the directory that it is attached to; empty if that is gone or not
-	// to be found.
-	Cgroup   string
-	CgroupID uint64
+	// At is the cgroup's directory that it is attached to, or the network namespace
+	// (net:[4026531840]); empty if that is gone or not to be found.
+	At string
 }
 
-// PinStatus is what is pinned.
+// PinStatus is what is pinned of one part of capture, outbound or inbound.
 type PinStatus struct {
-	Dir    string
-	OnExit OnExit
+	Dir, Part string
+	OnExit    OnExit
 	// Process made or took over the pins, by its own pid namespace. Alive tells
 	// whether it is there, Serving whether the routes are its own.
 	Process        uint32
@@ -37,87 +38,168 @@ type PinStatus struct {
 }
 
 // ReadPins reads a directory of pins, and changes nothing.
-func ReadPins(dir string) (*PinStatus, error) {
-	set := pinnedSet(dir)
-	if _, err := os.ReadDir(set); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read pins %s: %w", dir, ErrNoPins)
-	} else if err != nil {
-		return nil, fmt.Errorf("read pins: %w", err)
-	}
-	s := &PinStatus{Dir: dir}
-	maps := map[string]*ebpf.Map{}
-	defer func() {
-		for _, m := range maps {
-			m.Close()
+func ReadPins(dir string) ([]PinStatus, error) {
+	var out []PinStatus
+	for part, read := range map[string]func(*PinStatus, string) error{partOutbound: readOutbound, partInbound: readInbound} {
+		set := pinnedSet(pinnedPart(dir, part))
+		if _, err := os.ReadDir(set); errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return nil, fmt.Errorf("read pins: %w", err)
 		}
-	}()
-	for _, name := range []string{routeMapSetting, routeMapLife, routeMapTables, routeMapOutcomes} {
+		s := PinStatus{Dir: dir, Part: part}
+		if err := read(&s, set); err != nil {
+			return nil, fmt.Errorf("read pins %s: %w", pinnedPart(dir, part), err)
+		}
+		out = append(out, s)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("read pins %s: %w", dir, ErrNoPins)
+	}
+	slices.SortFunc(out, func(a, b PinStatus) int { return strings.Compare(b.Part, a.Part) })
+	return out, nil
+}
+
+// pinnedMaps are opened to be read.
+type pinnedMaps map[string]*ebpf.Map
+
+func readMaps(set string, names ...string) (pinnedMaps, error) {
+	maps := pinnedMaps{}
+	for _, name := range names {
 		m, err := ebpf.LoadPinnedMap(pinnedMap(set, name), &ebpf.LoadPinOptions{ReadOnly: true})
 		if err != nil {
-			return nil, fmt.Errorf("read pins: map %s: %w", name, err)
+			maps.close()
+			return nil, fmt.Errorf("map %s: %w", name, err)
 		}
 		maps[name] = m
 	}
+	return maps, nil
+}
+
+func (p pinnedMaps) close() {
+	for _, m := range p {
+		m.Close()
+	}
+}
+
+// alive tells whether a life map has its socket.
+func alive(life *ebpf.Map) bool {
+	var cookie uint64
+	return life.Lookup(uint32(0), &cookie) == nil
+}
+
+func checkLayout(layout uint32) error {
+	if layout != pinLayout {
+		return fmt.Errorf("layout %d, but this program knows %d only", layout, pinLayout)
+	}
+	return nil
+}
+
+func readOutbound(s *PinStatus, set string) error {
+	maps, err := readMaps(set, routeMapSetting, routeMapLife, routeMapTables, routeMapOutcomes)
+	if err != nil {
+		return err
+	}
+	defer maps.close()
 	var settings routeSettings
 	if err := maps[routeMapSetting].Lookup(uint32(0), &settings); err != nil {
-		return nil, fmt.Errorf("read pinned settings: %w", err)
+		return fmt.Errorf("settings: %w", err)
 	}
-	if settings.Layout != pinLayout {
-		return nil, fmt.Errorf("read pins %s: layout %d, but this program knows %d only", dir, settings.Layout, pinLayout)
+	if err := checkLayout(settings.Layout); err != nil {
+		return err
 	}
 	s.OnExit, s.Process, s.Serving = OnExit(settings.OnExit), settings.Process, settings.Serving != 0
-	var cookie uint64
-	s.Alive = maps[routeMapLife].Lookup(uint32(0), &cookie) == nil
-	var err error
-	if s.Generation, s.Entries, err = readTable(maps[routeMapTables]); err != nil {
-		return nil, err
+	s.Alive = alive(maps[routeMapLife])
+	err = eachEntry(maps[routeMapTables], func(it *ebpf.MapIterator) bool {
+		var (
+			key   routeRouteKey
+			value routeRoute
+		)
+		if !it.Next(&key, &value) {
+			return false
+		}
+		s.Generation = value.Generation
+		s.Entries++
+		return true
+	})
+	if err != nil {
+		return err
 	}
-	if s.Outcomes, err = readOutcomes(maps[routeMapOutcomes]); err != nil {
-		return nil, err
+	if s.Outcomes, err = readOutcomes(maps[routeMapOutcomes], outcomeNames[:]); err != nil {
+		return err
 	}
-	s.Hooks, err = readHooks(set)
-	return s, err
+	s.Hooks, err = readHooks(set, captureHooks)
+	return err
 }
 
-// readTable counts the entries of the table in force.
-func readTable(tables *ebpf.Map) (generation uint64, entries int, err error) {
+func readInbound(s *PinStatus, set string) error {
+	maps, err := readMaps(set, inboundMapSetting, inboundMapLife, inboundMapTables, inboundMapOutcomes)
+	if err != nil {
+		return err
+	}
+	defer maps.close()
+	var p inboundSettings
+	if err := maps[inboundMapSetting].Lookup(uint32(0), &p); err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	if err := checkLayout(p.Layout); err != nil {
+		return err
+	}
+	s.OnExit, s.Process, s.Alive = OnExit(p.OnExit), p.Process, alive(maps[inboundMapLife])
+	s.Serving = s.Alive // its sockets are in the table, or none are
+	err = eachEntry(maps[inboundMapTables], func(it *ebpf.MapIterator) bool {
+		var (
+			key   inboundTableKey
+			value inboundTableEntry
+		)
+		if !it.Next(&key, &value) {
+			return false
+		}
+		s.Entries++
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if s.Outcomes, err = readOutcomes(maps[inboundMapOutcomes], inboundNames[:]); err != nil {
+		return err
+	}
+	s.Hooks, err = readHooks(set, inboundHooks)
+	return err
+}
+
+// eachEntry walks the table in force.
+func eachEntry(tables *ebpf.Map, next func(*ebpf.MapIterator) bool) error {
 	var live *ebpf.Map
-	err = tables.Lookup(uint32(0), &live)
+	err := tables.Lookup(uint32(0), &live)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return 0, 0, nil
+		return nil
 	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("read pinned table: %w", err)
+		return fmt.Errorf("table: %w", err)
 	}
 	defer live.Close()
-	var (
-		key   routeRouteKey
-		value routeRoute
-	)
 	it := live.Iterate()
-	for it.Next(&key, &value) {
-		entries++
-		generation = value.Generation
+	for next(it) {
 	}
-	return generation, entries, it.Err()
+	return it.Err()
 }
 
-func readHooks(set string) ([]HookStatus, error) {
+func readHooks(set string, names []string) ([]HookStatus, error) {
 	var out []HookStatus
-	for _, name := range captureHooks {
+	for _, name := range names {
 		l, err := link.LoadPinnedLink(pinnedLink(set, name), nil)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read hook %s: %w", name, err)
+			return nil, fmt.Errorf("hook %s: %w", name, err)
 		}
 		status, err := hookStatus(name, l)
 		l.Close()
 		if err != nil {
 			return nil, err
 		}
-		status.Cgroup = cgroupByID(status.CgroupID)
 		out = append(out, status)
 	}
 	return out, nil
@@ -130,7 +212,10 @@ func hookStatus(name string, l link.Link) (HookStatus, error) {
 	}
 	s := HookStatus{Name: name, LinkID: uint32(info.ID)}
 	if at := info.Cgroup(); at != nil {
-		s.CgroupID = at.CgroupId
+		s.At = cgroupByID(at.CgroupId)
+	}
+	if at := info.NetNs(); at != nil && at.NetnsInode != 0 {
+		s.At = fmt.Sprintf("net:[%d]", at.NetnsInode)
 	}
 	return s, nil
 }
@@ -155,18 +240,51 @@ func cgroupByID(id uint64) (found string) {
 }
 
 // ClearPins takes away what a process left that is gone: the hooks and all that
-// they need. ErrPinsInUse: it lives.
+// they need. ErrPinsInUse: it lives, and nothing is changed.
 func ClearPins(dir string) error {
-	p, err := openPins(dir, false)
-	if err != nil {
-		return err
+	var parts []*pinDirectory
+	defer func() {
+		for _, p := range parts {
+			p.close()
+		}
+	}()
+	for _, part := range []string{partOutbound, partInbound} {
+		p, err := openPins(dir, part, false)
+		if errors.Is(err, ErrNoPins) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		parts = append(parts, p)
+		if err := p.check(); err != nil {
+			return err
+		}
 	}
-	defer p.close()
-	if err := p.check(); err != nil {
-		return err
+	if len(parts) == 0 {
+		return fmt.Errorf("clear pins %s: %w", dir, ErrNoPins)
 	}
-	if err := p.remove(); err != nil {
-		return fmt.Errorf("remove pins: %w", err)
+	for _, p := range parts {
+		if err := p.remove(); err != nil {
+			return fmt.Errorf("remove pins: %w", err)
+		}
+	}
+	return nil
+}
+
+// CheckPins tells whether a directory of pins could be used; it makes nothing.
+func CheckPins(dir string) error {
+	for _, part := range []string{partOutbound, partInbound} {
+		p, err := openPins(dir, part, false)
+		if errors.Is(err, ErrNoPins) {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(p.check(), p.close())
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -112,12 +112,23 @@ const (
 	answered = "peer "
 )
 
-// linkIDs are those of the hooks, by name.
-func linkIDs(t *testing.T, dir string) map[string]uint32 {
-	t.Helper()
-	s, err := ReadPins(dir)
+// part is where its pins are.
+func (w *pinnedWorld) part() string { return pinnedPart(w.options.Pin, partOutbound) }
+
+func (w *pinnedWorld) read() (PinStatus, error) {
+	s, err := ReadPins(w.options.Pin)
 	if err != nil {
-		t.Fatal(err)
+		return PinStatus{}, err
+	}
+	return s[0], nil
+}
+
+// linkIDs are those of the hooks, by name.
+func (w *pinnedWorld) linkIDs() map[string]uint32 {
+	w.t.Helper()
+	s, err := w.read()
+	if err != nil {
+		w.t.Fatal(err)
 	}
 	out := map[string]uint32{}
 	for _, h := range s.Hooks {
@@ -133,23 +144,23 @@ func TestPinnedHooksFollowThePolicyUntilTheyAreTakenOver(t *testing.T) {
 		t.Run(exit.String(), func(t *testing.T) {
 			w := newPinnedWorld(t, exit)
 			w.each(answered)
-			ids := linkIDs(t, w.options.Pin)
+			ids := w.linkIDs()
 			if len(ids) != 6 {
 				t.Errorf("links %v", ids)
 			}
 			w.kill()
 			w.each(want)
-			if s, err := ReadPins(w.options.Pin); err != nil || s.Alive || s.OnExit != exit || s.Entries != 4 || s.Outcomes["connect.captured"] != 3 {
+			if s, err := w.read(); err != nil || s.Alive || s.OnExit != exit || s.Entries != 4 || s.Outcomes["connect.captured"] != 3 {
 				t.Errorf("status %+v, %v", s, err)
 			}
 			w.start("taken over")
-			if got := linkIDs(t, w.options.Pin); !maps.Equal(got, ids) {
+			if got := w.linkIDs(); !maps.Equal(got, ids) {
 				t.Errorf("links %v, were %v", got, ids)
 			}
 			w.each(want) // the table is the one before's
 			w.swap(w.everywhere())
 			w.each(answered)
-			if s, err := ReadPins(w.options.Pin); err != nil || !s.Alive || !s.Serving || s.Hooks[0].Cgroup == "" {
+			if s, err := w.read(); err != nil || !s.Alive || !s.Serving || s.Hooks[0].At == "" {
 				t.Errorf("status %+v, %v", s, err)
 			}
 		})

@@ -70,19 +70,6 @@ func Probes() []Probe {
 // RLIMIT_MEMLOCK, before Linux 5.11.
 func Memlock() error { return rlimit.RemoveMemlock() }
 
-// CheckPins tells whether a directory of pins could be used, and by whom it is; it
-// makes nothing.
-func CheckPins(dir string) error {
-	p, err := openPins(dir, false)
-	if errors.Is(err, ErrNoPins) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(p.check(), p.close())
-}
-
 func conclude(err error) error {
 	if err == nil || errors.Is(err, ebpf.ErrNotSupported) {
 		return err
@@ -169,10 +156,10 @@ func passing(t ebpf.ProgramType, at ebpf.AttachType) (*ebpf.Program, error) {
 
 // TryCapture loads what capture needs, and attaches nothing.
 func TryCapture() error {
-	c := &Capture{life: -1}
+	c := &Capture{attachment: attachment{life: -1}}
 	err := loadRouteObjects(&c.objects, nil)
 	if err == nil {
-		err = c.live()
+		err = c.live(c.objects.Life)
 	}
 	return errors.Join(err, c.Close())
 }

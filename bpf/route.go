@@ -10,7 +10,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
-	"golang.org/x/sys/unix"
 )
 
 // CaptureOptions say whose connections are captured.
@@ -42,15 +41,9 @@ type CaptureOptions struct {
 // methods are safe for concurrent use, but for Swap and Detach.
 type Capture struct {
 	// read-only after LoadCapture
-	objects  routeObjects
-	links    []link.Link
-	attached []HookStatus
-	netns    uint64
-	onExit   OnExit
-	pins     *pinDirectory // nil: nothing is pinned
-	// taken says what became of the process before's pins.
-	taken string
-	life  int // fd of the socket that tells that this process lives; -1: none
+	objects routeObjects
+	attachment
+	netns uint64
 
 	// Swap only
 	filler   filler
@@ -71,11 +64,8 @@ func LoadCapture(o CaptureOptions) (c *Capture, err error) {
 			return nil, err
 		}
 	}
-	if o.OnExit != ExitOpen && o.Pin == "" {
-		return nil, fmt.Errorf("load capture: %w", ErrNeedsPins)
-	}
 	_ = rlimit.RemoveMemlock() // see Load
-	c = &Capture{onExit: o.OnExit, life: -1}
+	c = &Capture{attachment: attachment{onExit: o.OnExit, life: -1}}
 	if c.filler, err = newFiller(o.MaxRoutes); err != nil {
 		return nil, err
 	}
@@ -89,14 +79,9 @@ func LoadCapture(o CaptureOptions) (c *Capture, err error) {
 		return c, err
 	}
 	c.netns = c.settings.Netns
-	old := new(pinnedObjects)
-	if o.Pin != "" {
-		if c.pins, err = openPins(o.Pin, true); err != nil {
-			return c, err
-		}
-		if old, err = c.pins.loadCapture(); err != nil {
-			return c, err
-		}
+	old, err := c.open(o.Pin, partOutbound, (*pinDirectory).loadCapture)
+	if err != nil {
+		return c, err
 	}
 	defer old.close()
 	takeOver := old.maps != nil
@@ -108,7 +93,7 @@ func LoadCapture(o CaptureOptions) (c *Capture, err error) {
 	if err := c.putSettings(); err != nil {
 		return c, err
 	}
-	if err := c.live(); err != nil {
+	if err := c.live(c.objects.Life); err != nil {
 		return c, err
 	}
 	if o.First != nil && !takeOver {
@@ -116,7 +101,7 @@ func LoadCapture(o CaptureOptions) (c *Capture, err error) {
 			return c, err
 		}
 	}
-	return c, c.hang(c.hooks(dir, accept), old)
+	return c, c.hang(c.pinned(), c.hooks(dir, accept), old)
 }
 
 // hooks in the order that matters: what is captured must find everything behind
@@ -141,7 +126,7 @@ func (c *Capture) hooks(dir, accept string) []hook {
 			continue
 		}
 		out = append(out, hook{
-			name: a.name, program: a.program, cgroup: a.dir,
+			name: a.name, program: a.program, at: a.dir,
 			attach: func() (link.Link, error) {
 				l, err := link.AttachCgroup(link.CgroupOptions{Path: a.dir, Attach: a.attach, Program: a.program})
 				if err != nil {
@@ -158,53 +143,8 @@ func (c *Capture) hooks(dir, accept string) []hook {
 	return out
 }
 
-// hang attaches hooks, or takes over the ones of the process before, and pins
-// what is new. Old hooks go only once the new ones are there.
-func (c *Capture) hang(hooks []hook, old *pinnedObjects) error {
-	found := old.maps != nil || len(old.why) > 0
-	changed := old.maps == nil || old.extra
-	for i := range hooks {
-		l, fresh, err := old.take(&hooks[i])
-		if err != nil {
-			return err
-		}
-		c.links = append(c.links, l)
-		status, err := hookStatus(hooks[i].name, l)
-		if err != nil {
-			return err
-		}
-		status.Cgroup = hooks[i].cgroup
-		c.attached = append(c.attached, status)
-		changed = changed || fresh
-	}
-	if c.pins == nil {
-		return nil
-	}
-	changed = changed || len(old.links) > 0
-	switch {
-	case !found:
-		c.taken = "no pins were there"
-	case !changed:
-		c.taken = "taken over"
-	case old.maps == nil:
-		c.taken = "replaced: " + old.reason()
-	default:
-		c.taken = "maps taken over, hooks replaced: " + old.reason()
-	}
-	if !changed {
-		return c.pins.removeBuilds()
-	}
-	// Each link is to run the program that is pinned beside it.
-	for i, l := range c.links {
-		if err := l.Update(hooks[i].program); err != nil {
-			return fmt.Errorf("replace program of hook %s: %w", hooks[i].name, err)
-		}
-	}
-	return c.pins.commit(func(set string) error { return pinAll(set, c.pinned(), hooks, c.links) })
-}
-
 // Hooks are those that LoadCapture attached.
-func (c *Capture) Hooks() []HookStatus { return c.attached }
+func (c *Capture) Hooks() []HookStatus { return c.status }
 
 // Taken says what became of the pins that were there at the start.
 func (c *Capture) Taken() string { return c.taken }
@@ -213,25 +153,7 @@ func (c *Capture) Taken() string { return c.taken }
 // and pins go; else they stay, and the policy decides. Connections that were
 // captured go on, and Origin answers for them; without hooks their programs'
 // getpeername shows the proxy's address.
-func (c *Capture) Detach() error {
-	var errs []error
-	if c.life >= 0 {
-		errs = append(errs, unix.Close(c.life))
-		c.life = -1
-	}
-	if c.pins != nil && c.onExit == ExitOpen {
-		errs = append(errs, c.pins.remove())
-	}
-	for i := len(c.links) - 1; i >= 0; i-- {
-		errs = append(errs, c.links[i].Close())
-	}
-	c.links = nil
-	if c.pins != nil {
-		errs = append(errs, c.pins.close())
-		c.pins = nil
-	}
-	return errors.Join(errs...)
-}
+func (c *Capture) Detach() error { return c.detach() }
 
 // Close detaches the hooks and frees the maps. Nothing else may be running.
 func (c *Capture) Close() error { return errors.Join(c.Detach(), c.objects.Close()) }
@@ -240,8 +162,7 @@ func (c *Capture) Close() error { return errors.Join(c.Detach(), c.objects.Close
 // stay as they are, and go on by the policy.
 func (c *Capture) abandon() error {
 	c.onExit = ExitKeep
-	err := c.Close()
-	return err
+	return c.Close()
 }
 
 // Origin is what a captured connection's program meant.

@@ -38,11 +38,13 @@ var outcomeNames = [...]string{
 
 // Counters reads how often the hooks' calls ended in each way, summed over the
 // CPUs.
-func (c *Capture) Counters() (map[string]uint64, error) { return readOutcomes(c.objects.Outcomes) }
+func (c *Capture) Counters() (map[string]uint64, error) {
+	return readOutcomes(c.objects.Outcomes, outcomeNames[:])
+}
 
-func readOutcomes(counters *ebpf.Map) (map[string]uint64, error) {
-	out := make(map[string]uint64, len(outcomeNames))
-	for i, name := range outcomeNames {
+func readOutcomes(counters *ebpf.Map, names []string) (map[string]uint64, error) {
+	out := make(map[string]uint64, len(names))
+	for i, name := range names {
 		var perCPU []uint64
 		if err := counters.Lookup(uint32(i), &perCPU); err != nil {
 			return nil, fmt.Errorf("read counter %s: %w", name, err)

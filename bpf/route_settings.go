@@ -94,18 +94,3 @@ func (c *Capture) serve() error {
 	c.settings.Serving = 1
 	return c.putSettings()
 }
-
-// live puts a socket where the hooks see it as long as this process has it open.
-// It never carries anything.
-func (c *Capture) live() error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("make socket of life: %w", err)
-	}
-	if err := c.objects.Life.Put(uint32(0), uint64(fd)); err != nil {
-		unix.Close(fd)
-		return fmt.Errorf("show socket of life: %w", err)
-	}
-	c.life = fd
-	return nil
-}

@@ -16,6 +16,7 @@ type Verdict uint32
 const (
 	VerdictPass    = Verdict(routeVerdictVERDICT_PASS)
 	VerdictCapture = Verdict(routeVerdictVERDICT_CAPTURE)
+	VerdictRefuse  = Verdict(inboundVerdictVERDICT_REFUSE) // of inbound tables only
 )
 
 // String is the word of metrics and docs.
@@ -25,6 +26,8 @@ func (v Verdict) String() string {
 		return "pass"
 	case VerdictCapture:
 		return "capture"
+	case VerdictRefuse:
+		return "refuse"
 	}
 	return fmt.Sprintf("verdict %d", uint32(v))
 }

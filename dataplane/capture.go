@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"log/slog"
 	"net/netip"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -111,5 +112,11 @@ func (p *Plane) flushCapture() {
 	sc.Gauge("swaps_full").Set(s.FullSwaps)
 	for name, n := range s.Outcomes {
 		sc.Gauge(name).Set(n)
+	}
+}
+
+func logPins(log *slog.Logger, what, dir, taken string) {
+	if taken != "" {
+		log.Info(what, "directory", dir, "pins", taken)
 	}
 }

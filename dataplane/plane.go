@@ -41,7 +41,7 @@ type Options struct {
 	Capture *route.Options
 	// Inbound, if it is not nil, captures connections that come from outside to
 	// the network namespace of the thread that calls New.
-	Inbound *route.InboundPolicy
+	Inbound *route.InboundOptions
 	Limits  Limits
 	Drain   DrainOptions
 	Stats   *stats.Store
@@ -133,15 +133,14 @@ func New(o Options) (*Plane, error) {
 			p.Close()
 			return nil, err
 		}
+		logPins(o.Log, "inbound capture is pinned", o.Inbound.Pin, p.inbound.Taken())
 	}
 	if o.Capture != nil {
 		if p.capture, err = route.Start(*o.Capture); err != nil {
 			p.Close()
 			return nil, err
 		}
-		if taken := p.capture.Taken(); taken != "" {
-			o.Log.Info("capture is pinned", "directory", o.Capture.Pin, "pins", taken)
-		}
+		logPins(o.Log, "capture is pinned", o.Capture.Pin, p.capture.Taken())
 	}
 	p.splice, p.status = prepareSplice(&o, mode)
 	for i := range o.Concurrency {

@@ -15,9 +15,10 @@ import (
 	"github.com/sluice-proxy/sluice/cmd/sluice/admin"
 )
 
-// captureReport is what `sluice capture status` says, from pins or from a running
-// proxy.
+// captureReport is what `sluice capture status` says of one part, outbound or
+// inbound, from pins or from a running proxy.
 type captureReport struct {
+	Part   string `json:"part"`
 	Pin    string `json:"pin,omitempty"`
 	OnExit string `json:"on_exit"`
 	// Process is the one that the hooks belong to; 0: not told.
@@ -46,14 +47,19 @@ func captureCommand() *cobra.Command {
 		Short: "Show the hooks, by their pins (--capture-pin) or by a running proxy (--admin)",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := reportCapture(cmd, pin, at)
+			reports, err := reportCapture(cmd, pin, at)
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), r)
+				return printJSON(cmd.OutOrStdout(), reports)
 			}
-			return r.print(cmd.OutOrStdout())
+			for i := range reports {
+				if err := reports[i].print(cmd.OutOrStdout()); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
 	status.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -78,43 +84,60 @@ func captureCommand() *cobra.Command {
 	return root
 }
 
-func reportCapture(cmd *cobra.Command, pin, at string) (*captureReport, error) {
+func reportCapture(cmd *cobra.Command, pin, at string) ([]captureReport, error) {
 	if pin == "" {
-		var c admin.CaptureJSON
-		if err := ask(cmd, at, "/routes", &c); err != nil {
-			return nil, err
-		}
-		if c.Cgroup == "" {
-			return nil, errCaptureIsOff
-		}
-		return &captureReport{
-			Pin: c.Pin, OnExit: c.OnExit, Alive: true, Serving: c.Swaps > 0, Generation: c.Generation, Entries: len(c.Routes) + len(c.Exclude),
-			Idle: c.Idle, Full: c.Full, Pins: c.Pins, Hooks: c.Hooks, Outcomes: c.Outcomes,
-		}, nil
+		return askCapture(cmd, at)
 	}
-	p, err := bpf.ReadPins(pin)
+	pins, err := bpf.ReadPins(pin)
 	if err != nil {
 		return nil, err
 	}
-	r := &captureReport{
-		Pin: p.Dir, OnExit: p.OnExit.String(), Process: p.Process, Alive: p.Alive, Serving: p.Serving, Generation: p.Generation, Entries: p.Entries,
-		Hooks: []admin.HookJSON{}, Outcomes: p.Outcomes,
+	var out []captureReport
+	for _, p := range pins {
+		r := captureReport{
+			Part: p.Part, Pin: p.Dir, OnExit: p.OnExit.String(), Process: p.Process, Alive: p.Alive, Serving: p.Serving,
+			Generation: p.Generation, Entries: p.Entries, Hooks: []admin.HookJSON{}, Outcomes: p.Outcomes,
+		}
+		for _, h := range p.Hooks {
+			r.Hooks = append(r.Hooks, admin.HookJSON{Name: h.Name, Link: h.LinkID, At: h.At})
+		}
+		out = append(out, r)
 	}
-	for _, h := range p.Hooks {
-		r.Hooks = append(r.Hooks, admin.HookJSON{Name: h.Name, Link: h.LinkID, Cgroup: h.Cgroup})
-	}
-	return r, nil
+	return out, nil
 }
 
-var errCaptureIsOff = errors.New("capture is off: --capture-cgroup is not given")
+func askCapture(cmd *cobra.Command, at string) (out []captureReport, err error) {
+	var c admin.CaptureJSON
+	if err := ask(cmd, at, "/routes", &c); err != nil {
+		return nil, err
+	}
+	if c.Cgroup != "" {
+		out = append(out, captureReport{
+			Part: "outbound", Pin: c.Pin, OnExit: c.OnExit, Alive: true, Serving: c.Swaps > 0, Generation: c.Generation, Entries: len(c.Routes) + len(c.Exclude),
+			Idle: c.Idle, Full: c.Full, Pins: c.Pins, Hooks: c.Hooks, Outcomes: c.Outcomes,
+		})
+	}
+	if in := c.Inbound; in != nil {
+		out = append(out, captureReport{
+			Part: "inbound", Pin: c.Pin, OnExit: c.OnExit, Alive: true, Serving: in.Swaps > 0, Generation: in.Generation, Entries: len(in.Entries),
+			Idle: in.Idle, Pins: in.Pins, Hooks: in.Hooks, Outcomes: in.Outcomes,
+		})
+	}
+	if out == nil {
+		return nil, errCaptureIsOff
+	}
+	return out, nil
+}
+
+var errCaptureIsOff = errors.New("capture is off: neither --capture-cgroup nor --capture-inbound-ports is given")
 
 func (r *captureReport) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-	if r.Pin != "" {
-		row("pins", "%s", r.Pin)
+	row(r.Part, "%s", r.Pin)
+	if r.OnExit != "" {
+		row("on exit", "%s", r.OnExit)
 	}
-	row("on exit", "%s", r.OnExit)
 	row("proxy", "%s", r.proxy())
 	row("table", "generation %d, %d entries", r.Generation, r.Entries)
 	for _, why := range [][2]string{{"idle", r.Idle}, {"full", r.Full}, {"at start", r.Pins}} {
@@ -123,9 +146,9 @@ func (r *captureReport) print(w io.Writer) error {
 		}
 	}
 	for _, h := range r.Hooks {
-		at := h.Cgroup
+		at := h.At
 		if at == "" {
-			at = "a cgroup that is gone"
+			at = "a place that is gone"
 		}
 		row("hook "+h.Name, "link %d at %s", h.Link, at)
 	}

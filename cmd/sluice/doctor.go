@@ -62,7 +62,7 @@ func doctorCommand() *cobra.Command {
 				return fmt.Errorf("read --splice: %q is none of auto, always, off", splice)
 			}
 			d := &doctor{proc: "/proc", pin: pin, needs: map[bpf.Use]bool{
-				bpf.UseSplice: splice == "always", bpf.UseCapture: cgroup != "" || pin != "", bpf.UsePins: pin != "", bpf.UseInbound: inbound != "",
+				bpf.UseSplice: splice == "always", bpf.UseCapture: cgroup != "", bpf.UsePins: pin != "", bpf.UseInbound: inbound != "",
 			}}
 			for _, c := range []string{cgroup, accept} {
 				if c != "" {

@@ -53,7 +53,11 @@ func (d *doctor) pinned() string {
 	case err != nil:
 		return err.Error()
 	}
-	return fmt.Sprintf("process %d left %d hooks there, on exit %s", s.Process, len(s.Hooks), s.OnExit)
+	out := ""
+	for _, p := range s {
+		out += fmt.Sprintf("%s: process %d left %d hooks there, on exit %s; ", p.Part, p.Process, len(p.Hooks), p.OnExit)
+	}
+	return strings.TrimSuffix(out, "; ")
 }
 
 // The least that a proxy for many connections wants.

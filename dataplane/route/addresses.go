@@ -27,10 +27,13 @@ type addresses struct {
 }
 
 // watchAddresses calls set for each address of the calling thread's namespace
-// before it returns, and from then on, one call at a time, for each that comes
-// or goes.
-func watchAddresses(set func(netip.Addr, bool) error, log *slog.Logger) (w *addresses, err error) {
+// that is not known, and each known one that is none, before it returns, and from
+// then on, one call at a time, for each that comes or goes.
+func watchAddresses(known []netip.Addr, set func(netip.Addr, bool) error, log *slog.Logger) (w *addresses, err error) {
 	w = &addresses{set: set, log: log, questions: -1, done: make(chan struct{}), have: map[netip.Addr]bool{}}
+	for _, a := range known {
+		w.have[a] = true
+	}
 	defer func() {
 		if err != nil {
 			if w.events != nil {

@@ -28,10 +28,10 @@ func TestOwnAddressesAreFollowed(t *testing.T) {
 	}
 	ip("addr", "add", "10.1.0.2", "peer", "10.1.0.9/24", "dev", "lo")
 	var mu sync.Mutex
-	have := map[string]bool{}
+	have := map[string]bool{"198.51.100.9": true} // of a process before
 	var w *addresses
 	if err := ns.Do(func() (err error) {
-		w, err = watchAddresses(func(a netip.Addr, has bool) error {
+		w, err = watchAddresses([]netip.Addr{netip.MustParseAddr("198.51.100.9")}, func(a netip.Addr, has bool) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if have[a.String()] == has {
@@ -45,6 +45,10 @@ func TestOwnAddressesAreFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.close()
+	if mu.Lock(); have["198.51.100.9"] {
+		t.Error("an address that there is not any more is still known")
+	}
+	mu.Unlock()
 	is := func(want map[string]bool) bool {
 		mu.Lock()
 		defer mu.Unlock()

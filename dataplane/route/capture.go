@@ -140,7 +140,7 @@ func (c *Capture) Status() api.CaptureStatus {
 		Full: f.table.Full, FullSwaps: f.full, OnExit: c.options.OnExit.String(), Pin: c.options.Pin, Pins: c.hooks.Taken(),
 	}
 	for _, h := range c.hooks.Hooks() {
-		s.Hooks = append(s.Hooks, api.HookStatus{Name: h.Name, Link: h.LinkID, Cgroup: h.Cgroup})
+		s.Hooks = append(s.Hooks, api.HookStatus{Name: h.Name, Link: h.LinkID, At: h.At})
 	}
 	if s.Outcomes, _ = c.hooks.Counters(); s.Outcomes != nil {
 		s.Outcomes["origin.unknown"] = c.unknown.Load()

@@ -63,3 +63,15 @@ func TestWhatNobodyCanTakeIsRefusedIfThePolicySaysSo(t *testing.T) {
 		t.Errorf("with who takes it: %+v", got)
 	}
 }
+
+func TestInboundThatNobodyCanTakeIsRefusedIfThePolicySaysSo(t *testing.T) {
+	p := inboundPolicy(t, "80,443", "443")
+	p.RefuseIdle = true
+	own := listener("own", "10.1.0.2:9000", nil)
+	table := BuildInbound(1, []*Listener{&own}, nil, p)
+	for to, want := range map[string]string{"10.1.0.2:80": "refuse", "[2001:db8::2]:80": "refuse", "10.1.0.2:443": "pass", "10.1.0.2:22": "pass", "10.1.0.2:9000": "pass"} {
+		if got := table.Find(netip.MustParseAddrPort(to)); got.Verdict != want || got.Reason != NoInboundListener {
+			t.Errorf("%s: %s (%s), want %s", to, got.Verdict, got.Reason, want)
+		}
+	}
+}

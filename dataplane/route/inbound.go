@@ -11,6 +11,14 @@ import (
 	"github.com/sluice-proxy/sluice/bpf"
 )
 
+// InboundOptions say what of the connections from outside is captured.
+type InboundOptions struct {
+	InboundPolicy
+	// OnExit and Pin are as of bpf.InboundOptions.
+	OnExit bpf.OnExit
+	Pin    string
+}
+
 // Inbound keeps what the kernel captures of incoming connections as the listeners
 // want it. Swap is for one goroutine at a time, the rest for any.
 type Inbound struct {
@@ -29,20 +37,31 @@ type inboundInForce struct {
 	took  time.Duration
 }
 
-// StartInbound attaches the program to the calling thread's network namespace;
-// until the first Swap everything passes.
-func StartInbound(p InboundPolicy, log *slog.Logger) (c *Inbound, err error) {
-	c = &Inbound{policy: p}
-	c.force.Store(&inboundInForce{table: &InboundTable{Idle: NoInboundListener}})
-	if c.program, err = bpf.LoadInbound(); err != nil {
+// StartInbound attaches the program to the calling thread's network namespace, or
+// takes over that of a process before. Until the first Swap everything passes, or
+// is refused if OnExit says so.
+func StartInbound(o InboundOptions, log *slog.Logger) (c *Inbound, err error) {
+	c = &Inbound{policy: o.InboundPolicy}
+	c.policy.RefuseIdle = o.OnExit == bpf.ExitClosed
+	first := BuildInbound(0, nil, nil, &c.policy)
+	c.force.Store(&inboundInForce{table: first})
+	if c.program, err = bpf.LoadInbound(bpf.InboundOptions{OnExit: o.OnExit, Pin: o.Pin, First: &first.kernel}); err != nil {
 		return nil, fmt.Errorf("start inbound capture: %w", err)
 	}
-	if c.own, err = watchAddresses(c.program.SetOwn, log); err != nil {
+	known, err := c.program.Own()
+	if err == nil {
+		c.own, err = watchAddresses(known, c.program.SetOwn, log)
+	}
+	if err != nil {
 		c.program.Close()
 		return nil, fmt.Errorf("start inbound capture: %w", err)
 	}
 	return c, nil
 }
+
+// Taken says what became of the pins that were there at the start; empty without
+// pins.
+func (c *Inbound) Taken() string { return c.program.Taken() }
 
 // Detach takes the program away: what comes from then on finds whoever listens
 // there.
@@ -81,6 +100,10 @@ func (c *Inbound) Status() api.InboundStatus {
 		Namespace: c.program.Namespace(), Generation: f.table.generation, Idle: f.table.Idle,
 		Entries: f.table.status(), Swaps: f.swaps, LastSwap: f.took,
 	}
+	for _, h := range c.program.Hooks() {
+		s.Hooks = append(s.Hooks, api.HookStatus{Name: h.Name, Link: h.LinkID, At: h.At})
+	}
+	s.Pins = c.program.Taken()
 	s.Outcomes, _ = c.program.Counters()
 	return s
 }

@@ -17,6 +17,8 @@ type InboundPolicy struct {
 	// All captures every port that is not excluded, else Ports are captured.
 	All                 bool
 	Ports, ExcludePorts []uint16
+	// RefuseIdle refuses what is to be captured while no listener can take it.
+	RefuseIdle bool
 }
 
 // ParseInboundPolicy reads the flags: ports is all or a list as of excludePorts
@@ -67,12 +69,18 @@ func BuildInbound(generation uint64, ls []*Listener, sockets map[netip.AddrPort]
 	t := &InboundTable{generation: generation}
 	slices.SortFunc(ls, func(a, b *Listener) int { return strings.Compare(a.Name, b.Name) })
 	catch := inboundCatcher(ls)
-	if catch == nil {
+	verdict, families := bpf.VerdictCapture, map[netip.Addr]int{}
+	switch {
+	case catch != nil:
+		t.listener = catch.Name
+		families = t.addSockets(catch, sockets)
+	case !p.RefuseIdle:
 		t.Idle = NoInboundListener
 		return t
+	default:
+		t.Idle, verdict = NoInboundListener, bpf.VerdictRefuse
+		families[any4], families[any6] = 0, 0
 	}
-	t.listener = catch.Name
-	families := t.addSockets(catch, sockets)
 	entries := map[netip.AddrPort]bpf.InboundEntry{} // a later one takes the place of one about the same
 	add := func(a netip.Addr, port uint16, v bpf.Verdict, socket int) {
 		to := netip.AddrPortFrom(a.Unmap(), port)
@@ -84,7 +92,7 @@ func BuildInbound(generation uint64, ls []*Listener, sockets map[netip.AddrPort]
 	}
 	for _, port := range ports {
 		for any, socket := range families {
-			add(any, port, bpf.VerdictCapture, socket)
+			add(any, port, verdict, socket)
 		}
 	}
 	for _, port := range p.ExcludePorts {
@@ -182,6 +190,9 @@ func (t *InboundTable) Find(to netip.AddrPort) api.RouteDecision {
 		d.Reason = "loopback addresses pass"
 	case t.Idle != "":
 		d.Reason = t.Idle
+		if e != nil {
+			d.Verdict = e.Verdict.String()
+		}
 	case e == nil:
 		d.Reason = "the port is not captured"
 	default:

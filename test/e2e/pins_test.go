@@ -64,28 +64,39 @@ func (p *pinned) captures() {
 var destinations = []string{"http://192.0.2.1/", "http://[2001:db8::1]/", "http://[::ffff:192.0.2.1]/"}
 
 type captureStatus struct {
+	Part    string
 	OnExit  string `json:"on_exit"`
 	Process int
 	Alive   bool
 	Serving bool
 	Pins    string
 	Hooks   []struct {
-		Name, Cgroup string
-		Link         int
+		Name, At string
+		Link     int
 	}
 	Outcomes map[string]uint64
 }
 
-func (p *pinned) status(args ...string) (s captureStatus) {
+func (p *pinned) status(args ...string) captureStatus {
 	p.t.Helper()
+	return statusOf(p.t, "outbound", args...)
+}
+
+// statusOf is that of one part.
+func statusOf(t *testing.T, part string, args ...string) captureStatus {
+	t.Helper()
 	out, err := exec.Command(sluice, append([]string{"capture", "status", "--json"}, args...)...).CombinedOutput()
+	var all []captureStatus
 	if err == nil {
-		err = json.Unmarshal(out, &s)
+		err = json.Unmarshal(out, &all)
 	}
-	if err != nil {
-		p.t.Fatalf("sluice capture status %v: %v\n%s", args, err, out)
+	for _, s := range all {
+		if s.Part == part {
+			return s
+		}
 	}
-	return s
+	t.Fatalf("sluice capture status %v: %v\n%s", args, err, out)
+	return captureStatus{}
 }
 
 func (s *captureStatus) links() map[string]int {
@@ -155,7 +166,7 @@ func TestPinnedCaptureOutlivesTheProxy(t *testing.T) {
 			p := c.start()
 			c.captures()
 			links := c.status("--capture-pin", c.pin)
-			if !links.Alive || !links.Serving || links.Process != p.cmd.Process.Pid || len(links.links()) != 5 || links.Hooks[0].Cgroup != c.dir {
+			if !links.Alive || !links.Serving || links.Process != p.cmd.Process.Pid || len(links.links()) != 5 || links.Hooks[0].At != c.dir {
 				t.Errorf("status %+v", links)
 			}
 			if got := c.status("--admin", p.admin); !maps.Equal(got.links(), links.links()) || got.OnExit != onExit || got.Pins != "no pins were there" {
@@ -306,12 +317,12 @@ func TestPinsAreRefusedWithAReason(t *testing.T) {
 	refused(`read --on-exit: "ajar" is none of`, "--capture-cgroup", c.dir, "--on-exit", "ajar")
 	refused(`read --capture-when-full: "never" is none of`, "--capture-cgroup", c.dir, "--capture-when-full", "never")
 	refused("read --capture-max-routes: 0 is not", "--capture-cgroup", c.dir, "--capture-max-routes", "0")
-	refused("without --capture-cgroup", "--capture-pin", c.pin)
+	refused("without --capture-cgroup or --capture-inbound-ports", "--capture-pin", c.pin)
 	c.captures()
 
 	// Another user opens nothing, whether the proxy lives or not.
 	for _, pin := range []string{"setting", "life", "tables", "outcomes"} {
-		path := filepath.Join(c.pin, "current", "map_"+pin)
+		path := filepath.Join(c.pin, "outbound", "current", "map_"+pin)
 		as := func(args ...string) (string, error) {
 			out, err := exec.Command("setpriv", append(args, "bpftool", "map", "show", "pinned", path)...).CombinedOutput()
 			return string(out), err
@@ -338,5 +349,59 @@ func TestPinsAreRefusedWithAReason(t *testing.T) {
 	}
 	if out, err := exec.Command(sluice, "capture", "clear", "--capture-pin", c.pin).CombinedOutput(); err == nil || !strings.Contains(string(out), "nothing is pinned") {
 		t.Errorf("a second time it says %s, %v", out, err)
+	}
+}
+
+// A sidecar that is gone leaves its application open, or closed to whoever comes
+// from outside.
+func TestPinnedInboundOutlivesTheProxy(t *testing.T) {
+	for _, onExit := range []string{"open", "closed"} {
+		t.Run(onExit, func(t *testing.T) {
+			inEachFamily(t, func(pod *pod) {
+				c := newPinned(pod.t, onExit)
+				pod.serve(80)
+				start := func() *proxy {
+					pod.t.Helper()
+					return startIn(pod.t, pod.ns, pod.inboundSidecar("/dev/null", byFlag), "--capture-inbound-ports", "all", "--capture-pin", c.pin, "--on-exit", onExit)
+				}
+				want := map[string]string{"open": pod.direct(80), "closed": "connection refused"}[onExit]
+				answered := func(want string) {
+					pod.t.Helper()
+					if got := greeting(pod.t, pod.outside, pod.at(80)); !strings.HasSuffix(got, want) {
+						pod.t.Errorf("greeted by %q, want %q", got, want)
+					}
+				}
+				p := start()
+				answered(pod.proxied(80))
+				was := statusOf(pod.t, "inbound", "--capture-pin", c.pin)
+				if !was.Alive || was.OnExit != onExit || len(was.Hooks) != 1 || !strings.HasPrefix(was.Hooks[0].At, "net:[") {
+					pod.t.Errorf("status %+v", was)
+				}
+				p.cmd.Process.Kill()
+				p.cmd.Wait()
+				answered(want)
+				if got := greeting(pod.t, pod.ns, pod.at(80)); got != pod.proxied(80) {
+					pod.t.Errorf("from the pod itself: greeted by %q", got)
+				}
+				if s := statusOf(pod.t, "inbound", "--capture-pin", c.pin); s.Alive {
+					pod.t.Errorf("status %+v", s)
+				}
+				p = start()
+				answered(pod.proxied(80))
+				if now := statusOf(pod.t, "inbound", "--capture-pin", c.pin); !maps.Equal(now.links(), was.links()) {
+					pod.t.Errorf("links %v, were %v", now.links(), was.links())
+				}
+				p.cmd.Process.Signal(syscall.SIGTERM)
+				p.cmd.Wait()
+				answered(want)
+				if onExit == "closed" {
+					if out, err := exec.Command(sluice, "capture", "clear", "--capture-pin", c.pin).CombinedOutput(); err != nil {
+						pod.t.Errorf("sluice capture clear says %s, %v", out, err)
+					}
+				}
+				answered(pod.direct(80))
+				c.nothingIsLeft(was.links())
+			})
+		})
 	}
 }

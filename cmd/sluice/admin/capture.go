@@ -35,14 +35,16 @@ type InboundJSON struct {
 	Entries    []RouteJSON       `json:"entries"`
 	Swaps      uint64            `json:"swaps"`
 	LastSwapUS int64             `json:"last_swap_us"`
+	Pins       string            `json:"pins,omitempty"`
+	Hooks      []HookJSON        `json:"hooks"`
 	Outcomes   map[string]uint64 `json:"outcomes"`
 }
 
 // HookJSON is one hook in the kernel.
 type HookJSON struct {
-	Name   string `json:"name"`
-	Link   uint32 `json:"link"`
-	Cgroup string `json:"cgroup,omitempty"`
+	Name string `json:"name"`
+	Link uint32 `json:"link"`
+	At   string `json:"at,omitempty"`
 }
 
 // RouteJSON is one route of it.
@@ -99,10 +101,7 @@ func captureOf(c api.CaptureStatus) CaptureJSON {
 	out := CaptureJSON{
 		Cgroup: c.Cgroup, Generation: c.Generation, Idle: c.Idle, Swaps: c.Swaps, LastSwapUS: c.LastSwap.Microseconds(),
 		Exclude: []string{}, Routes: []RouteJSON{}, Outcomes: c.Outcomes,
-		Full: c.Full, FullSwaps: c.FullSwaps, OnExit: c.OnExit, Pin: c.Pin, Pins: c.Pins, Hooks: []HookJSON{},
-	}
-	for _, h := range c.Hooks {
-		out.Hooks = append(out.Hooks, HookJSON(h))
+		Full: c.Full, FullSwaps: c.FullSwaps, OnExit: c.OnExit, Pin: c.Pin, Pins: c.Pins, Hooks: hooksOf(c.Hooks),
 	}
 	for _, p := range c.Exclude {
 		out.Exclude = append(out.Exclude, p.String())
@@ -111,10 +110,18 @@ func captureOf(c api.CaptureStatus) CaptureJSON {
 		out.Routes = append(out.Routes, routeOf(r))
 	}
 	if in := c.Inbound; in != nil {
-		out.Inbound = &InboundJSON{Namespace: in.Namespace, Generation: in.Generation, Idle: in.Idle, Entries: []RouteJSON{}, Swaps: in.Swaps, LastSwapUS: in.LastSwap.Microseconds(), Outcomes: in.Outcomes}
+		out.Inbound = &InboundJSON{Namespace: in.Namespace, Generation: in.Generation, Idle: in.Idle, Entries: []RouteJSON{}, Swaps: in.Swaps, LastSwapUS: in.LastSwap.Microseconds(), Outcomes: in.Outcomes, Pins: in.Pins, Hooks: hooksOf(in.Hooks)}
 		for _, r := range in.Entries {
 			out.Inbound.Entries = append(out.Inbound.Entries, routeOf(r))
 		}
+	}
+	return out
+}
+
+func hooksOf(hooks []api.HookStatus) []HookJSON {
+	out := []HookJSON{}
+	for _, h := range hooks {
+		out = append(out, HookJSON(h))
 	}
 	return out
 }
