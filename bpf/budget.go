@@ -5,8 +5,9 @@ import (
 	"unsafe"
 )
 
-// SetBudget bounds the memory of all backlogs together, in bytes: past it the
-// verdict redirects only where the backlog is empty. Load sets no bound.
+// SetBudget bounds the memory of all backlogs together, in bytes: past it a
+// direction with a backlog is called back, and one over its own limit breaks.
+// Load sets no bound.
 func (s *Splice) SetBudget(bytes uint64) { atomic.StoreUint64(&s.budgetWords().Limit, bytes) }
 
 // Budget is the bound, and how much of it is charged now. A charge stays until
@@ -27,7 +28,7 @@ func (s *Splice) settle(dir *spliceDirection) {
 }
 
 // Charged is the memory that the direction's backlog held when the verdict last
-// looked, at most the limit, in bytes.
+// looked, in bytes.
 func (s *Slot) Charged() uint64 { return atomic.LoadUint64(&s.dir.Charged) }
 
 // Settle takes the charge back, once the backlog is known to be empty.

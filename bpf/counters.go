@@ -9,21 +9,24 @@ var exitNames = [...]string{
 	spliceExitEXIT_UNKNOWN:    "unknown",
 	spliceExitEXIT_NO_SLOT:    "no_slot",
 	spliceExitEXIT_DUPLICATE:  "duplicate",
-	spliceExitEXIT_BROKEN:     "broken",
-	spliceExitEXIT_MODE:       "mode",
-	spliceExitEXIT_BEHIND:     "behind",
+	spliceExitEXIT_GAP:        "gap",
+	spliceExitEXIT_UNTRIMMED:  "untrimmed",
 	spliceExitEXIT_NO_SEQ:     "no_seq",
 	spliceExitEXIT_NO_TARGET:  "no_target",
 	spliceExitEXIT_FULL:       "full",
-	spliceExitEXIT_BUDGET:     "budget",
 	spliceExitEXIT_REFUSED:    "refused",
+	spliceExitEXIT_BROKEN:     "broken",
 }
 
 var eventNames = [...]string{
-	spliceEventEVENT_TRIMMED:   "trimmed",
-	spliceEventEVENT_WOKEN:     "woken",
-	spliceEventEVENT_CROSSED:   "crossed",
-	spliceEventEVENT_WAKE_LOST: "wake_lost",
+	spliceEventEVENT_TRIMMED:     "trimmed",
+	spliceEventEVENT_OVERFLOW:    "overflow",
+	spliceEventEVENT_BUDGET:      "budget",
+	spliceEventEVENT_WOKEN:       "woken",
+	spliceEventEVENT_WAKE_LOST:   "wake_lost",
+	spliceEventEVENT_ARMED:       "armed",
+	spliceEventEVENT_LEFT:        "left",
+	spliceEventEVENT_LEAVE_LATER: "leave_later",
 }
 
 // Counters reads how often the verdict ended in each way (`exit.redirected`, …)
@@ -32,6 +35,9 @@ func (s *Splice) Counters() (map[string]uint64, error) {
 	out := make(map[string]uint64, len(exitNames)+len(eventNames))
 	read := func(prefix string, names []string, lookup func(i uint32, v *[]uint64) error) error {
 		for i, name := range names {
+			if name == "" {
+				continue // EXIT_NONE
+			}
 			var perCPU []uint64
 			if err := lookup(uint32(i), &perCPU); err != nil {
 				return fmt.Errorf("read counter %s.%s: %w", prefix, name, err)

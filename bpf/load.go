@@ -32,6 +32,7 @@ type Splice struct {
 	// read-only after Load
 	objects spliceObjects
 	attach  *link.RawLink
+	leaver  *leaver
 	words   []byte // the directions map, mapped for life
 	budget  []byte // the budgets map
 	rings   []*Ring
@@ -42,7 +43,8 @@ type Splice struct {
 
 // Load loads the programs, attaches the verdict and makes one ring for each of
 // so many workers. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (the verdict
-// reads tcp_sock), BTF, and the kfunc bpf_cast_to_kern_ctx (Linux 6.2).
+// reads tcp_sock), BTF, the kfunc bpf_cast_to_kern_ctx (Linux 6.2), and what
+// newLeaver needs.
 func Load(workers int) (s *Splice, err error) {
 	spec, err := loadSplice()
 	if err != nil {
@@ -85,6 +87,9 @@ func Load(workers int) (s *Splice, err error) {
 		}
 		s.attach = nil
 	}
+	if s.leaver, err = newLeaver(&s.objects); err != nil {
+		return s, err
+	}
 	size := int(s.objects.Directions.MaxEntries()) * int(directionSize)
 	s.words, err = unix.Mmap(s.objects.Directions.FD(), 0, pageAlign(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -116,6 +121,9 @@ func (s *Splice) Ring(worker int) *Ring { return s.rings[worker] }
 // intercepted keep the verdict until they are closed; close them first.
 func (s *Splice) Close() error {
 	var errs []error
+	if s.leaver != nil {
+		errs = append(errs, s.leaver.close())
+	}
 	if s.attach != nil {
 		errs = append(errs, s.attach.Close())
 	}

@@ -23,6 +23,18 @@ func (p Plant) LoseWakeups(on bool, worker int) {
 // bytes seem missing; forth, and they seem to come twice.
 func (p Plant) Expect(by int32) { atomic.AddUint32(&p.Slot.dir.Next, uint32(by)) }
 
+// Bound is the memory of a backlog at which the pair breaks.
+func (p Plant) Bound(most uint32) { atomic.StoreUint32(&p.Slot.dir.Most, most) }
+
+// KeepVerdicts has nothing take the verdict away in the kernel any more, as if the
+// sockets were of another cgroup.
+func (p Plant) KeepVerdicts() error {
+	s := p.Slot.splice
+	err := s.leaver.close()
+	s.leaver = nil
+	return err
+}
+
 // noRing is a worker that has none.
 func (s *Splice) noRing() int { return int(s.objects.Rings.MaxEntries()) - 1 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -26,10 +27,10 @@ type Slot struct {
 }
 
 // NewSlot takes a free slot for the direction from the socket source to the
-// one whose cookie is target. The verdict of that direction starts in pass
-// mode; limit is the destination's backlog in bytes of memory.
+// one whose cookie is target. A backlog at the destination of more than limit
+// bytes of memory has the worker called, one of more than most breaks the slot.
 // Returns ErrNoSlot if all are taken.
-func (s *Splice) NewSlot(worker int, source int, target uint64, limit uint32) (*Slot, error) {
+func (s *Splice) NewSlot(worker int, source int, target uint64, limit, most uint32) (*Slot, error) {
 	cookie, err := Cookie(source)
 	if err != nil {
 		return nil, err
@@ -43,7 +44,7 @@ func (s *Splice) NewSlot(worker int, source int, target uint64, limit uint32) (*
 	dir := s.direction(index)
 	generation := atomic.LoadUint32(&dir.Generation) + 1
 	s.settle(dir)
-	*dir = spliceDirection{Target: target, Limit: limit, Worker: uint32(worker), Generation: generation}
+	*dir = spliceDirection{Target: target, Limit: limit, Most: most, Worker: uint32(worker), Generation: generation}
 	slot := &Slot{splice: s, dir: dir, index: index, source: cookie, fd: int32(source)}
 	if err := s.objects.Slots.Put(cookie, index); err != nil {
 		s.release(index)
@@ -92,16 +93,34 @@ func (s *Splice) Adopt(fd int) error {
 // Intercept puts the verdict between the source and its reader. The kernel does
 // not look at what is queued already: the caller kicks the socket after.
 func (s *Slot) Intercept() error {
-	return insertError("intercept socket", s.splice.objects.Intercepted.Update(s.source, uint64(s.fd), ebpf.UpdateNoExist))
+	if err := insertError("intercept socket", s.splice.objects.Intercepted.Update(s.source, uint64(s.fd), ebpf.UpdateNoExist)); err != nil {
+		return err
+	}
+	// It has the source looked at whenever it sends, from now on (leave.bpf.c).
+	var at unix.RawSockaddrAny
+	size := uint32(unsafe.Sizeof(at))
+	unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(s.fd), uintptr(unsafe.Pointer(&at)), uintptr(unsafe.Pointer(&size)))
+	return nil
 }
 
-// Restore takes the verdict away; the socket stays a target, so that nothing
-// passed and no backlog is lost. A verdict may still be running on another CPU
-// until the caller has taken the socket's lock once.
+// Recall has the verdict taken away the next time that the source sends, be it
+// no byte. The socket stays a target, so that no backlog of the other direction
+// is lost. Left tells.
+func (s *Slot) Recall() { atomic.StoreUint32(&s.dir.Recalled, 1) }
+
+// Left says that the verdict has been taken away since the last Rebase, after a
+// Recall or because the backlog overflowed.
+func (s *Slot) Left() bool {
+	return atomic.LoadUint32((*uint32)(&s.dir.Called)) == uint32(spliceCallCALL_LEFT)
+}
+
+// Restore takes the verdict away at once, without the source's lock: one that
+// runs meanwhile loses what it has in hand. Only for a source that is silent.
 func (s *Slot) Restore() error {
 	if err := s.splice.objects.Intercepted.Delete(s.source); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("restore socket: %w", err)
 	}
+	atomic.StoreUint32((*uint32)(&s.dir.Called), uint32(spliceCallCALL_LEFT))
 	return nil
 }
 
@@ -119,45 +138,45 @@ func insertError(what string, err error) error {
 func (s *Slot) Index() uint32      { return s.index }
 func (s *Slot) Generation() uint32 { return s.dir.Generation }
 
-// Rebase makes the next verdict learn its sequence numbers anew. Only while the
-// source is not intercepted.
-func (s *Slot) Rebase() { atomic.StoreUint32((*uint32)(&s.dir.Basis), uint32(spliceBasisBASIS_NONE)) }
-
-// SetSplice lets the verdict redirect, or makes it pass everything. Without the
-// socket's lock taken after, a running verdict may still go by the old value.
-func (s *Slot) SetSplice(on bool) {
-	mode := spliceModeMODE_PASS
-	if on {
-		mode = spliceModeMODE_SPLICE
-	}
-	atomic.StoreUint32((*uint32)(&s.dir.Mode), uint32(mode))
+// Rebase makes the next verdict learn its sequence numbers anew, and call again
+// at the limit. Only while the source is not intercepted.
+func (s *Slot) Rebase() {
+	atomic.StoreUint32(&s.dir.Recalled, 0)
+	atomic.StoreUint32((*uint32)(&s.dir.Basis), uint32(spliceBasisBASIS_NONE))
+	atomic.StoreUint32((*uint32)(&s.dir.Called), uint32(spliceCallCALL_NONE))
 }
-
-// Spliced tells the mode that SetSplice set.
-func (s *Slot) Spliced() bool {
-	return atomic.LoadUint32((*uint32)(&s.dir.Mode)) == uint32(spliceModeMODE_SPLICE)
-}
-
-// AddWritten tells the verdict that the destination has accepted n passed bytes.
-func (s *Slot) AddWritten(n int) { atomic.AddUint64(&s.dir.Written, uint64(n)) }
-
-// Written are the passed bytes that the destination has accepted.
-func (s *Slot) Written() uint64 { return atomic.LoadUint64(&s.dir.Written) }
-
-// Passed are the bytes that the verdict gave to user space.
-func (s *Slot) Passed() uint64 { return atomic.LoadUint64(&s.dir.Passed) }
 
 // Redirected are the bytes that the verdict gave to the destination.
 func (s *Slot) Redirected() uint64 { return atomic.LoadUint64(&s.dir.Redirected) }
 
-// Segments are the redirected skbs.
-func (s *Slot) Segments() uint64 { return atomic.LoadUint64(&s.dir.Segments) }
+// Segments are the redirected skbs; the count wraps.
+func (s *Slot) Segments() uint32 { return atomic.LoadUint32(&s.dir.Segments) }
 
-// Overflows are the skbs passed because the destination's backlog was full.
-func (s *Slot) Overflows() uint64 { return atomic.LoadUint64(&s.dir.Overflows) }
+// Overflowed says that the destination's backlog was beyond its limit, or all
+// backlogs together beyond theirs, since the last Rebase: the direction is to be
+// taken back.
+func (s *Slot) Overflowed() bool {
+	return atomic.LoadUint32((*uint32)(&s.dir.Called)) != uint32(spliceCallCALL_NONE)
+}
 
-// Broken says that the verdict missed bytes: the pair must be reset.
-func (s *Slot) Broken() bool { return atomic.LoadUint32(&s.dir.Broken) != 0 }
+// Broken says that the pair must be reset, and why: bytes are missing, or could
+// not be handed on.
+func (s *Slot) Broken() (why string, broken bool) {
+	e := spliceExit(atomic.LoadUint32((*uint32)(&s.dir.Broken)))
+	if e == spliceExitEXIT_NONE {
+		return "", false
+	}
+	return brokenBy[e], true
+}
+
+var brokenBy = [spliceExitEXIT_MAX]string{
+	spliceExitEXIT_GAP:       "bytes are missing before a segment",
+	spliceExitEXIT_UNTRIMMED: "a repeated head would not come off",
+	spliceExitEXIT_NO_SEQ:    "the source's sequence could not be read",
+	spliceExitEXIT_NO_TARGET: "the destination is not among the targets",
+	spliceExitEXIT_FULL:      "the backlog reached its bound before the worker came",
+	spliceExitEXIT_REFUSED:   "a redirect was refused",
+}
 
 // Last is when the last segment came, in nanoseconds of CLOCK_MONOTONIC, exact
 // to a tick; 0 if none came.

@@ -29,65 +29,70 @@ type spliceBudget struct {
 	VerdictPad [7]uint64
 }
 
+type spliceCall uint32
+
+const (
+	spliceCallCALL_NONE  spliceCall = 0
+	spliceCallCALL_LOST  spliceCall = 1
+	spliceCallCALL_HEARD spliceCall = 2
+	spliceCallCALL_LEFT  spliceCall = 3
+)
+
 type spliceDirection struct {
 	_           structs.HostLayout
 	Target      uint64
-	Written     uint64
-	Mode        spliceMode
 	Limit       uint32
+	Most        uint32
 	Worker      uint32
 	Generation  uint32
-	UserPad     [4]uint64
+	Recalled    uint32
+	UserPad     [9]uint32
 	Redirected  uint64
-	Passed      uint64
 	Last        uint64
-	Segments    uint64
-	Overflows   uint64
-	Trimmed     uint64
+	Charged     uint64
+	Segments    uint32
 	Basis       spliceBasis
 	Base        uint32
 	Next        uint32
-	Broken      uint32
+	Called      spliceCall
 	MaxBacklog  uint32
-	VerdictPad0 uint32
-	Charged     uint64
-	VerdictPad  [12]uint32
+	Broken      spliceExit
+	Recent      uint32
+	RecentBytes uint32
+	Older       uint32
 }
 
 type spliceEvent uint32
 
 const (
-	spliceEventEVENT_TRIMMED   spliceEvent = 0
-	spliceEventEVENT_WOKEN     spliceEvent = 1
-	spliceEventEVENT_CROSSED   spliceEvent = 2
-	spliceEventEVENT_WAKE_LOST spliceEvent = 3
-	spliceEventEVENT_MAX       spliceEvent = 4
+	spliceEventEVENT_TRIMMED     spliceEvent = 0
+	spliceEventEVENT_OVERFLOW    spliceEvent = 1
+	spliceEventEVENT_BUDGET      spliceEvent = 2
+	spliceEventEVENT_WOKEN       spliceEvent = 3
+	spliceEventEVENT_WAKE_LOST   spliceEvent = 4
+	spliceEventEVENT_ARMED       spliceEvent = 5
+	spliceEventEVENT_LEFT        spliceEvent = 6
+	spliceEventEVENT_LEAVE_LATER spliceEvent = 7
+	spliceEventEVENT_MAX         spliceEvent = 8
 )
 
 type spliceExit uint32
 
 const (
-	spliceExitEXIT_REDIRECTED spliceExit = 0
-	spliceExitEXIT_EMPTY      spliceExit = 1
-	spliceExitEXIT_UNKNOWN    spliceExit = 2
-	spliceExitEXIT_NO_SLOT    spliceExit = 3
-	spliceExitEXIT_DUPLICATE  spliceExit = 4
-	spliceExitEXIT_BROKEN     spliceExit = 5
-	spliceExitEXIT_MODE       spliceExit = 6
-	spliceExitEXIT_BEHIND     spliceExit = 7
+	spliceExitEXIT_NONE       spliceExit = 0
+	spliceExitEXIT_REDIRECTED spliceExit = 1
+	spliceExitEXIT_EMPTY      spliceExit = 2
+	spliceExitEXIT_UNKNOWN    spliceExit = 3
+	spliceExitEXIT_NO_SLOT    spliceExit = 4
+	spliceExitEXIT_DUPLICATE  spliceExit = 5
+	spliceExitEXIT_GAP        spliceExit = 6
+	spliceExitEXIT_UNTRIMMED  spliceExit = 7
 	spliceExitEXIT_NO_SEQ     spliceExit = 8
 	spliceExitEXIT_NO_TARGET  spliceExit = 9
 	spliceExitEXIT_FULL       spliceExit = 10
-	spliceExitEXIT_BUDGET     spliceExit = 11
-	spliceExitEXIT_REFUSED    spliceExit = 12
+	spliceExitEXIT_REFUSED    spliceExit = 11
+	spliceExitEXIT_BROKEN     spliceExit = 12
 	spliceExitEXIT_MAX        spliceExit = 13
-)
-
-type spliceMode uint32
-
-const (
-	spliceModeMODE_PASS   spliceMode = 0
-	spliceModeMODE_SPLICE spliceMode = 1
 )
 
 // Names of all BPF objects in the ELF.

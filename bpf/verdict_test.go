@@ -38,7 +38,7 @@ func newBench(t *testing.T, limit uint32) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.slot, err = s.NewSlot(0, b.source, cookie, limit); err != nil {
+	if b.slot, err = s.NewSlot(0, b.source, cookie, limit, 2*limit); err != nil {
 		t.Fatal(err)
 	}
 	for _, fd := range []int{b.target, b.source} {
@@ -46,7 +46,6 @@ func newBench(t *testing.T, limit uint32) *bench {
 			t.Fatal(err)
 		}
 	}
-	b.slot.SetSplice(true)
 	if err := b.slot.Intercept(); err != nil {
 		t.Fatal(err)
 	}
@@ -186,9 +185,6 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 			Plant{b.slot}.Expect(5)
 			b.send("again")
 			b.await("the bytes are dropped", func() bool { return b.counted("exit.duplicate") == 1 })
-			if b.slot.dir.Trimmed != 5 {
-				b.Errorf("%d bytes trimmed, want 5", b.slot.dir.Trimmed)
-			}
 			b.send("then")
 			b.arrives("then")
 		}},
@@ -199,36 +195,25 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 			b.send("12345")
 			b.arrives("45")
 		}},
-		{"bytes missing", "exit.broken", 1 << 20, func(b *bench) {
+		{"bytes missing", "exit.gap", 1 << 20, func(b *bench) {
 			b.send("first")
 			b.arrives("first")
 			Plant{b.slot}.Expect(-1)
 			b.send("gap")
-			b.passed("gap")
-			if !b.slot.Broken() {
-				b.Error("the direction is not marked as broken")
-			}
+			b.breaks("bytes are missing before a segment")
+			b.send("more") // it stays broken, and the first reason stands
+			b.await("what follows is dropped", func() bool { return b.counted("exit.broken") == 1 })
+			b.breaks("bytes are missing before a segment")
 		}},
-		{"user space asked for all", "exit.mode", 1 << 20, func(b *bench) {
-			b.slot.SetSplice(false)
-			b.send("mine")
-			b.passed("mine")
-		}},
-		{"user space holds earlier bytes", "exit.behind", 1 << 20, func(b *bench) {
-			b.slot.SetSplice(false)
-			b.send("early")
-			b.passed("early")
-			b.slot.SetSplice(true)
-			b.send("late")
-			b.passed("late")
-			b.slot.AddWritten(len("earlylate"))
-			b.send("spliced")
-			b.arrives("spliced")
+		{"broken before", "exit.broken", 1 << 20, func(b *bench) {
+			b.slot.dir.Broken = spliceExitEXIT_GAP
+			b.send("lost")
+			b.await("a wake-up", func() bool { return b.counted("event.woken") == 1 })
 		}},
 		{"destination gone", "exit.no_target", 1 << 20, func(b *bench) {
 			b.slot.dir.Target = math.MaxUint64
 			b.send("nowhere")
-			b.passed("nowhere")
+			b.breaks("the destination is not among the targets")
 		}},
 		{"redirect refused", "exit.refused", 1 << 20, func(b *bench) {
 			// A listening socket may be in the map, but not be redirected to.
@@ -244,41 +229,89 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 			}
 			b.slot.dir.Target, _ = Cookie(ln)
 			b.send("listen!")
-			b.passed("listen!")
+			b.breaks("a redirect was refused")
 		}},
-		{"wake-up lost", "event.wake_lost", 1 << 20, func(b *bench) {
-			Plant{b.slot}.LoseWakeups(true, 0)
-			b.slot.SetSplice(false)
-			b.send("quiet")
-			b.passed("quiet")
-			b.splice.Ring(0).Drain(func(_, _ uint32) { b.Error("a wake-up came") })
+		{"backlog past its limit", "event.overflow", 64 << 10, func(b *bench) {
+			Plant{b.slot}.Bound(math.MaxUint32)
+			b.stall(func() bool { return b.slot.Overflowed() })
+			b.woken(1)
+			if why, broken := b.slot.Broken(); broken {
+				b.Errorf("broken: %s", why)
+			}
 		}},
-		{"woken", "event.woken", 1 << 20, func(b *bench) {
-			b.slot.SetSplice(false)
-			b.send("hear")
-			b.passed("hear")
-			n := 0
-			b.splice.Ring(0).Drain(func(slot, generation uint32) {
-				if slot != b.slot.Index() || generation != b.slot.Generation() {
-					b.Errorf("woken for %d, %d", slot, generation)
-				}
-				n++
+		{"the verdict leaves where its backlog overflows", "event.left", 64 << 10, func(b *bench) {
+			b.stall(func() bool { return b.slot.Left() })
+			b.await("bytes wait in the source's queue", func() bool {
+				n, _, err := unix.Recvfrom(b.source, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+				return err == nil && n > 0
 			})
-			if n != 1 {
-				b.Errorf("%d wake-ups, want 1", n)
+			given := b.slot.Redirected()
+			b.stall(func() bool { return b.counted("event.left") == 1 })
+			if got := b.slot.Redirected(); got != given {
+				b.Errorf("%d bytes were redirected after the verdict had left", got-given)
+			}
+			// One more skb may go in where there is room for one byte, and before
+			// an acknowledgement is sent; coalesced, one has up to 17 fragments of 32 KiB.
+			if n := b.slot.MaxBacklog(); n > 64<<10+2*17*32<<10 {
+				b.Errorf("backlog of %d bytes with a limit of 64 KiB", n)
 			}
 		}},
-		{"backlog at its limit", "exit.full", 16 << 10, func(b *bench) { b.stall("exit.full") }},
-		{"all backlogs at theirs", "exit.budget", 1 << 30, func(b *bench) {
-			b.splice.SetBudget(256 << 10)
-			b.stall("exit.budget")
-			if _, charged := b.splice.Budget(); charged == 0 {
-				b.Error("nothing is charged for a backlog")
+		{"the verdict leaves when it is recalled", "event.left", 64 << 10, func(b *bench) {
+			b.send("here")
+			b.arrives("here")
+			b.slot.Recall()
+			if b.slot.Left() {
+				b.Error("it has left before its source sent")
 			}
+			if _, err := unix.SendmsgN(b.source, nil, nil, nil, unix.MSG_DONTWAIT); err != nil {
+				b.Fatal(err)
+			}
+			if !b.slot.Left() {
+				b.Error("it has not left")
+			}
+			b.send("mine")
+			b.passed("mine")
+		}},
+		{"the call is lost, and repeated", "event.wake_lost", 64 << 10, func(b *bench) {
+			b.keep()
+			Plant{b.slot}.Bound(math.MaxUint32)
+			Plant{b.slot}.LoseWakeups(true, 0)
+			b.stall(func() bool { return b.counted("event.wake_lost") > 2 })
+			if !b.slot.Overflowed() {
+				b.Error("the slot does not tell")
+			}
+			b.woken(0)
+			Plant{b.slot}.LoseWakeups(false, 0)
+			b.stall(func() bool { return b.counted("event.woken") == 1 })
+			b.woken(1)
+			if n := b.counted("event.overflow"); n != 1 {
+				b.Errorf("%d overflows, want 1", n)
+			}
+		}},
+		{"backlog at its bound", "exit.full", 64 << 10, func(b *bench) {
+			b.keep()
+			b.stall(func() bool { return b.counted("exit.full") > 0 })
+			b.breaks("the backlog reached its bound before the worker came")
+		}},
+		{"all backlogs past theirs", "event.budget", 1 << 30, func(b *bench) {
+			b.splice.SetBudget(256 << 10)
+			b.stall(func() bool { return b.slot.Overflowed() })
+			if _, charged := b.splice.Budget(); charged <= 256<<10 {
+				b.Errorf("%d bytes are charged", charged)
+			}
+			if why, broken := b.slot.Broken(); broken {
+				b.Errorf("broken: %s", why)
+			}
+		}},
+		{"past the budget and its limit", "exit.full", 512 << 10, func(b *bench) {
+			b.keep()
+			Plant{b.slot}.Bound(math.MaxUint32)
+			b.splice.SetBudget(256 << 10)
+			b.stall(func() bool { return b.counted("exit.full") > 0 })
 			// One more skb may go in when there is room for one byte; coalesced,
 			// it has up to 17 fragments of 32 KiB.
-			if n := b.slot.MaxBacklog(); n > 256<<10+17*32<<10 {
-				b.Errorf("backlog of %d bytes with a budget of 256 KiB", n)
+			if n := b.slot.MaxBacklog(); n > 512<<10+17*32<<10 {
+				b.Errorf("backlog of %d bytes with a limit of 512 KiB and no budget", n)
 			}
 		}},
 	}
@@ -291,10 +324,18 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 	}
 }
 
-// stall sends to a peer that does not read, until the verdict passes for the
-// given reason.
-func (b *bench) stall(counter string) {
+func (b *bench) keep() {
+	b.Helper()
+	if err := (Plant{b.slot}).KeepVerdicts(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// stall sends to a peer that does not read, until something is so.
+func (b *bench) stall(until func() bool) {
+	b.Helper()
 	done := make(chan struct{})
+	b.client.SetWriteDeadline(time.Time{})
 	go func() {
 		defer close(done)
 		buf := make([]byte, 64<<10)
@@ -304,7 +345,37 @@ func (b *bench) stall(counter string) {
 			}
 		}
 	}()
-	b.await(counter+" moves", func() bool { return b.counted(counter) > 0 })
+	b.await("the stall shows", until)
 	b.client.SetWriteDeadline(time.Unix(1, 0))
 	<-done
+}
+
+// breaks checks that the slot is broken, for a reason, and that its worker was told.
+func (b *bench) breaks(why string) {
+	b.Helper()
+	b.await("the slot is broken", func() bool { _, broken := b.slot.Broken(); return broken })
+	if got, _ := b.slot.Broken(); got != why {
+		b.Errorf("broken: %s, want %s", got, why)
+	}
+	if b.counted("event.woken") == 0 {
+		b.Error("no wake-up came")
+	}
+	if n, err := unix.Read(b.source, make([]byte, 100)); n > 0 {
+		b.Errorf("user space got %d bytes, %v", n, err)
+	}
+}
+
+// woken checks the wake-ups in the ring.
+func (b *bench) woken(want int) {
+	b.Helper()
+	n := 0
+	b.splice.Ring(0).Drain(func(slot, generation uint32) {
+		if slot != b.slot.Index() || generation != b.slot.Generation() {
+			b.Errorf("woken for %d, %d", slot, generation)
+		}
+		n++
+	})
+	if n != want {
+		b.Errorf("%d wake-ups, want %d", n, want)
+	}
 }

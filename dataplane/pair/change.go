@@ -40,12 +40,10 @@ func (d *direction) promote(why reason) bool {
 		d.reason = reasonInsert
 		return false
 	}
-	d.base = enqueued - d.slot.Redirected() - d.slot.Written()
+	d.base = enqueued - d.slot.Redirected()
 	d.slot.Rebase()
-	d.owned, d.leaving, d.stalled = false, false, 0
-	d.slot.SetSplice(true)
+	d.leaving, d.stalled = false, 0
 	if err := d.slot.Intercept(); err != nil {
-		d.slot.SetSplice(false)
 		d.refused(err)
 		return false
 	}
@@ -80,7 +78,8 @@ func (d *direction) takeSlot() error {
 	if err != nil {
 		return err
 	}
-	slot, err := s.splice.NewSlot(s.worker.ID, d.src.fd, target, d.p.cfg.Limit)
+	limit := min(d.p.cfg.Limit, maxBacklog)
+	slot, err := s.splice.NewSlot(s.worker.ID, d.src.fd, target, limit, limit+s.reach)
 	if err != nil {
 		return err
 	}
@@ -149,82 +148,84 @@ func (d *direction) shift(to api.Path, why reason) {
 }
 
 // demote asks for the way back to user space, by recv or by splice(2); it is
-// gone when the backlog has drained and what was passed has been written.
+// gone when the backlog has drained.
 func (d *direction) demote(to api.Path, why reason) {
 	if d.path != api.PathSplice || d.leaving || d.src.fin || d.done {
 		return
 	}
-	d.leaving, d.to = true, to
-	d.reason = why
-	d.slot.SetSplice(false)
 	d.backoff = 0
+	d.leave(to, why)
 	d.pumpSplice()
 }
 
-// restore is the last step of leaving: the verdict is taken away while nothing
-// can be redirected (pass mode), nothing passed is unread, and the destination
-// is ours. False means try again, or not at all if leaving was given up, or
-// that the pair was reset.
-func (d *direction) restore() bool {
-	p, s := d.p, d.p.set
-	// FIN came, or we sent one: the way back would never be possible, and the
-	// stream is at its end anyway.
-	if tcpInfo(d.src.fd, &s.info) != 0 || s.info.State != tcpEstablished {
-		d.stay()
+// leave begins the way back to user space.
+func (d *direction) leave(to api.Path, why reason) {
+	d.leaving, d.to, d.reason = true, to, why
+	d.reading = false
+	d.slot.Recall()
+}
+
+// released tells whether the verdict has been taken away: from then on bytes stay
+// in the source's own receive queue, and its window closes. Nobody reads them until
+// what was redirected before has drained. False asks again later, or says that the
+// source broke.
+func (d *direction) released() bool {
+	if d.slot.Left() {
+		return true
+	}
+	// To send nothing has the kernel take it away now, under the source's lock.
+	// It cannot be done after a FIN of ours (EPIPE); then the next
+	// acknowledgement does it.
+	if _, err := send(d.src.fd, nil); err != 0 && err != unix.EPIPE && err != unix.EAGAIN && !d.src.failed {
+		d.p.fail(d.src, false)
 		return false
 	}
-	// The gate: below this mark tcp_data_ready does not call the verdict, so
-	// that it is not running when it goes. A quarter of the buffer does not
-	// make the kernel grow the buffer.
-	size, _ := getsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	setsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, max(1, size/4))
-	if d.slot.Passed() != d.slot.Written() {
-		setsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
-		return false
+	if d.slot.Left() {
+		return true
+	}
+	if !d.src.failed {
+		if d.backoff < rescuePeriod {
+			d.rescue()
+			return false
+		}
+		// A source that sends nothing for so long receives nothing, and no
+		// verdict is running. Or the socket is not of this process's cgroup, and
+		// one may be; then the ledger sees what it loses.
+		d.p.set.Ungated.Add(1)
 	}
 	if err := d.slot.Restore(); err != nil {
-		p.fault(d, err.Error())
-		return false
-	}
-	tcpInfo(d.src.fd, &s.info) // takes the lock: a running verdict has ended
-	if d.slot.Passed() != d.slot.Written() {
-		// One slipped in. The target map still holds its bytes: put the
-		// verdict back and read them.
-		s.Races.Add(1)
-		d.retake()
-		return false
-	}
-	d.moved(d.to, d.reason)
-	d.leaving, d.owned, d.awaiting = false, false, false
-	d.reading = true
-	s.Demotions.Add(1)
-	setsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
-	missing, ok := d.balance(false)
-	if !p.closed && !d.src.failed && (!ok || missing != 0) {
-		p.fault(d, "ledger does not balance after the splice was left")
-	}
-	return !p.closed
-}
-
-// retake puts the verdict back after a race. It cannot once a FIN has come; but
-// then nothing more comes either: the target map's hold on the socket lets what
-// was passed be read, and the ledger tells whether that was all.
-func (d *direction) retake() {
-	switch err := d.slot.Intercept(); {
-	case err == nil:
-		d.kick()
-	case errors.Is(err, bpf.ErrHalfClosed):
-		d.stay()
-	default:
 		d.p.fault(d, err.Error())
+		return false
 	}
+	return true
 }
 
-// stay gives up leaving.
-func (d *direction) stay() {
-	d.leaving, d.owned = false, false
-	d.reason = reasonHalfClosed
-	d.slot.SetSplice(true)
+// settled checks the ledger before the first byte behind the verdict's last is
+// read. False asks again later, for bytes keep coming in (their window closes
+// soon), or says that the pair was reset.
+func (d *direction) settled() bool {
+	missing, ok := d.balance(false)
+	switch {
+	case d.p.closed:
+	case d.src.failed && !ok:
+		return true // nothing can be compared; it ends in a reset
+	case !ok:
+		d.rescue()
+	case missing != 0:
+		d.p.fault(d, "ledger does not balance after the splice was left")
+	default:
+		return true
+	}
+	return false
+}
+
+// left ends leaving: the direction is user space's.
+func (d *direction) left() {
+	d.moved(d.to, d.reason)
+	d.leaving, d.awaiting = false, false
+	d.stalled, d.backoff = 0, 0
+	d.reading = true
+	d.p.set.Demotions.Add(1)
 }
 
 // Force asks a direction (0 request, 1 response) onto a path, whatever the rule

@@ -35,19 +35,19 @@ func (s *Set) enqueuedExact(fd int) (uint64, bool) {
 }
 
 // drained tells whether the destination's TCP has taken in every byte that was
-// redirected or written to it: then its backlog in the kernel is empty, and
-// what is written now comes after.
+// redirected to it: then its backlog in the kernel is empty, and what is written
+// now comes after.
 func (d *direction) drained() bool {
 	sum, ok := d.p.set.enqueued(d.dst.fd)
-	return ok && sum-d.base == d.slot.Redirected()+d.slot.Written()
+	return ok && sum-d.base == d.slot.Redirected()
 }
 
 // handed is the number of bytes from the source that are accounted for: moved
-// by the relay, redirected by the verdict, or passed by it to user space.
+// by user space, or redirected by the verdict.
 func (d *direction) handed() uint64 {
 	n := d.plain
 	if d.slot != nil {
-		n += d.slot.Redirected() + d.slot.Passed()
+		n += d.slot.Redirected()
 	}
 	return n
 }
@@ -80,9 +80,6 @@ func (d *direction) compare(finRead bool) (missing int64, ok bool, err syscall.E
 			return int64(received) - int64(handed) - 1, true, 0
 		}
 		queued, err := unread(fd)
-		if err == unix.EFAULT {
-			return 0, false, 0 // passed bytes wait before the queue
-		}
 		if err != 0 && err != unix.EAGAIN {
 			return 0, false, err
 		}

@@ -58,9 +58,13 @@ func (m *Memory) parse(marks, stat []byte) error {
 func (s *Set) IgnoreMemory() { s.memory = func() (Memory, error) { return Memory{}, nil } }
 
 // pressed tells, from a reading that is at most a second old, whether TCP is
-// short of memory: then nothing more is given to the verdict, whose backlogs
-// come on top of what TCP accounts for.
+// short of memory, or whether the backlogs hold half of what they may: then
+// nothing more is given to the verdict, whose backlogs come on top of what TCP
+// accounts for.
 func (s *Set) pressed() bool {
+	if limit, charged := s.splice.Budget(); charged > limit/2 {
+		return true
+	}
 	now := s.worker.Now()
 	if s.memoryRead != 0 && now-s.memoryRead < memoryPeriod {
 		return s.pressure

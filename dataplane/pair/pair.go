@@ -461,7 +461,7 @@ func (p *Pair) owes() bool {
 		if d.done {
 			continue
 		}
-		if d.holds() || d.slot != nil && (d.slot.Passed() != d.slot.Written() || d.path == api.PathSplice && !d.drained()) {
+		if d.holds() || d.path == api.PathSplice && !d.drained() {
 			return true
 		}
 	}

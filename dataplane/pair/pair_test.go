@@ -385,12 +385,12 @@ func TestStalledReaderThenFINLosesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"exit.redirected", "exit.full", "exit.behind", "event.woken"} {
+		for _, name := range []string{"exit.redirected", "event.overflow", "event.woken"} {
 			if counted[name] == 0 {
 				t.Errorf("%s is 0: the guard was not at work", name)
 			}
 		}
-		for _, name := range []string{"exit.unknown", "exit.no_slot", "exit.broken", "exit.no_seq", "exit.no_target", "exit.refused", "event.wake_lost"} {
+		for _, name := range []string{"exit.unknown", "exit.no_slot", "exit.gap", "exit.untrimmed", "exit.no_seq", "exit.no_target", "exit.full", "exit.refused", "exit.broken", "event.wake_lost"} {
 			if counted[name] != 0 {
 				t.Errorf("%s is %d", name, counted[name])
 			}
@@ -544,7 +544,7 @@ func changeUnderTraffic(t *testing.T, r *rig, kinds map[[2]api.Path]int) {
 			})
 		}
 	}
-	t.Logf("%d demotions, %d promotions, %d races, %d episodes, %d rescues", r.set.Demotions.Load(), r.set.Promotions.Load(), r.set.Races.Load(), r.set.Episodes.Load(), r.set.Rescues.Load())
+	t.Logf("%d demotions, %d promotions, %d overflows, %d rescues", r.set.Demotions.Load(), r.set.Promotions.Load(), r.set.Overflows.Load(), r.set.Rescues.Load())
 	for _, p := range pairs {
 		if o := p.end(t); o != Complete {
 			t.Errorf("ended %v", o)

@@ -13,6 +13,7 @@ const (
 	reasonBulk
 	reasonSmall
 	reasonQuiet
+	reasonSlow
 	reasonNoPipe
 	reasonMemory
 	reasonHalfClosed
@@ -30,6 +31,7 @@ var reasons = [...]string{
 	reasonChatty:     "conversation",
 	reasonBulk:       "bulk",
 	reasonSmall:      "small pieces",
+	reasonSlow:       "its destination is slow",
 	reasonQuiet:      "fast conversation on a quiet machine",
 	reasonNoPipe:     "no pipe to be had",
 	reasonMemory:     "TCP is short of memory",

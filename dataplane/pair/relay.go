@@ -92,7 +92,6 @@ func (d *direction) give(b []byte) bool {
 			d.p.fail(d.dst, false)
 			return false
 		}
-		d.accepted(n)
 		if d.pending.left = d.pending.left[n:]; len(d.pending.left) == 0 {
 			d.release()
 		}
@@ -109,7 +108,6 @@ func (d *direction) give(b []byte) bool {
 			d.p.fail(d.dst, false)
 			return false
 		}
-		d.accepted(n)
 		b = b[n:]
 	}
 	return true

@@ -13,7 +13,7 @@ type Mode uint8
 // The modes of --splice.
 const (
 	Auto   Mode = iota // the rule below
-	Always             // from the first byte, and never back
+	Always             // from the first byte, and back only from an overflow
 	Off
 )
 
@@ -43,10 +43,10 @@ const (
 	maxMeanMessage = 16 << 10 // bytes
 	minMeanPipe    = 32 << 10 // bytes
 	bulkBytes      = 1 << 20  // since the last look
-	maxOverflows   = 64       // segments, since the last look
 	hotMessages    = 5000     // a second
 	minStay        = int64(time.Second)
-	trafficWindow  = 64 // reads
+	alwaysStay     = int64(100 * time.Millisecond) // after an overflow, where the operator wants the splice
+	trafficWindow  = 64                            // reads
 )
 
 // traffic is what the rule knows of a direction whose bytes user space moves:
@@ -87,7 +87,7 @@ func (m Mode) fromUserSpace(on api.Path, t *traffic, at situation) (to api.Path,
 	first := at.changes == 0
 	talks := t.reads >= minMessages && t.mean() < maxMeanMessage
 	switch {
-	case m == Always && at.splice && at.empty && (t.reads > 0 || first):
+	case m == Always && at.splice && at.empty && (first || at.stayed >= alwaysStay):
 		return api.PathSplice, reasonAlways
 	case m == Auto && at.splice && at.empty && talks && (first || at.stayed >= minStay && !(t.hot && at.quiet())):
 		return api.PathSplice, reasonChatty
@@ -106,7 +106,7 @@ func (m Mode) fromSplice(moved scanned, at situation) (to api.Path, why reason) 
 		return api.PathSplice, 0
 	}
 	switch mean := moved.bytes / uint64(moved.segments); {
-	case moved.bytes >= bulkBytes && (mean > maxMeanMessage || moved.overflows >= maxOverflows):
+	case moved.bytes >= bulkBytes && mean > maxMeanMessage:
 		return api.PathPipe, reasonBulk
 	case moved.segments >= hotMessages && mean <= maxMeanMessage && at.quiet():
 		return api.PathRelay, reasonQuiet

@@ -66,6 +66,7 @@ type Set struct {
 	cpu        func() (cpuTime, error)
 	sweepFrom  time.Duration
 	stuckAfter time.Duration
+	reach      uint32
 
 	Counters
 }
@@ -73,12 +74,13 @@ type Set struct {
 // Counters are what happened to the pairs of a set; safe to read anywhere.
 type Counters struct {
 	Promotions, Demotions, Refusals atomic.Uint64
-	// Episodes of overflow: the verdict passed bytes, user space wrote them.
-	Episodes atomic.Uint64
-	// Rescues are polls that went on for a rescue period; Stuck the pairs that
-	// were reset because nothing helped; Races the un-splices taken back;
-	// Faults the pairs that were reset because bytes did not add up.
-	Rescues, Stuck, Races, Faults atomic.Uint64
+	// Overflows are the directions taken back because their backlog was full;
+	// Ungated the verdicts taken away without their source's lock.
+	Overflows, Ungated atomic.Uint64
+	// Rescues are polls that went on for a rescue period, and lost wake-ups
+	// found; Stuck the pairs that were reset because nothing helped; Faults
+	// those that were reset because bytes did not add up.
+	Rescues, Stuck, Faults atomic.Uint64
 	// NoPipe are the times that a direction found no pipe and relayed; Pressed
 	// those that it was not promoted because TCP was short of memory.
 	NoPipe, Pressed atomic.Uint64
@@ -95,8 +97,8 @@ func (t *Totals) Add(c *Counters) {
 		t.named = map[string]uint64{}
 	}
 	for name, n := range map[string]*atomic.Uint64{
-		"promotions": &c.Promotions, "demotions": &c.Demotions, "refusals": &c.Refusals, "episodes": &c.Episodes,
-		"rescues": &c.Rescues, "stuck": &c.Stuck, "races": &c.Races, "faults": &c.Faults, "no_pipe": &c.NoPipe, "memory_pressure": &c.Pressed,
+		"promotions": &c.Promotions, "demotions": &c.Demotions, "refusals": &c.Refusals, "overflows": &c.Overflows, "ungated": &c.Ungated,
+		"rescues": &c.Rescues, "stuck": &c.Stuck, "faults": &c.Faults, "no_pipe": &c.NoPipe, "memory_pressure": &c.Pressed,
 		"bytes_relay": &c.RelayedBytes, "bytes_pipe": &c.PipedBytes, "bytes_splice": &c.SplicedBytes,
 	} {
 		t.named[name] += n.Load()
@@ -108,9 +110,9 @@ func (t *Totals) Named() map[string]uint64 { return t.named }
 
 // scanned is what the scan saw last in a direction.
 type scanned struct {
-	bytes               uint64
-	segments, overflows uint32 // they wrap
-	quiet               uint32 // scans in a row that saw nothing
+	bytes    uint64
+	segments uint32 // wraps
+	quiet    uint32 // scans in a row that saw nothing
 }
 
 // NewSet makes the set of a worker. splice may be nil: then pairs relay, for the
@@ -120,7 +122,7 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, l
 		splice = nil
 	}
 	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, bySlot: map[uint32]*direction{},
-		memory: TCPMemory, cpu: readCPU, sweepFrom: sweepFrom, stuckAfter: stuckAfter}
+		memory: TCPMemory, cpu: readCPU, sweepFrom: sweepFrom, stuckAfter: stuckAfter, reach: reach}
 	s.scan.F = s.scanSpliced
 	s.sweep.F = s.sweepIdle
 	s.pipes.timer.F = s.restPipes
@@ -165,7 +167,7 @@ func (d *direction) situation(empty bool) situation {
 	return situation{changes: d.changes, stayed: s.worker.Now() - d.changed, empty: empty, splice: s.splice != nil && !d.barred && !d.p.stays(), quiet: s.quiet}
 }
 
-// wakeups are the verdict's: bytes were passed to user space.
+// wakeups are the verdict's: a direction is to be taken back, or is broken.
 type wakeups struct{ s *Set }
 
 func (w wakeups) Ready(uint32) {
@@ -239,13 +241,16 @@ func (d *direction) scan() {
 		return
 	}
 	s := d.p.set
-	if d.slot.Broken() || d.slot.Passed() != d.slot.Written() && d.due == 0 && !d.reading && !d.awaiting && !d.holds() {
+	if _, broken := d.slot.Broken(); broken || d.slot.Overflowed() && !d.leaving {
 		s.Rescues.Add(1)
 		d.backoff = 0
 		d.pumpSplice()
 		return
 	}
 	moved := d.look()
+	if d.leaving {
+		return
+	}
 	if moved.bytes == 0 {
 		if d.seen.quiet++; d.seen.quiet == 1 || d.seen.quiet%quietScans == 0 {
 			d.checkQuiet()
@@ -260,8 +265,8 @@ func (d *direction) scan() {
 
 // look returns what the verdict moved since the last look, and counts it.
 func (d *direction) look() (moved scanned) {
-	now := scanned{bytes: d.slot.Redirected(), segments: uint32(d.slot.Segments()), overflows: uint32(d.slot.Overflows()), quiet: d.seen.quiet}
-	moved = scanned{bytes: now.bytes - d.seen.bytes, segments: now.segments - d.seen.segments, overflows: now.overflows - d.seen.overflows}
+	now := scanned{bytes: d.slot.Redirected(), segments: d.slot.Segments(), quiet: d.seen.quiet}
+	moved = scanned{bytes: now.bytes - d.seen.bytes, segments: now.segments - d.seen.segments}
 	d.seen = now
 	d.p.set.SplicedBytes.Add(moved.bytes)
 	return moved
@@ -273,7 +278,7 @@ func (d *direction) checkQuiet() {
 	if d.slot.Charged() > 0 && d.drained() {
 		d.slot.Settle()
 	}
-	if d.src.fin || d.slot.Passed() != d.slot.Written() || !d.probe() {
+	if d.src.fin || !d.probe() {
 		return
 	}
 	if missing, ok := d.balance(false); !ok || missing == 0 {

@@ -27,9 +27,8 @@ func send(fd int, b []byte) (int, syscall.Errno) {
 }
 
 // unread is the number of bytes in the receive queue. FIONREAD says 0 on a
-// socket that is in a sockmap without a verdict. The buffer is nobody's: TCP
-// counts with MSG_TRUNC and copies nothing, but a socket with passed bytes
-// copies them all the same (tcp_bpf_recvmsg), and must meet EFAULT, not memory.
+// socket that is in a sockmap without a verdict. TCP counts with MSG_TRUNC and
+// copies nothing, so that there need be no buffer.
 func unread(fd int) (int, syscall.Errno) {
 	n, _, err := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, 1<<30, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT, 0, 0)
 	if err != 0 {

@@ -32,7 +32,6 @@ func (d *direction) status() api.DirectionStatus {
 	s := api.DirectionStatus{Path: d.path, Reason: d.p.set.say(d.reason), Changes: uint64(d.changes), Ended: d.done, Relayed: d.plain - d.piped, Piped: d.piped}
 	if d.slot != nil {
 		s.Spliced = d.slot.Redirected()
-		s.Relayed += d.slot.Passed()
 	}
 	// The kernel's own count, not ours. A FIN counts one in it; the SYN does not.
 	s.Bytes = s.Relayed + s.Piped + s.Spliced

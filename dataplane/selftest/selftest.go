@@ -61,6 +61,7 @@ func Run(splice *bpf.Splice, log *slog.Logger) (results []api.SelfTestStep, ok b
 
 // rig is a spliced pair between two plain connections.
 type rig struct {
+	splice         *bpf.Splice
 	worker         *loop.Worker
 	pair           *pair.Pair
 	client, server *net.TCPConn
@@ -96,7 +97,7 @@ func with(splice *bpf.Splice, log *slog.Logger, step func(*rig) error) error {
 	client.SetDeadline(deadline)
 	server.SetDeadline(deadline)
 
-	r := &rig{worker: w, client: client, server: server, ended: make(chan pair.Outcome, 1)}
+	r := &rig{splice: splice, worker: w, client: client, server: server, ended: make(chan pair.Outcome, 1)}
 	w.Do(func() {
 		r.pair = set.Start(pair.Config{Downstream: down, Upstream: up, Limit: 256 << 10,
 			Ended: func(_ *pair.Pair, o pair.Outcome) { r.ended <- o }})
@@ -216,8 +217,19 @@ func unsplice(r *rig) error {
 	if err := r.exchange("before"); err != nil {
 		return err
 	}
+	before, err := r.splice.Counters()
+	if err != nil {
+		return err
+	}
 	if err := r.change((*pair.Pair).Unsplice, api.PathRelay); err != nil {
 		return err
+	}
+	after, err := r.splice.Counters()
+	if err != nil {
+		return err
+	}
+	if n := after["event.left"] - before["event.left"]; n != 2 {
+		return fmt.Errorf("%d of 2 verdicts were taken away under their sockets' locks: are the sockets of this process's cgroup?", n)
 	}
 	return r.exchange("after")
 }
