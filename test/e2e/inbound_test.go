@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -388,10 +389,35 @@ func (pod *pod) pushed() (cp *control.Server, p *proxy, push func(g int, ls ...t
 }
 
 // An address whose socket options change gets other sockets, and the address may
-// change itself: what is connected after the push is given to those.
+// change itself: what is connected after the push is given to those. Meanwhile a
+// handshake may be lost with the socket that it was with, but nothing is ever
+// given to the application.
 func TestInboundFollowsTheListenersSockets(t *testing.T) {
 	inEachFamily(t, func(pod *pod) {
 		_, p, push := pod.pushed()
+		stop, lost := make(chan struct{}), 0
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			err := pod.outside.Do(func() error {
+				for {
+					select {
+					case <-stop:
+						return nil
+					default:
+					}
+					switch got := quickGreeting(pod.at(80)); got {
+					case pod.proxied(80):
+					case pod.direct(80):
+						return errors.New("the application was reached itself")
+					default:
+						lost++
+					}
+				}
+			})
+			if err != nil {
+				pod.t.Error(err)
+			}
+		})
 		for g := 1; g <= 30; g++ {
 			l := virtualInbound(pod.t, 0)
 			l.SocketOptions = []*corev3.SocketOption{{Level: syscall.IPPROTO_IP, Name: syscall.IP_TOS, Value: &corev3.SocketOption_IntValue{IntValue: int64(g % 3 * 8)}}}
@@ -405,6 +431,9 @@ func TestInboundFollowsTheListenersSockets(t *testing.T) {
 				}
 			}
 		}
+		close(stop)
+		wg.Wait()
+		pod.t.Logf("%d handshakes lost", lost)
 		d := p.inbound().Inbound
 		if n := d.Outcomes["inbound.passed_listener_gone"]; n != 0 || d.Swaps < 30 {
 			pod.t.Errorf("%d swaps, %d connections found nobody", d.Swaps, n)
