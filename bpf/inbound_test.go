@@ -197,6 +197,12 @@ func TestConnectionsFromOutsideAreGivenToTheListener(t *testing.T) {
 	for _, dual := range []bool{false, true} {
 		t.Run(map[bool]string{false: "a socket per family", true: "one for both"}[dual], func(t *testing.T) {
 			w := newInboundWorld(t)
+			// Sources that are no device's: the kernel names lo where it can.
+			for _, route := range [][]string{{"-4", "10.77.0.0/24"}, {"-6", "fd77::/64"}} {
+				if out, err := exec.Command("nsenter", "--net="+w.server.Path(), "ip", route[0], "route", "add", "local", route[1], "dev", "lo").CombinedOutput(); err != nil {
+					t.Fatalf("add route: %v\n%s", err, out)
+				}
+			}
 			w.listen("app", "tcp", "[::]:80", 1)
 			var s4, s6 []ListeningSocket
 			if dual {
@@ -237,6 +243,8 @@ func TestConnectionsFromOutsideAreGivenToTheListener(t *testing.T) {
 			}
 			check(w.server, "", "127.0.0.1:80", "app [::ffff:127.0.0.1]:80", "inbound.loopback")
 			check(w.server, "", "[::1]:80", "app [::1]:80", "inbound.loopback")
+			check(w.server, "10.77.0.1", "127.0.0.1:80", "app [::ffff:127.0.0.1]:80", "inbound.loopback")
+			check(w.server, "fd77::1", "[::1]:80", "app [::1]:80", "inbound.loopback")
 
 			w.swap(&InboundTable{})
 			check(w.client, "", "10.9.0.2:80", app4, "inbound.no_entry")
