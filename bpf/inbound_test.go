@@ -203,6 +203,7 @@ func TestConnectionsFromOutsideAreGivenToTheListener(t *testing.T) {
 					t.Fatalf("add route: %v\n%s", err, out)
 				}
 			}
+			w.sysctl("net.ipv6.ip_nonlocal_bind", "1")
 			w.listen("app", "tcp", "[::]:80", 1)
 			var s4, s6 []ListeningSocket
 			if dual {
