@@ -15,6 +15,15 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 4 && os.Args[1] == "load" {
+		if err := runLoad(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintf(os.Stderr, "load: %v\n", err)
+			os.Exit(1)
+		}
+		return
+	}
+	// What this thread starts dies with it, and it lives as long as the process.
+	runtime.LockOSThread()
 	var o options
 	flag.IntVar(&o.clusters, "clusters", 10000, "clusters")
 	flag.IntVar(&o.endpoints, "endpoints", 10, "endpoints per cluster")

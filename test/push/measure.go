@@ -12,10 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -38,10 +36,12 @@ type figures struct {
 func (o options) measure(ctx context.Context, name, binary string) (f figures, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	back, err := listenEcho(ctx)
+	relay := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 3, 0, 1}), 10000)
+	l, back, err := startLoad(ctx, relay, 8)
 	if err != nil {
 		return f, err
 	}
+	defer l.stop()
 	cp, err := startServer(ctx)
 	if err != nil {
 		return f, err
@@ -55,7 +55,6 @@ func (o options) measure(ctx context.Context, name, binary string) (f figures, e
 		return f, err
 	}
 	defer os.RemoveAll(dir)
-	relay := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 3, 0, 1}), 10000)
 	text, err := json.Marshal(o.bootstrap(cp.at, relay, back))
 	if err != nil {
 		return f, err
@@ -81,10 +80,13 @@ func (o options) measure(ctx context.Context, name, binary string) (f figures, e
 		return f, fmt.Errorf("start: %w", err)
 	}
 
-	l := startLoad(relay, 8)
-	defer l.stop()
+	if err := l.ping(); err != nil {
+		return f, err
+	}
 	time.Sleep(3 * time.Second)
-	f.calm = l.p99()
+	if f.calm, err = l.p99(); err != nil {
+		return f, err
+	}
 
 	before, began := p.cpu(), time.Now()
 	if err := cp.push("1", o.resources(back, 0)); err != nil {
@@ -93,7 +95,10 @@ func (o options) measure(ctx context.Context, name, binary string) (f figures, e
 	if err := await(5*time.Minute, func() bool { return p.active() == 1+o.listeners }); err != nil {
 		return f, fmt.Errorf("%d of %d listeners are active: %w", p.active()-1, o.listeners, err)
 	}
-	f.inForce, f.busy, f.pushCPU = time.Since(began), l.p99(), p.cpu()-before
+	f.inForce, f.pushCPU = time.Since(began), p.cpu()-before
+	if f.busy, err = l.p99(); err != nil {
+		return f, err
+	}
 	f.memory = p.rss()
 	time.Sleep(2 * time.Second) // what is still going on is not the next push's
 
@@ -114,7 +119,8 @@ func (o options) measure(ctx context.Context, name, binary string) (f figures, e
 	idle, since := p.cpu(), time.Now()
 	time.Sleep(time.Second)
 	f.effectCPU -= time.Duration(float64(p.cpu()-idle) / float64(time.Since(since)) * float64(took+time.Second))
-	return f, l.err()
+	_, err = l.p99() // whether all is well still
+	return f, err
 }
 
 func await(d time.Duration, ok func() bool) error {
@@ -211,80 +217,3 @@ func greeting(at netip.AddrPort) string {
 	line, _ := bufio.NewReader(c).ReadString('\n')
 	return strings.TrimSpace(line)
 }
-
-// load pings over connections that stay.
-type load struct {
-	wg   sync.WaitGroup
-	done chan struct{}
-
-	mu    sync.Mutex
-	times []time.Duration // since the last p99
-	fault error
-}
-
-func startLoad(at netip.AddrPort, connections int) *load {
-	l := &load{done: make(chan struct{})}
-	for range connections {
-		l.wg.Go(func() {
-			if err := l.ping(at); err != nil {
-				l.mu.Lock()
-				l.fault = err
-				l.mu.Unlock()
-			}
-		})
-	}
-	return l
-}
-
-func (l *load) ping(at netip.AddrPort) error {
-	c, err := net.Dial("tcp", at.String())
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	in := bufio.NewReader(c)
-	if _, err := in.ReadString('\n'); err != nil {
-		return err
-	}
-	tick := time.NewTicker(5 * time.Millisecond) // 200/s each: load, not saturation
-	defer tick.Stop()
-	for {
-		select {
-		case <-l.done:
-			return nil
-		case <-tick.C:
-		}
-		began := time.Now()
-		if _, err := fmt.Fprintln(c, "ping"); err != nil {
-			return err
-		}
-		if _, err := in.ReadString('\n'); err != nil {
-			return err
-		}
-		l.mu.Lock()
-		l.times = append(l.times, time.Since(began))
-		l.mu.Unlock()
-	}
-}
-
-// p99 of the pings since the last call.
-func (l *load) p99() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	slices.Sort(l.times)
-	n := len(l.times)
-	if n == 0 {
-		return 0
-	}
-	v := l.times[n*99/100]
-	l.times = nil
-	return v
-}
-
-func (l *load) err() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.fault
-}
-
-func (l *load) stop() { close(l.done); l.wg.Wait() }
