@@ -2,8 +2,8 @@ package api
 
 import "iter"
 
-// ClusterSet is clusters by name. It is immutable: With and Without make others,
-// which share with it what is the same, so that one cluster's change costs the
+// ClusterSet is clusters by name. It is immutable: With, Without and Edit make
+// others, which share with it what is the same, so that one cluster's change costs the
 // same among ten and among ten thousand, and Changes finds it without looking at
 // the others. The zero value is empty.
 type ClusterSet struct {
@@ -28,11 +28,11 @@ func spot(name string) (i, j uint32) {
 
 // Clusters is a set of clusters, whose names are unique.
 func Clusters(all ...*Cluster) ClusterSet {
-	var s ClusterSet
-	for _, c := range all {
-		s = s.With(c)
+	names, by := make([]string, len(all)), make(map[string]*Cluster, len(all))
+	for i, c := range all {
+		names[i], by[c.Name] = c.Name, c
 	}
-	return s
+	return ClusterSet{}.Edit(names, func(name string) *Cluster { return by[name] })
 }
 
 // Len is how many there are.
@@ -45,39 +45,54 @@ func (s ClusterSet) Get(name string) *Cluster {
 }
 
 // With is s with c, in the place of the cluster of the same name if there is one.
-func (s ClusterSet) With(c *Cluster) ClusterSet { return s.put(c.Name, c) }
+func (s ClusterSet) With(c *Cluster) ClusterSet {
+	return s.Edit([]string{c.Name}, func(string) *Cluster { return c })
+}
 
 // Without is s without the cluster called name.
 func (s ClusterSet) Without(name string) ClusterSet {
-	if s.Get(name) == nil {
-		return s
-	}
-	return s.put(name, nil)
+	return s.Edit([]string{name}, func(string) *Cluster { return nil })
 }
 
-func (s ClusterSet) put(name string, c *Cluster) ClusterSet {
-	i, j := spot(name)
-	var root branch
-	if s.root != nil {
-		root = *s.root
-	}
-	var t twig
-	if root[i] != nil {
-		t = *root[i]
-	}
-	old := t[j]
-	bucket := make([]*Cluster, 0, len(old)+1)
-	for _, o := range old {
-		if o.Name != name {
-			bucket = append(bucket, o)
+// Edit is s with what get says in the place of the clusters of these names; nil
+// is none.
+func (s ClusterSet) Edit(names []string, get func(name string) *Cluster) ClusterSet {
+	var own [64]bool // twigs that are no other set's
+	var root *branch
+	for _, name := range names {
+		c := get(name)
+		i, j := spot(name)
+		if c == s.root.at(i).find(j, name) {
+			continue
 		}
+		if root == nil {
+			root = new(branch)
+			if s.root != nil {
+				*root = *s.root
+			}
+			s.root = root
+		}
+		if !own[i] {
+			t := new(twig)
+			if root[i] != nil {
+				*t = *root[i]
+			}
+			root[i], own[i] = t, true
+		}
+		old := root[i][j]
+		bucket := make([]*Cluster, 0, len(old)+1)
+		for _, o := range old {
+			if o.Name != name {
+				bucket = append(bucket, o)
+			}
+		}
+		s.n -= len(old) - len(bucket)
+		if c != nil {
+			bucket = append(bucket, c)
+			s.n++
+		}
+		root[i][j] = bucket
 	}
-	s.n -= len(old) - len(bucket)
-	if c != nil {
-		bucket = append(bucket, c)
-		s.n++
-	}
-	t[j], root[i], s.root = bucket, &t, &root
 	return s
 }
 

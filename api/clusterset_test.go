@@ -21,10 +21,22 @@ func TestAClusterSetIsAMapThatNobodyChanges(t *testing.T) {
 			next.want = map[string]*Cluster{}
 		}
 		c := &Cluster{Name: fmt.Sprint("c", random.IntN(300))}
-		if random.IntN(3) == 0 {
+		switch random.IntN(4) {
+		case 0:
 			next.set = next.set.Without(c.Name)
 			delete(next.want, c.Name)
-		} else {
+		case 1:
+			var names []string
+			for range random.IntN(20) { // some of them twice
+				name := fmt.Sprint("c", random.IntN(300))
+				names = append(names, name)
+				delete(next.want, name)
+				if random.IntN(2) == 0 {
+					next.want[name] = &Cluster{Name: name}
+				}
+			}
+			next.set = next.set.Edit(names, func(name string) *Cluster { return next.want[name] })
+		default:
 			next.set = next.set.With(c)
 			next.want[c.Name] = c
 		}

@@ -171,7 +171,7 @@ func (m *Model) join(c *cluster) {
 		return
 	}
 	c.joined = joined
-	m.published = m.published.With(joined)
+	m.unpublished = append(m.unpublished, c.name)
 	m.dirty = true
 }
 
@@ -191,7 +191,7 @@ func (m *Model) removeCluster(c *cluster) bool {
 	if a := c.active; a != nil {
 		c.active = nil
 		m.active--
-		m.published = m.published.Without(c.name)
+		m.unpublished = append(m.unpublished, c.name)
 		m.dirty = true
 		m.unwant(c, a)
 	}

@@ -119,9 +119,11 @@ type Model struct {
 
 	generation uint64
 	dirty      bool
-	// published are the clusters of the next snapshot, and listed the listeners;
-	// unlisted says that those are not up to date, and neither are the two counts.
+	// published are the clusters of the last snapshot; unpublished are the names of
+	// those that changed since. listed are the listeners; unlisted says that those
+	// are not up to date, and neither are the two counts.
 	published                         api.ClusterSet
+	unpublished                       []string
 	listed                            []*api.Listener
 	unlisted                          bool
 	activeListeners, warmingListeners int
@@ -180,6 +182,13 @@ func (m *Model) Snapshot() *api.Snapshot {
 	m.dirty = false
 	m.generation++
 	m.list()
+	m.published = m.published.Edit(m.unpublished, func(name string) *api.Cluster {
+		if c := m.clusters[name]; c != nil && c.active != nil {
+			return c.joined
+		}
+		return nil
+	})
+	m.unpublished = nil
 	return &api.Snapshot{Generation: m.generation, Listeners: m.listed, Clusters: m.published}
 }
 
