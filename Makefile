@@ -27,7 +27,7 @@ fuzz:
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p || exit 1; done; done
 
-# Pairs under everything at once, by seed (0: the clock's). `make test` does 30 s of it.
+# Pairs under everything at once, by seed (0: the clock's). `make test` does a minute of it.
 SEED ?= 0
 TIME ?= 1m
 torture:

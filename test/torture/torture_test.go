@@ -15,7 +15,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
 	seedFlag = flag.Uint64("seed", 0, "seed of the torture; 0 takes the clock's")
-	timeFlag = flag.Duration("time", 30*time.Second, "how long to torture")
+	timeFlag = flag.Duration("time", time.Minute, "how long to torture")
 	atOnce   = flag.Int("connections", 48, "connections at once")
 )
 
