@@ -110,6 +110,19 @@ func TestMPTCPSocketIsRelayed(t *testing.T) {
 		if p.closed || p.direction[0].path == api.PathSplice || p.direction[1].path == api.PathSplice {
 			t.Error("an MPTCP socket was spliced")
 		}
-		p.Kill() // its FIN is MPTCP's own, and not in TCP's count
 	})
+	// Its FIN is MPTCP's own, and not in TCP's count.
+	client.Close()
+	if n, err := server.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("server read %d, %v, want EOF", n, err)
+	}
+	server.Close()
+	select {
+	case o := <-ended:
+		if o != Complete {
+			t.Errorf("ended %v", o)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the pair did not end")
+	}
 }
