@@ -75,6 +75,11 @@ typedef struct {
 	__u32 socket; /* its place in listeners */
 } table_entry;
 
+struct own_address {
+	struct address address;
+	__u32 device; /* of a link-local one, which is another one on every link; else 0 */
+};
+
 /* One generation. */
 struct table {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -108,7 +113,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_OWN);
-	__type(key, struct address);
+	__type(key, struct own_address);
 	__type(value, __u8);
 } own SEC(".maps");
 
@@ -182,7 +187,7 @@ int inbound_lookup(struct bpf_sk_lookup *ctx)
 {
 	table_key key = {};
 	table_entry *e;
-	struct address remote;
+	struct own_address from = {};
 	struct bpf_sock *sk;
 	__u32 remote4, local4, zero = 0;
 	void *table;
@@ -194,21 +199,23 @@ int inbound_lookup(struct bpf_sk_lookup *ctx)
 		return leave(INBOUND_LOOPBACK);
 	remote4 = READ(ctx->remote_ip4);
 	local4 = READ(ctx->local_ip4);
-	remote.word[0] = READ(ctx->remote_ip6[0]);
-	remote.word[1] = READ(ctx->remote_ip6[1]);
-	remote.word[2] = READ(ctx->remote_ip6[2]);
-	remote.word[3] = READ(ctx->remote_ip6[3]);
+	from.address.word[0] = READ(ctx->remote_ip6[0]);
+	from.address.word[1] = READ(ctx->remote_ip6[1]);
+	from.address.word[2] = READ(ctx->remote_ip6[2]);
+	from.address.word[3] = READ(ctx->remote_ip6[3]);
 	key.address.word[0] = READ(ctx->local_ip6[0]);
 	key.address.word[1] = READ(ctx->local_ip6[1]);
 	key.address.word[2] = READ(ctx->local_ip6[2]);
 	key.address.word[3] = READ(ctx->local_ip6[3]);
 	if (ctx->family == AF_INET) {
-		map4(&remote, remote4);
+		map4(&from.address, remote4);
 		map4(&key.address, local4);
 	}
 	if (ctx->family == AF_INET && (remote4 & htonl(0xff000000)) == htonl(0x7f000000))
 		return leave(INBOUND_LOOPBACK);
-	if (bpf_map_lookup_elem(&own, &remote))
+	if ((from.address.word[0] & htonl(0xffc00000)) == htonl(0xfe800000))
+		from.device = ctx->ingress_ifindex;
+	if (bpf_map_lookup_elem(&own, &from))
 		return leave(INBOUND_OWN);
 	table = bpf_map_lookup_elem(&tables, &zero);
 	if (!table)

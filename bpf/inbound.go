@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -247,9 +248,16 @@ func (t *InboundTable) kernel(places []uint32) (keys []inboundTableKey, values [
 }
 
 // SetOwn says whether an address is one of this namespace's devices: connections
-// from it pass.
+// from it pass. A link-local one has the number of its device as its zone.
 func (in *Inbound) SetOwn(a netip.Addr, own bool) error {
-	key := inboundAddress(kernelAddress(a))
+	key := inboundOwnAddress{Address: inboundAddress(kernelAddress(a))}
+	if a.Zone() != "" {
+		device, err := strconv.ParseUint(a.Zone(), 10, 32)
+		if err != nil {
+			return fmt.Errorf("note own address %v: %w", a, err)
+		}
+		key.Device = uint32(device)
+	}
 	var err error
 	if own {
 		err = in.objects.Own.Put(key, uint8(1))
@@ -265,12 +273,16 @@ func (in *Inbound) SetOwn(a netip.Addr, own bool) error {
 // Own are the addresses that SetOwn was told of, maybe by the process before.
 func (in *Inbound) Own() (out []netip.Addr, err error) {
 	var (
-		key   inboundAddress
+		key   inboundOwnAddress
 		value uint8
 	)
 	it := in.objects.Own.Iterate()
 	for it.Next(&key, &value) {
-		out = append(out, goAddress(routeAddress(key)))
+		a := goAddress(routeAddress(key.Address))
+		if key.Device != 0 {
+			a = a.WithZone(strconv.FormatUint(uint64(key.Device), 10))
+		}
+		out = append(out, a)
 	}
 	if err := it.Err(); err != nil {
 		return nil, fmt.Errorf("read own addresses: %w", err)

@@ -43,6 +43,12 @@ const (
 	inboundOutcomeOUTCOME_MAX          inboundOutcome = 11
 )
 
+type inboundOwnAddress struct {
+	_       structs.HostLayout
+	Address inboundAddress
+	Device  uint32
+}
+
 type inboundSettings struct {
 	_       structs.HostLayout
 	Layout  uint32

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -129,7 +131,8 @@ func (w *inboundWorld) dial(ns *netns.NS, from, to string) string {
 	err := ns.Do(func() error {
 		d := net.Dialer{Timeout: 5 * time.Second}
 		if from != "" {
-			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+			a := netip.MustParseAddr(from)
+			d.LocalAddr = &net.TCPAddr{IP: a.WithZone("").AsSlice(), Zone: a.Zone()}
 		}
 		c, err := d.Dial("tcp", to)
 		if err != nil {
@@ -258,6 +261,54 @@ func TestConnectionsFromOutsideAreGivenToTheListener(t *testing.T) {
 			w.ended(map[string]uint64{})
 		})
 	}
+}
+
+// What another link calls by a link-local address of ours is somebody else.
+func TestALinkLocalAddressIsOwnOnItsLinkOnly(t *testing.T) {
+	w := newInboundWorld(t)
+	w.listen("app", "tcp", "[::]:80", 1)
+	s, _ := w.listen("proxy", "tcp", "[::]:15006", 1)
+	w.swap(all(s[0], s[0]))
+	index := 0
+	for _, one := range []struct {
+		ns        *netns.NS
+		dev, addr string
+	}{{w.client, "v0", "fe80::7/64"}, {w.server, "v1", "fe80::8/64"}} {
+		if out, err := exec.Command("nsenter", "--net="+one.ns.Path(), "ip", "addr", "add", one.addr, "dev", one.dev, "nodad").CombinedOutput(); err != nil {
+			t.Fatalf("add address: %v\n%s", err, out)
+		}
+		if err := one.ns.Do(func() error {
+			i, err := net.InterfaceByName(one.dev)
+			if err == nil {
+				index = i.Index
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own := func(a string, device int) {
+		if err := w.in.SetOwn(netip.MustParseAddr(a).WithZone(strconv.Itoa(device)), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own("fe80::7", index+1) // on another link
+	own("fe80::8", index)
+	if known, err := w.in.Own(); err != nil || !slices.Contains(known, netip.MustParseAddr("fe80::8").WithZone(strconv.Itoa(index))) {
+		t.Errorf("own addresses: %v, %v", known, err)
+	}
+	dial := func(ns *netns.NS, from, dev string) string {
+		return word(w.dial(ns, from+"%"+dev, "[fe80::8%"+dev+"]:80"))
+	}
+	// The zone in the answer is a name of whatever namespace Go asked last.
+	if got, _, _ := strings.Cut(dial(w.client, "fe80::7", "v0"), " "); got != "proxy" {
+		t.Errorf("from outside: answered by %q", got)
+	}
+	w.ended(map[string]uint64{"inbound.captured": 1})
+	if got, _, _ := strings.Cut(dial(w.server, "fe80::8", "v1"), " "); got != "app" {
+		t.Errorf("from inside: answered by %q", got)
+	}
+	w.ended(map[string]uint64{"inbound.from_own_address": 1})
 }
 
 func TestTheMostPreciseEntryDecides(t *testing.T) {

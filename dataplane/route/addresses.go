@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -168,7 +169,8 @@ func (w *addresses) dump() (now map[netip.Addr]bool, complete bool, err error) {
 }
 
 // addressOf is our end of what a message names: IFA_LOCAL, which differs from
-// IFA_ADDRESS where that is the peer's, or else IFA_ADDRESS.
+// IFA_ADDRESS where that is the peer's, or else IFA_ADDRESS. A link-local one has
+// the number of its device as its zone.
 func addressOf(m *syscall.NetlinkMessage) (netip.Addr, error) {
 	attrs, err := syscall.ParseNetlinkRouteAttr(m)
 	if err != nil {
@@ -183,8 +185,12 @@ func addressOf(m *syscall.NetlinkMessage) (netip.Addr, error) {
 			address, _ = netip.AddrFromSlice(a.Value)
 		}
 	}
-	if local.IsValid() {
-		return local, nil
+	if !local.IsValid() {
+		local = address
 	}
-	return address, nil
+	if local.Is6() && local.IsLinkLocalUnicast() {
+		device := binary.NativeEndian.Uint32(m.Data[4:]) // ifa_index
+		local = local.WithZone(strconv.FormatUint(uint64(device), 10))
+	}
+	return local, nil
 }

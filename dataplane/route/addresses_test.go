@@ -3,8 +3,10 @@ package route
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os/exec"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -80,5 +82,26 @@ func TestOwnAddressesAreFollowed(t *testing.T) {
 	ip("addr", "del", "fd01::2/64", "dev", "lo")
 	await("one of two removed", map[string]bool{"10.2.0.2": true, "fd01::2": false})
 	ip("addr", "del", "10.2.0.2/32", "dev", "d0")
+	// One link-local address on two links is two addresses.
+	ip("link", "set", "d0", "up")
+	ip("link", "set", "d1", "up")
+	ip("addr", "add", "fe80::7/64", "dev", "d0", "nodad")
+	ip("addr", "add", "fe80::7/64", "dev", "d1", "nodad")
+	var zones []string
+	if err := ns.Do(func() error {
+		for _, name := range []string{"d0", "d1"} {
+			i, err := net.InterfaceByName(name)
+			if err != nil {
+				return err
+			}
+			zones = append(zones, "fe80::7%"+strconv.Itoa(i.Index))
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	await("link-local", map[string]bool{zones[0]: true, zones[1]: true})
+	ip("addr", "del", "fe80::7/64", "dev", "d0")
+	await("one link-local removed", map[string]bool{zones[0]: false, zones[1]: true})
 	await("both removed", map[string]bool{"10.2.0.2": false})
 }
