@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,7 +113,10 @@ func TestPinsThatDoNotFitAreReplaced(t *testing.T) {
 				return err
 			}
 			defer m.Close()
-			return m.Put(uint32(0), routeSettings{Layout: 99, OnExit: routeOnExitON_EXIT_CLOSED})
+			var s routeSettings
+			err = m.Lookup(uint32(0), &s)
+			s.Layout = 99
+			return errors.Join(err, m.Put(uint32(0), s))
 		}},
 		{"a link in a map's place", "replaced: map flows:", func(t *testing.T, w *pinnedWorld) error {
 			set := pinnedSet(w.part())
@@ -141,7 +145,22 @@ func TestPinsThatDoNotFitAreReplaced(t *testing.T) {
 			if err := tt.plant(t, w); err != nil {
 				t.Fatal(err)
 			}
-			w.start(tt.want)
+			// What a process that is to refuse begins with: everything goes to nobody.
+			first := w.everywhere()
+			first.Targets = []netip.AddrPort{netip.AddrPortFrom(any4, 0), netip.AddrPortFrom(any6, 0)}
+			w.options.First = first
+			gap := make(chan string, 1)
+			if strings.Contains(tt.name, "hook that is missing") || tt.name == "another cgroup" {
+				w.start(tt.want) // nothing was there that could refuse
+			} else {
+				go w.dialUntilNotRefused(gap)
+				w.start(tt.want)
+				w.each(refused)
+				w.done.Store(true)
+				if got := <-gap; got != "" {
+					t.Errorf("while the pins were replaced a connection got %q", got)
+				}
+			}
 			w.swap(w.everywhere())
 			w.each(answered)
 			if ids := w.linkIDs(); len(ids) != 6 {
@@ -156,6 +175,19 @@ func TestPinsThatDoNotFitAreReplaced(t *testing.T) {
 			w.start("taken over")
 		})
 	}
+}
+
+// dialUntilNotRefused connects until it is told to end, or a connection is not
+// refused: that is what it says.
+func (w *pinnedWorld) dialUntilNotRefused(gap chan<- string) {
+	client := w.second
+	for !w.done.Load() {
+		if got := client.dial("tcp4", "127.0.0.9:1"); got != refused {
+			gap <- got
+			return
+		}
+	}
+	gap <- ""
 }
 
 func pinArray(path, name string, size uint32) error {

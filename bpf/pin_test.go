@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,8 @@ func bpffs(t *testing.T) string {
 type pinnedWorld struct {
 	*world
 	options CaptureOptions
+	second  *program // like client
+	done    atomic.Bool
 }
 
 func newPinnedWorld(t *testing.T, exit OnExit) *pinnedWorld {
@@ -50,7 +53,7 @@ func newPinnedWorld(t *testing.T, exit OnExit) *pinnedWorld {
 	for range 2 {
 		w.targets = append(w.targets, netip.MustParseAddrPort(acceptor.line()))
 	}
-	w.client = startProgram(t, "client", w.dir, 0)
+	w.client, w.second = startProgram(t, "client", w.dir, 0), startProgram(t, "client", w.dir, 0)
 	w.start("no pins were there")
 	w.swap(w.everywhere())
 	t.Cleanup(func() {

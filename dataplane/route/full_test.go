@@ -2,7 +2,13 @@ package route
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-proxy/sluice/bpf"
 )
 
 // A table without room for each listener decides alike where ports are captured
@@ -72,6 +78,48 @@ func TestInboundThatNobodyCanTakeIsRefusedIfThePolicySaysSo(t *testing.T) {
 	for to, want := range map[string]string{"10.1.0.2:80": "refuse", "[2001:db8::2]:80": "refuse", "10.1.0.2:443": "pass", "10.1.0.2:22": "pass", "10.1.0.2:9000": "pass"} {
 		if got := table.Find(netip.MustParseAddrPort(to)); got.Verdict != want || got.Reason != NoInboundListener {
 			t.Errorf("%s: %s (%s), want %s", to, got.Verdict, got.Reason, want)
+		}
+	}
+}
+
+// Under closed there is no moment in which the hooks are there and the table is
+// not.
+func TestClosedRefusesBeforeTheFirstTable(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs")
+	}
+	root, err := bpf.Cgroup("/")
+	if err != nil {
+		t.Skipf("needs cgroup v2: %v", err)
+	}
+	dir, err := os.MkdirTemp(root, "sluice-route-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Rmdir(dir)
+	fs := t.TempDir()
+	if err := unix.Mount("bpf", fs, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(fs, 0)
+	for exit, want := range map[bpf.OnExit]int{bpf.ExitKeep: len(local), bpf.ExitClosed: len(local) + 4} {
+		o := Options{Cgroup: dir, OnExit: exit, Pin: filepath.Join(fs, exit.String()), Policy: *policy(t, "all", "", "")}
+		c, err := Start(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := bpf.ReadPins(o.Pin); err != nil || len(s) != 1 || s[0].Entries != want {
+			t.Errorf("%v: pins %+v, %v, want %d entries", exit, s, err, want)
+		}
+		wanted := map[bpf.OnExit]string{bpf.ExitKeep: "pass", bpf.ExitClosed: "refuse"}[exit]
+		if d := c.Find(netip.MustParseAddrPort("192.0.2.1:80")); d.Verdict != wanted {
+			t.Errorf("%v: %+v", exit, d)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := bpf.ClearPins(o.Pin); err != nil {
+			t.Error(err)
 		}
 	}
 }
