@@ -247,12 +247,18 @@ func (p *Plane) enter(l *listener, sock *filter.Socket, t ticket) bool {
 	s.active.Inc()
 	w.active.Inc()
 	sock.Info.SetConsumed(sock.Consumed)
-	filters.Accept(&filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Limit: l.config.PerConnectionBufferLimit, Owner: l, Held: t.held, Logged: len(l.logs) > 0})
+	filters.Accept(&filter.Connection{Core: sock.Core, FD: sock.FD, Info: sock.Info, Owner: l, Held: t.held})
 	return true
 }
 
 // Due says whether a connection that asks is to end, for the listener drains.
 func (l *listener) Due() bool { return l.drain.Due() }
+
+// Limit is the buffer limit of its connections.
+func (l *listener) Limit() uint32 { return l.config.PerConnectionBufferLimit }
+
+// Logged says whether it has an access log.
+func (l *listener) Logged() bool { return len(l.logs) > 0 }
 
 // Closed writes the listener's access logs.
 func (l *listener) Closed(c *filter.Connection) { l.logs.Write(c.Info, "") }

@@ -40,6 +40,10 @@ type Owner interface {
 	// are told (Envoy logs in that order), Ended after that.
 	Closed(*Connection)
 	Ended(*Connection)
+	// Limit is the listener's per_connection_buffer_limit_bytes.
+	Limit() uint32
+	// Logged says that the listener has an access log.
+	Logged() bool
 }
 
 // Connection is a downstream connection that has found its filter chain.
@@ -51,14 +55,7 @@ type Connection struct {
 	// Owner is told of the end; Held says that it counts the connection among
 	// its holders.
 	Owner Owner
-	// Discarded are the bytes taken by Discard that the terminal filter has not
-	// counted yet.
-	Discarded uint64
-	// Limit is the listener's per_connection_buffer_limit_bytes.
-	Limit uint32
 	Held  bool
-	// Logged says that the listener has an access log.
-	Logged bool
 
 	started bool // the terminal filter has the socket
 	// passed: every filter has seen the first byte.
@@ -203,14 +200,16 @@ func (c *Connection) Deny(reason string) {
 // limit, which is what Envoy would have read.
 func (c *Connection) Discard() {
 	buf := c.Core.Worker.Buffer()
-	for left := max(int(c.Limit), 1); left > 0; {
+	for left := max(int(c.Owner.Limit()), 1); left > 0; {
 		n, _, err := unix.Recvfrom(c.FD, buf[:min(len(buf), left)], unix.MSG_DONTWAIT)
 		if n <= 0 || err != nil {
 			return
 		}
 		left -= n
 		c.Info.Received += uint64(n)
-		c.Discarded += uint64(n)
+		if c.started {
+			c.terminal.Discarded(uint64(n))
+		}
 	}
 }
 

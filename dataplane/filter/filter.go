@@ -64,6 +64,8 @@ type Terminal interface {
 	Kill()
 	// Flush brings the byte counters up to date.
 	Flush()
+	// Discarded says that so many bytes of the client were thrown away.
+	Discarded(n uint64)
 }
 
 // Factory makes the filter of each connection. It is shared by all workers.

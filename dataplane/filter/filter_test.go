@@ -153,6 +153,7 @@ func (l *last) NewConnection() Status    { l.r.say("last:new"); return Stop }
 func (*last) Data(bool) Status           { return Continue }
 func (l *last) Ended()                   { l.r.say("last:ended") }
 func (l *last) Resume()                  { l.r.say("last:resume") }
+func (*last) Discarded(uint64)           {}
 func (l *last) Flush()                   { l.r.say("last:flush") }
 func (l *last) Close()                   { l.r.say("last:close"); CloseQuietly(l.conn.FD); l.conn.End() }
 func (l *last) Kill()                    { l.r.say("last:kill"); unix.Close(l.conn.FD); l.conn.End() }
@@ -167,16 +168,21 @@ func (r *rig) accept(filters ...*scripted) (*net.TCPConn, *Connection, *last) {
 		ch.Factories = append(ch.Factories, f)
 	}
 	ch.Factories = append(ch.Factories, end)
-	c := &Connection{Core: r.core, FD: fd, Info: stream.New(1, &stream.Listener{}, netip.AddrPort{}, netip.AddrPort{}), Limit: 1 << 20, Owner: owner{r}}
+	c := &Connection{Core: r.core, FD: fd, Info: stream.New(1, &stream.Listener{}, netip.AddrPort{}, netip.AddrPort{}), Owner: &owner{r: r, limit: 1 << 20}}
 	r.do(func() { ch.Accept(c) })
 	return client, c, end
 }
 
-type owner struct{ r *rig }
+type owner struct {
+	r     *rig
+	limit uint32
+}
 
-func (owner) Due() bool            { return false }
-func (o owner) Closed(*Connection) { o.r.say("log") }
-func (o owner) Ended(*Connection)  { o.r.say("over") }
+func (*owner) Due() bool            { return false }
+func (o *owner) Closed(*Connection) { o.r.say("log") }
+func (*owner) Logged() bool         { return false }
+func (o *owner) Limit() uint32      { return o.limit }
+func (o *owner) Ended(*Connection)  { o.r.say("over") }
 
 func TestFiltersAreAskedInOrderAboutTheConnection(t *testing.T) {
 	r := newRig(t)
@@ -353,7 +359,7 @@ func TestDenyIsAFINAlthoughBytesWait(t *testing.T) {
 			if err := waitFor(c.FD, 10); err != nil {
 				t.Fatal(err)
 			}
-			r.do(func() { c.Limit = tt.limit; c.Deny("denied") })
+			r.do(func() { c.Owner.(*owner).limit = tt.limit; c.Deny("denied") })
 			client.SetReadDeadline(time.Now().Add(5 * time.Second))
 			n, err := client.Read(make([]byte, 1))
 			if want := map[bool]error{false: io.EOF, true: syscall.ECONNRESET}[tt.reset]; n != 0 || !errors.Is(err, want) {

@@ -106,5 +106,8 @@ func (s *session) Kill() {
 // Flush has nothing to do: the counters are always up to date.
 func (s *session) Flush() {}
 
+// Discarded has nothing to do either.
+func (s *session) Discarded(uint64) {}
+
 // Status says what the connection does.
 func (s *session) Status(c *api.Connection) { c.State = "answering" }

@@ -75,7 +75,7 @@ func (s *session) move() {
 	if !s.flush() {
 		return
 	}
-	buf := s.conn.Core.Worker.Buffer()[:min(len(s.conn.Core.Worker.Buffer()), max(int(s.conn.Limit), 1))]
+	buf := s.conn.Core.Worker.Buffer()[:min(len(s.conn.Core.Worker.Buffer()), max(int(s.conn.Owner.Limit()), 1))]
 	n, _, err := unix.Recvfrom(s.conn.FD, buf, unix.MSG_DONTWAIT)
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
@@ -139,6 +139,9 @@ func (s *session) Kill() {
 
 // Flush has nothing to do: the counters are always up to date.
 func (s *session) Flush() {}
+
+// Discarded has nothing to do either.
+func (s *session) Discarded(uint64) {}
 
 // Status says what the connection does.
 func (s *session) Status(c *api.Connection) { c.State = "echo" }

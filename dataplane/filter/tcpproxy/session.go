@@ -158,7 +158,7 @@ func (s *Session) dialed(fd int, err error) {
 	u := &info.Upstream
 	u.Connected = time.Since(o.dialing)
 	u.ConnectionID = s.conn.Core.NextID()
-	if s.conn.Logged || len(s.factory.logs) > 0 {
+	if s.conn.Owner.Logged() || len(s.factory.logs) > 0 {
 		u.SetLocal(address.Local(fd))
 	}
 	s.up.Connected(u.Connected)
@@ -171,7 +171,7 @@ func (s *Session) dialed(fd int, err error) {
 		Upstream:    fd,
 		Watched:     d.Silent(),
 		Nagle:       true,
-		Limit:       s.conn.Limit,
+		Limit:       s.conn.Owner.Limit(),
 		IdleTimeout: s.idleTimeout(),
 		Consumed:    info.Consumed(),
 		Unix:        info.Pipe() != "",
@@ -311,11 +311,12 @@ func (s *Session) Ended() {
 	}
 }
 
+// Discarded counts bytes that the client sent for nothing.
+func (s *Session) Discarded(n uint64) { s.factory.stats.rxBytes.Add(n) }
+
 // Flush brings the byte counters up to date.
 func (s *Session) Flush() {
 	i, stats := s.conn.Info, s.factory.stats
-	stats.rxBytes.Add(s.conn.Discarded)
-	s.conn.Discarded = 0
 	if s.pair == nil {
 		return
 	}
