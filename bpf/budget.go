@@ -29,7 +29,7 @@ func (s *Splice) settle(dir *spliceDirection) {
 
 // Charged is the memory that the direction's backlog held when the verdict last
 // looked, in bytes.
-func (s *Slot) Charged() uint64 { return atomic.LoadUint64(&s.dir.Charged) }
+func (s *Slot) Charged() uint64 { return atomic.LoadUint64(&s.dir().Charged) }
 
 // Settle takes the charge back, once the backlog is known to be empty.
-func (s *Slot) Settle() { s.splice.settle(s.dir) }
+func (s *Slot) Settle() { s.splice.settle(s.dir()) }

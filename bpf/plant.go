@@ -16,15 +16,15 @@ func (p Plant) LoseWakeups(on bool, worker int) {
 	if on {
 		worker = p.Slot.splice.noRing()
 	}
-	atomic.StoreUint32(&p.Slot.dir.Worker, uint32(worker))
+	atomic.StoreUint32(&p.Slot.dir().Worker, uint32(worker))
 }
 
 // Expect moves the sequence number that the verdict expects next: back, and
 // bytes seem missing; forth, and they seem to come twice.
-func (p Plant) Expect(by int32) { atomic.AddUint32(&p.Slot.dir.Next, uint32(by)) }
+func (p Plant) Expect(by int32) { atomic.AddUint32(&p.Slot.dir().Next, uint32(by)) }
 
 // Bound is the memory of a backlog at which the pair breaks.
-func (p Plant) Bound(most uint32) { atomic.StoreUint32(&p.Slot.dir.Most, most) }
+func (p Plant) Bound(most uint32) { atomic.StoreUint32(&p.Slot.dir().Most, most) }
 
 // KeepVerdicts has nothing take the verdict away in the kernel any more, as if the
 // sockets were of another cgroup.

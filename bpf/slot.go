@@ -16,11 +16,10 @@ import (
 const slotRest = 250 * time.Millisecond
 
 // Slot is one direction of a pair in the kernel: the words that user space and
-// the verdict share. Methods that write are for the worker that owns the pair.
+// the verdict share. It is a small value, for every direction has one. Methods that write are for the worker that owns the pair.
 type Slot struct {
 	// read-only after Splice.NewSlot
 	splice *Splice
-	dir    *spliceDirection
 	source uint64 // cookie
 	index  uint32
 	fd     int32
@@ -30,28 +29,33 @@ type Slot struct {
 // one whose cookie is target. A backlog at the destination of more than limit
 // bytes of memory has the worker called, one of more than most breaks the slot.
 // Returns ErrNoSlot if all are taken.
-func (s *Splice) NewSlot(worker int, source int, target uint64, limit, most uint32) (*Slot, error) {
+func (s *Splice) NewSlot(worker int, source int, target uint64, limit, most uint32) (Slot, error) {
 	cookie, err := Cookie(source)
 	if err != nil {
-		return nil, err
+		return Slot{}, err
 	}
 	s.mu.Lock()
 	index, ok := s.free.take(time.Now())
 	s.mu.Unlock()
 	if !ok {
-		return nil, ErrNoSlot
+		return Slot{}, ErrNoSlot
 	}
 	dir := s.direction(index)
 	generation := atomic.LoadUint32(&dir.Generation) + 1
 	s.settle(dir)
 	*dir = spliceDirection{Target: target, Limit: limit, Most: most, Worker: uint32(worker), Generation: generation}
-	slot := &Slot{splice: s, dir: dir, index: index, source: cookie, fd: int32(source)}
+	slot := Slot{splice: s, index: index, source: cookie, fd: int32(source)}
 	if err := s.objects.Slots.Put(cookie, index); err != nil {
 		s.release(index)
-		return nil, fmt.Errorf("put slot: %w", err)
+		return Slot{}, fmt.Errorf("put slot: %w", err)
 	}
 	return slot, nil
 }
+
+// Taken says that there is a slot: the zero value is none.
+func (s *Slot) Taken() bool { return s.splice != nil }
+
+func (s *Slot) dir() *spliceDirection { return s.splice.direction(s.index) }
 
 // Free gives the slot back. The source must be closed, or never have been
 // intercepted.
@@ -106,12 +110,12 @@ func (s *Slot) Intercept() error {
 // Recall has the verdict taken away the next time that the source sends, be it
 // no byte. The socket stays a target, so that no backlog of the other direction
 // is lost. Left tells.
-func (s *Slot) Recall() { atomic.StoreUint32(&s.dir.Recalled, 1) }
+func (s *Slot) Recall() { atomic.StoreUint32(&s.dir().Recalled, 1) }
 
 // Left says that the verdict has been taken away since the last Rebase, after a
 // Recall or because the backlog overflowed.
 func (s *Slot) Left() bool {
-	return atomic.LoadUint32((*uint32)(&s.dir.Called)) == uint32(spliceCallCALL_LEFT)
+	return atomic.LoadUint32((*uint32)(&s.dir().Called)) == uint32(spliceCallCALL_LEFT)
 }
 
 // Restore takes the verdict away at once, without the source's lock: one that
@@ -120,7 +124,7 @@ func (s *Slot) Restore() error {
 	if err := s.splice.objects.Intercepted.Delete(s.source); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("restore socket: %w", err)
 	}
-	atomic.StoreUint32((*uint32)(&s.dir.Called), uint32(spliceCallCALL_LEFT))
+	atomic.StoreUint32((*uint32)(&s.dir().Called), uint32(spliceCallCALL_LEFT))
 	return nil
 }
 
@@ -136,33 +140,33 @@ func insertError(what string, err error) error {
 
 // Index and Generation name the slot in a wake-up.
 func (s *Slot) Index() uint32      { return s.index }
-func (s *Slot) Generation() uint32 { return s.dir.Generation }
+func (s *Slot) Generation() uint32 { return s.dir().Generation }
 
 // Rebase makes the next verdict learn its sequence numbers anew, and call again
 // at the limit. Only while the source is not intercepted.
 func (s *Slot) Rebase() {
-	atomic.StoreUint32(&s.dir.Recalled, 0)
-	atomic.StoreUint32((*uint32)(&s.dir.Basis), uint32(spliceBasisBASIS_NONE))
-	atomic.StoreUint32((*uint32)(&s.dir.Called), uint32(spliceCallCALL_NONE))
+	atomic.StoreUint32(&s.dir().Recalled, 0)
+	atomic.StoreUint32((*uint32)(&s.dir().Basis), uint32(spliceBasisBASIS_NONE))
+	atomic.StoreUint32((*uint32)(&s.dir().Called), uint32(spliceCallCALL_NONE))
 }
 
 // Redirected are the bytes that the verdict gave to the destination.
-func (s *Slot) Redirected() uint64 { return atomic.LoadUint64(&s.dir.Redirected) }
+func (s *Slot) Redirected() uint64 { return atomic.LoadUint64(&s.dir().Redirected) }
 
 // Segments are the redirected skbs; the count wraps.
-func (s *Slot) Segments() uint32 { return atomic.LoadUint32(&s.dir.Segments) }
+func (s *Slot) Segments() uint32 { return atomic.LoadUint32(&s.dir().Segments) }
 
 // Overflowed says that the destination's backlog was beyond its limit, or all
 // backlogs together beyond theirs, since the last Rebase: the direction is to be
 // taken back.
 func (s *Slot) Overflowed() bool {
-	return atomic.LoadUint32((*uint32)(&s.dir.Called)) != uint32(spliceCallCALL_NONE)
+	return atomic.LoadUint32((*uint32)(&s.dir().Called)) != uint32(spliceCallCALL_NONE)
 }
 
 // Broken says that the pair must be reset, and why: bytes are missing, or could
 // not be handed on.
 func (s *Slot) Broken() (why string, broken bool) {
-	e := spliceExit(atomic.LoadUint32((*uint32)(&s.dir.Broken)))
+	e := spliceExit(atomic.LoadUint32((*uint32)(&s.dir().Broken)))
 	if e == spliceExitEXIT_NONE {
 		return "", false
 	}
@@ -180,10 +184,10 @@ var brokenBy = [spliceExitEXIT_MAX]string{
 
 // Last is when the last segment came, in nanoseconds of CLOCK_MONOTONIC, exact
 // to a tick; 0 if none came.
-func (s *Slot) Last() int64 { return int64(atomic.LoadUint64(&s.dir.Last)) }
+func (s *Slot) Last() int64 { return int64(atomic.LoadUint64(&s.dir().Last)) }
 
 // MaxBacklog is the highest payload seen in the destination's backlog, in bytes.
-func (s *Slot) MaxBacklog() uint32 { return atomic.LoadUint32(&s.dir.MaxBacklog) }
+func (s *Slot) MaxBacklog() uint32 { return atomic.LoadUint32(&s.dir().MaxBacklog) }
 
 // slotQueue hands slots out first in, first out, so that a stale word is as old
 // as can be.

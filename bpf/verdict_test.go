@@ -17,7 +17,7 @@ import (
 type bench struct {
 	*testing.T
 	splice         *Splice
-	slot           *Slot
+	slot           Slot
 	client, server *net.TCPConn
 	source, target int
 }
@@ -182,7 +182,7 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 		{"all bytes seen before", "exit.duplicate", 1 << 20, func(b *bench) {
 			b.send("first")
 			b.arrives("first")
-			Plant{b.slot}.Expect(5)
+			Plant{&b.slot}.Expect(5)
 			b.send("again")
 			b.await("the bytes are dropped", func() bool { return b.counted("exit.duplicate") == 1 })
 			b.send("then")
@@ -191,14 +191,14 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 		{"head seen before", "event.trimmed", 1 << 20, func(b *bench) {
 			b.send("first")
 			b.arrives("first")
-			Plant{b.slot}.Expect(3)
+			Plant{&b.slot}.Expect(3)
 			b.send("12345")
 			b.arrives("45")
 		}},
 		{"bytes missing", "exit.gap", 1 << 20, func(b *bench) {
 			b.send("first")
 			b.arrives("first")
-			Plant{b.slot}.Expect(-1)
+			Plant{&b.slot}.Expect(-1)
 			b.send("gap")
 			b.breaks("bytes are missing before a segment")
 			b.send("more") // it stays broken, and the first reason stands
@@ -206,12 +206,12 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 			b.breaks("bytes are missing before a segment")
 		}},
 		{"broken before", "exit.broken", 1 << 20, func(b *bench) {
-			b.slot.dir.Broken = spliceExitEXIT_GAP
+			b.slot.dir().Broken = spliceExitEXIT_GAP
 			b.send("lost")
 			b.await("a wake-up", func() bool { return b.counted("event.woken") == 1 })
 		}},
 		{"destination gone", "exit.no_target", 1 << 20, func(b *bench) {
-			b.slot.dir.Target = math.MaxUint64
+			b.slot.dir().Target = math.MaxUint64
 			b.send("nowhere")
 			b.breaks("the destination is not among the targets")
 		}},
@@ -227,12 +227,12 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 			if err := b.splice.Adopt(ln); err != nil {
 				b.Fatal(err)
 			}
-			b.slot.dir.Target, _ = Cookie(ln)
+			b.slot.dir().Target, _ = Cookie(ln)
 			b.send("listen!")
 			b.breaks("a redirect was refused")
 		}},
 		{"backlog past its limit", "event.overflow", 64 << 10, func(b *bench) {
-			Plant{b.slot}.Bound(math.MaxUint32)
+			Plant{&b.slot}.Bound(math.MaxUint32)
 			b.stall(func() bool { return b.slot.Overflowed() })
 			b.woken(1)
 			if why, broken := b.slot.Broken(); broken {
@@ -274,14 +274,14 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 		}},
 		{"the call is lost, and repeated", "event.wake_lost", 64 << 10, func(b *bench) {
 			b.keep()
-			Plant{b.slot}.Bound(math.MaxUint32)
-			Plant{b.slot}.LoseWakeups(true, 0)
+			Plant{&b.slot}.Bound(math.MaxUint32)
+			Plant{&b.slot}.LoseWakeups(true, 0)
 			b.stall(func() bool { return b.counted("event.wake_lost") > 2 })
 			if !b.slot.Overflowed() {
 				b.Error("the slot does not tell")
 			}
 			b.woken(0)
-			Plant{b.slot}.LoseWakeups(false, 0)
+			Plant{&b.slot}.LoseWakeups(false, 0)
 			b.stall(func() bool { return b.counted("event.woken") == 1 })
 			b.woken(1)
 			if n := b.counted("event.overflow"); n != 1 {
@@ -305,7 +305,7 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 		}},
 		{"past the budget and its limit", "exit.full", 512 << 10, func(b *bench) {
 			b.keep()
-			Plant{b.slot}.Bound(math.MaxUint32)
+			Plant{&b.slot}.Bound(math.MaxUint32)
 			b.splice.SetBudget(256 << 10)
 			b.stall(func() bool { return b.counted("exit.full") > 0 })
 			// One more skb may go in when there is room for one byte; coalesced,
@@ -326,7 +326,7 @@ func TestEveryEndOfTheVerdict(t *testing.T) {
 
 func (b *bench) keep() {
 	b.Helper()
-	if err := (Plant{b.slot}).KeepVerdicts(); err != nil {
+	if err := (Plant{&b.slot}).KeepVerdicts(); err != nil {
 		b.Fatal(err)
 	}
 }

@@ -13,8 +13,8 @@ import (
 // direction stays on the relay and says why.
 func (d *direction) promote(why reason) bool {
 	p := d.p
-	if p.set.splice == nil || p.stays() || d.gate != gateOpen || d.done || d.src.fin || d.dst.fin || d.holds() || d.path == api.PathSplice {
-		if d.src.fin || d.dst.fin {
+	if p.set.splice == nil || p.stays() || d.gate != gateOpen || d.done || d.src().fin || d.dst().fin || d.holds() || d.path == api.PathSplice {
+		if d.src().fin || d.dst().fin {
 			d.reason = reasonHalfClosed
 		}
 		return false
@@ -28,14 +28,14 @@ func (d *direction) promote(why reason) bool {
 		d.refused(err)
 		return false
 	}
-	d.dst.hurry(false)
-	if d.slot == nil {
+	d.dst().hurry(false)
+	if !d.slot.Taken() {
 		if err := d.takeSlot(); err != nil {
 			d.refused(err)
 			return false
 		}
 	}
-	enqueued, ok := p.set.enqueuedExact(d.dst.fd)
+	enqueued, ok := p.set.enqueuedExact(d.dst().fd)
 	if !ok {
 		d.reason = reasonInsert
 		return false
@@ -74,23 +74,23 @@ func (p *Pair) adopt() error {
 
 func (d *direction) takeSlot() error {
 	s := d.p.set
-	target, err := bpf.Cookie(d.dst.fd)
+	target, err := bpf.Cookie(d.dst().fd)
 	if err != nil {
 		return err
 	}
 	limit := min(d.p.cfg.Limit, maxBacklog)
-	slot, err := s.splice.NewSlot(s.worker.ID, d.src.fd, target, limit, limit+s.reach)
+	slot, err := s.splice.NewSlot(s.worker.ID, d.src().fd, target, limit, limit+s.reach)
 	if err != nil {
 		return err
 	}
 	d.slot = slot
-	s.bySlot[slot.Index()] = d
+	s.bySlot[slot.Index()] = d.p.index
 	return nil
 }
 
 // bury gives the slot back, after the sockets were closed.
 func (d *direction) bury() {
-	if d.slot == nil {
+	if !d.slot.Taken() {
 		return
 	}
 	d.look()
@@ -119,14 +119,14 @@ func (d *direction) refused(err error) {
 
 func (d *direction) moved(to api.Path, why reason) {
 	if f := d.p.cfg.Changed; f != nil {
-		f(Change{Response: d.src.side == 1, From: d.path, To: to, Reason: d.p.set.say(why), Handed: d.handed()})
+		f(Change{Response: d.src().side == 1, From: d.path, To: to, Reason: d.p.set.say(why), Handed: d.handed()})
 	}
 	d.path, d.reason = to, why
 	d.changes++
 	d.changed = d.p.set.worker.Now()
 	d.traffic = traffic{}
 	d.emptied = false
-	if d.slot != nil {
+	if d.slot.Taken() {
 		d.look()
 		d.seen.quiet = 0
 	}
@@ -139,7 +139,7 @@ func (d *direction) shift(to api.Path, why reason) {
 		return
 	}
 	switch missing, ok := d.balance(false); {
-	case d.p.closed || d.src.failed:
+	case d.p.closed || d.src().failed:
 	case missing != 0:
 		d.p.fault(d, "ledger does not balance between relay and pipe")
 	case ok: // else bytes keep coming in: another time
@@ -150,7 +150,7 @@ func (d *direction) shift(to api.Path, why reason) {
 // demote asks for the way back to user space, by recv or by splice(2); it is
 // gone when the backlog has drained.
 func (d *direction) demote(to api.Path, why reason) {
-	if d.path != api.PathSplice || d.leaving || d.src.fin || d.done {
+	if d.path != api.PathSplice || d.leaving || d.src().fin || d.done {
 		return
 	}
 	d.backoff = 0
@@ -176,14 +176,14 @@ func (d *direction) released() bool {
 	// To send nothing has the kernel take it away now, under the source's lock.
 	// It cannot be done after a FIN of ours (EPIPE); then the next
 	// acknowledgement does it.
-	if _, err := send(d.src.fd, nil); err != 0 && err != unix.EPIPE && err != unix.EAGAIN && !d.src.failed {
-		d.p.fail(d.src, false)
+	if _, err := send(d.src().fd, nil); err != 0 && err != unix.EPIPE && err != unix.EAGAIN && !d.src().failed {
+		d.p.fail(d.src(), false)
 		return false
 	}
 	if d.slot.Left() {
 		return true
 	}
-	if !d.src.failed {
+	if !d.src().failed {
 		if d.backoff < rescuePeriod {
 			d.rescue()
 			return false
@@ -207,7 +207,7 @@ func (d *direction) settled() bool {
 	missing, ok := d.balance(false)
 	switch {
 	case d.p.closed:
-	case d.src.failed && !ok:
+	case d.src().failed && !ok:
 		return true // nothing can be compared; it ends in a reset
 	case !ok:
 		d.rescue()

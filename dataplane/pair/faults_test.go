@@ -27,7 +27,7 @@ func planted(t *testing.T) (*rig, *testPair) {
 func TestLostWakeupIsRescued(t *testing.T) {
 	r, p := planted(t)
 	r.faults = false
-	r.w.Do(func() { bpf.Plant{Slot: p.direction[1].slot}.LoseWakeups(true, 0) })
+	r.w.Do(func() { bpf.Plant{Slot: &p.direction[1].slot}.LoseWakeups(true, 0) })
 	const back = 4 << 20
 	overflow(r, p, back)
 	await(t, "the direction is taken back", func() (there bool) {
@@ -88,12 +88,12 @@ func TestOverflowInMidQueueLosesNothing(t *testing.T) {
 		d := &p.direction[0]
 		setsockopt(p.ends[1].fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 16<<10)
 		// A window that is full, so that each segment that is taken sends word.
-		setsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 512<<10)
+		setsockopt(d.src().fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 512<<10)
 		go func() {
 			writeFrom(p.client, 0, total, 2)
 			p.client.CloseWrite()
 		}()
-		for n, was, end := 0, -1, time.Now().Add(time.Second); n == 0 || n != was || time.Now().Before(end); n, _ = unread(d.src.fd) {
+		for n, was, end := 0, -1, time.Now().Add(time.Second); n == 0 || n != was || time.Now().Before(end); n, _ = unread(d.src().fd) {
 			if n != was {
 				was, end = n, time.Now().Add(50*time.Millisecond)
 			}
@@ -127,7 +127,7 @@ func TestFINAfterTheVerdictHasLeft(t *testing.T) {
 	r.w.Do(func() {
 		d := &p.direction[0]
 		setsockopt(p.ends[1].fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 16<<10)
-		bpf.Plant{Slot: d.slot}.LoseWakeups(true, 0)
+		bpf.Plant{Slot: &d.slot}.LoseWakeups(true, 0)
 		for !d.slot.Left() {
 			writeFrom(p.client, total, 10000, 4)
 			total += 10000
@@ -136,7 +136,7 @@ func TestFINAfterTheVerdictHasLeft(t *testing.T) {
 		total += 10000
 		p.client.CloseWrite()
 		var info unix.TCPInfo
-		for tcpInfo(d.src.fd, &info); info.State == tcpEstablished; tcpInfo(d.src.fd, &info) {
+		for tcpInfo(d.src().fd, &info); info.State == tcpEstablished; tcpInfo(d.src().fd, &info) {
 		}
 	})
 	if n := readStamped(t, p.server, 4); n != total {
@@ -173,7 +173,7 @@ func TestBacklogThatNobodyStopsIsBounded(t *testing.T) {
 	r, p := planted(t)
 	r.w.Do(func() {
 		d := &p.direction[0]
-		slot := bpf.Plant{Slot: d.slot}
+		slot := bpf.Plant{Slot: &d.slot}
 		if err := slot.KeepVerdicts(); err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +204,7 @@ func TestSilentSourceLeavesByTheMapAlone(t *testing.T) {
 	r, p := planted(t)
 	r.faults = false
 	r.w.Do(func() {
-		if err := (bpf.Plant{Slot: p.direction[0].slot}).KeepVerdicts(); err != nil {
+		if err := (bpf.Plant{Slot: &p.direction[0].slot}).KeepVerdicts(); err != nil {
 			t.Fatal(err)
 		}
 		p.Force(0, api.PathRelay)
@@ -228,7 +228,7 @@ func TestProbeTellsOfReset(t *testing.T) {
 		p.client.SetLinger(0)
 		p.client.Close()
 		var info unix.TCPInfo
-		for tcpInfo(d.src.fd, &info); info.State != tcpClose; tcpInfo(d.src.fd, &info) {
+		for tcpInfo(d.src().fd, &info); info.State != tcpClose; tcpInfo(d.src().fd, &info) {
 		}
 		if d.probe() {
 			t.Error("a probe of a reset socket found nothing")
@@ -296,7 +296,7 @@ func TestStuckPairIsReset(t *testing.T) {
 // The verdict sees a gap: both sides are reset.
 func TestMissingBytesResetThePair(t *testing.T) {
 	r, p := planted(t)
-	r.w.Do(func() { bpf.Plant{Slot: p.direction[0].slot}.Expect(-1) })
+	r.w.Do(func() { bpf.Plant{Slot: &p.direction[0].slot}.Expect(-1) })
 	p.client.Write([]byte("after the gap"))
 	expectReset(t, p)
 	if r.set.Faults.Load() != 1 {
@@ -308,7 +308,7 @@ func TestMissingBytesResetThePair(t *testing.T) {
 // the ledger finds it at the end, and the end is no clean one.
 func TestLedgerTurnsALossIntoAReset(t *testing.T) {
 	r, p := planted(t)
-	r.w.Do(func() { bpf.Plant{Slot: p.direction[0].slot}.Expect(4) })
+	r.w.Do(func() { bpf.Plant{Slot: &p.direction[0].slot}.Expect(4) })
 	p.client.Write([]byte("lost"))
 	await(t, "the verdict drops them", func() bool {
 		counted, err := r.splice.Counters()
@@ -321,7 +321,7 @@ func TestLedgerTurnsALossIntoAReset(t *testing.T) {
 // The same at a change of path.
 func TestLedgerChecksTheWayBack(t *testing.T) {
 	r, p := planted(t)
-	r.w.Do(func() { bpf.Plant{Slot: p.direction[0].slot}.Expect(4) })
+	r.w.Do(func() { bpf.Plant{Slot: &p.direction[0].slot}.Expect(4) })
 	p.client.Write([]byte("lost"))
 	await(t, "the verdict drops them", func() bool {
 		counted, err := r.splice.Counters()

@@ -17,14 +17,14 @@ func (d *direction) ask() bool {
 	switch {
 	case d.gate == gateOpen:
 		return true
-	case d.src.failed:
+	case d.src().failed:
 		// What came before the RST was never let through.
 		p.close(p.broken, true)
 		return false
 	case d.gate == gateHeld:
 		return false
 	}
-	ok := p.cfg.Gate(d.src.fin)
+	ok := p.cfg.Gate(d.src().fin)
 	switch {
 	case p.closed:
 	case !ok:
@@ -46,7 +46,7 @@ func (p *Pair) Open() {
 	if !p.cfg.EveryRead {
 		d.opened()
 		d.pump()
-	} else if d.pumpRelay(); d.src.failed && !p.closed {
+	} else if d.pumpRelay(); d.src().failed && !p.closed {
 		d.finish()
 	}
 	p.watch()

@@ -40,10 +40,10 @@ func TestHalfReadSegmentIsNotRepeated(t *testing.T) {
 		r.w.Do(func() {
 			d := &p.direction[0]
 			writeStamped(p.client, text, 0)
-			for n := 0; n < text; n, _ = unread(d.src.fd) {
+			for n := 0; n < text; n, _ = unread(d.src().fd) {
 			}
 			buf := make([]byte, taken)
-			if n, err := recv(d.src.fd, buf, 0); n != taken || err != 0 {
+			if n, err := recv(d.src().fd, buf, 0); n != taken || err != 0 {
 				t.Fatalf("read %d, %v", n, err)
 			}
 			d.plain += uint64(taken)

@@ -38,7 +38,7 @@ func (s *Set) enqueuedExact(fd int) (uint64, bool) {
 // redirected to it: then its backlog in the kernel is empty, and what is written
 // now comes after.
 func (d *direction) drained() bool {
-	sum, ok := d.p.set.enqueued(d.dst.fd)
+	sum, ok := d.p.set.enqueued(d.dst().fd)
 	return ok && sum-d.base == d.slot.Redirected()
 }
 
@@ -46,7 +46,7 @@ func (d *direction) drained() bool {
 // by user space, or redirected by the verdict.
 func (d *direction) handed() uint64 {
 	n := d.plain
-	if d.slot != nil {
+	if d.slot.Taken() {
 		n += d.slot.Redirected()
 	}
 	return n
@@ -59,8 +59,8 @@ func (d *direction) handed() uint64 {
 // the pair knows already.
 func (d *direction) balance(finRead bool) (missing int64, ok bool) {
 	missing, ok, err := d.compare(finRead)
-	if err != 0 && !d.src.failed && !d.p.closed {
-		d.p.fail(d.src, false) // sk_err is told only once
+	if err != 0 && !d.src().failed && !d.p.closed {
+		d.p.fail(d.src(), false) // sk_err is told only once
 	}
 	return missing, ok
 }
@@ -70,7 +70,7 @@ func (d *direction) compare(finRead bool) (missing int64, ok bool, err syscall.E
 	missing, ok, err = d.count(finRead)
 	if missing != 0 {
 		// An MPTCP socket shows the count of one of its subflows.
-		if proto, _ := getsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); proto == unix.IPPROTO_MPTCP {
+		if proto, _ := getsockopt(d.src().fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); proto == unix.IPPROTO_MPTCP {
 			return 0, ok, err
 		}
 	}
@@ -78,7 +78,7 @@ func (d *direction) compare(finRead bool) (missing int64, ok bool, err syscall.E
 }
 
 func (d *direction) count(finRead bool) (missing int64, ok bool, err syscall.Errno) {
-	s, fd := d.p.set, d.src.fd
+	s, fd := d.p.set, d.src().fd
 	for range 50 {
 		if err := tcpInfo(fd, &s.info); err != 0 {
 			// Not TCP: there is no other count to compare with.
@@ -110,7 +110,7 @@ func (d *direction) count(finRead bool) (missing int64, ok bool, err syscall.Err
 
 // before is what was read from the source before it was the pair's.
 func (d *direction) before() uint64 {
-	if d.src.side == 0 {
+	if d.src().side == 0 {
 		return d.p.cfg.Consumed
 	}
 	return 0

@@ -157,8 +157,8 @@ func (e *end) hurry(once bool) {
 
 // direction carries bytes from one end to the other.
 type direction struct {
-	p        *Pair
-	src, dst *end
+	p    *Pair
+	side uint8 // of the source
 
 	path   api.Path
 	reason reason
@@ -187,6 +187,10 @@ type direction struct {
 	splice
 }
 
+// src and dst are the ends that it carries bytes between.
+func (d *direction) src() *end { return &d.p.ends[d.side] }
+func (d *direction) dst() *end { return &d.p.ends[1-d.side] }
+
 // Start makes a pair go. It never fails: what is wrong with a socket shows as
 // its end.
 func (s *Set) Start(cfg Config) *Pair {
@@ -198,7 +202,7 @@ func (s *Set) Start(cfg Config) *Pair {
 	fds := [2]int{cfg.Downstream, cfg.Upstream}
 	for i := range p.ends {
 		p.ends[i] = end{p: p, fd: fds[i], side: uint8(i)}
-		p.direction[i] = direction{p: p, src: &p.ends[i], dst: &p.ends[1-i], reading: true, changed: p.active, reason: p.startReason()}
+		p.direction[i] = direction{p: p, side: uint8(i), reading: true, changed: p.active, reason: p.startReason()}
 	}
 	if cfg.Nagle {
 		p.ends[1].delays = delayFirst
@@ -426,10 +430,10 @@ func (d *direction) drop() {
 // destination's TCP.
 func (d *direction) finish() {
 	p := d.p
-	if d.src.failed {
+	if d.src().failed {
 		// An RST discards what the other side's TCP has not sent yet: let it
 		// go out first, but do not wait for a reader that does not read.
-		if q, err := outq(d.dst.fd); err == 0 && q > 0 && p.set.worker.Now() < p.deadline() {
+		if q, err := outq(d.dst().fd); err == 0 && q > 0 && p.set.worker.Now() < p.deadline() {
 			d.pollSoon()
 			return
 		}
@@ -442,14 +446,14 @@ func (d *direction) finish() {
 	d.done = true
 	d.reading = false
 	if p.firstEnd < 0 {
-		p.firstEnd = int8(d.src.side)
+		p.firstEnd = int8(d.src().side)
 	}
 	if p.direction[0].done && p.direction[1].done {
 		p.close(Complete, false) // which sends the FIN
 		return
 	}
-	if err := shutdownWrite(d.dst.fd); err != 0 && err != unix.ENOTCONN {
-		p.fail(d.dst, false)
+	if err := shutdownWrite(d.dst().fd); err != 0 && err != unix.ENOTCONN {
+		p.fail(d.dst(), false)
 	}
 }
 

@@ -82,7 +82,7 @@ func (s *pipes) close() {
 func (d *direction) pumpPipe() {
 	p, s := d.p, d.p.set
 	d.emptied = false
-	d.dst.hurry(false)
+	d.dst().hurry(false)
 	size := min(pipeBytes, max(minRead, int(p.cfg.Limit)))
 	for range relayRounds {
 		tube := s.pipes.get()
@@ -96,7 +96,7 @@ func (d *direction) pumpPipe() {
 			d.pumpRelay()
 			return
 		}
-		n, err := splice2(d.src.fd, tube.w, size)
+		n, err := splice2(d.src().fd, tube.w, size)
 		if n == 0 {
 			s.pipes.put(tube)
 			switch {
@@ -107,9 +107,9 @@ func (d *direction) pumpPipe() {
 				d.moved(api.PathRelay, reasonNoPipe)
 				d.pumpRelay()
 			case err != 0:
-				p.fail(d.src, false)
+				p.fail(d.src(), false)
 			default:
-				d.src.fin = true
+				d.src().fin = true
 				d.finish()
 			}
 			return
@@ -132,12 +132,12 @@ func (d *direction) pumpPipe() {
 func (d *direction) empty() bool {
 	s := d.p.set
 	for d.pipe.n > 0 {
-		n, err := splice2(d.pipe.r, d.dst.fd, d.pipe.n)
+		n, err := splice2(d.pipe.r, d.dst().fd, d.pipe.n)
 		if err == unix.EAGAIN {
 			return false
 		}
 		if err != 0 || n == 0 {
-			d.p.fail(d.dst, false)
+			d.p.fail(d.dst(), false)
 			return false
 		}
 		d.pipe.n -= n

@@ -15,27 +15,27 @@ func (d *direction) pumpRelay() {
 	if !d.flush() {
 		return
 	}
-	if d.path == api.PathPipe && !d.src.failed {
+	if d.path == api.PathPipe && !d.src().failed {
 		d.pumpPipe()
 		return
 	}
 	buf := p.set.worker.Buffer()[:p.set.readSize(p.cfg.Limit)]
 	for range relayRounds {
-		n, err := recv(d.src.fd, buf, 0)
+		n, err := recv(d.src().fd, buf, 0)
 		switch {
 		case err == unix.EAGAIN:
-			if d.src.failed {
+			if d.src().failed {
 				d.finish()
 				return
 			}
 			d.emptied = true
 			d.choose(true)
 			return
-		case err != 0 && !d.src.failed:
-			p.fail(d.src, true) // errors come after the bytes
+		case err != 0 && !d.src().failed:
+			p.fail(d.src(), true) // errors come after the bytes
 			return
 		case n == 0:
-			d.src.fin = true
+			d.src().fin = true
 			d.finish()
 			return
 		}
@@ -46,7 +46,7 @@ func (d *direction) pumpRelay() {
 		if !d.give(buf[:n]) {
 			return
 		}
-		if n < len(buf) && !d.src.fin {
+		if n < len(buf) && !d.src().fin {
 			// A short read has emptied the queue: asking again would only say so.
 			d.emptied = true
 			d.choose(true)
@@ -60,7 +60,7 @@ func (d *direction) pumpRelay() {
 // event, or, if the source is not watched any more, with the next poll.
 func (d *direction) yield() {
 	d.choose(false)
-	if !d.src.watched && !d.p.closed {
+	if !d.src().watched && !d.p.closed {
 		d.backoff = 0
 		d.pollSoon()
 	}
@@ -83,13 +83,13 @@ func (d *direction) flush() bool {
 // also says that the destination broke.
 func (d *direction) give(b []byte) bool {
 	for d.pending != nil {
-		d.dst.hurry(true)
-		n, err := send(d.dst.fd, d.pending.left)
+		d.dst().hurry(true)
+		n, err := send(d.dst().fd, d.pending.left)
 		if err == unix.EAGAIN {
 			return false
 		}
 		if err != 0 {
-			d.p.fail(d.dst, false)
+			d.p.fail(d.dst(), false)
 			return false
 		}
 		if d.pending.left = d.pending.left[n:]; len(d.pending.left) == 0 {
@@ -97,15 +97,15 @@ func (d *direction) give(b []byte) bool {
 		}
 	}
 	for len(b) > 0 {
-		d.dst.hurry(true)
-		n, err := send(d.dst.fd, b)
+		d.dst().hurry(true)
+		n, err := send(d.dst().fd, b)
 		if err == unix.EAGAIN {
 			d.pending = d.p.set.buffers.get(len(b))
 			d.pending.left = d.pending.whole[:copy(d.pending.whole, b)]
 			return false
 		}
 		if err != 0 {
-			d.p.fail(d.dst, false)
+			d.p.fail(d.dst(), false)
 			return false
 		}
 		b = b[n:]

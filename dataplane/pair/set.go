@@ -46,8 +46,8 @@ type Set struct {
 	// sweep ends pairs that are idle for too long, next at sweepAt.
 	sweep   loop.Timer
 	sweepAt int64
-	bySlot  map[uint32]*direction
-	spliced []*Pair // those with a slot
+	bySlot  map[uint32]int32 // places in pairs
+	spliced []*Pair          // those with a slot
 	scan    loop.Timer
 	buffers buffers
 	pipes   pipes
@@ -121,7 +121,7 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, l
 	if mode == Off {
 		splice = nil
 	}
-	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, bySlot: map[uint32]*direction{},
+	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, bySlot: map[uint32]int32{},
 		memory: TCPMemory, cpu: readCPU, sweepFrom: sweepFrom, stuckAfter: stuckAfter, reach: reach}
 	s.scan.F = s.scanSpliced
 	s.sweep.F = s.sweepIdle
@@ -149,7 +149,7 @@ func (s *Set) readSize(limit uint32) int {
 // choose asks the rule about a direction that user space moves and that holds no
 // byte. empty says that its source was found empty.
 func (d *direction) choose(empty bool) {
-	if d.src.fin || d.done || d.p.closed {
+	if d.src().fin || d.done || d.p.closed {
 		return
 	}
 	to, why := d.p.set.mode.fromUserSpace(d.path, &d.traffic, d.situation(empty))
@@ -173,7 +173,7 @@ type wakeups struct{ s *Set }
 func (w wakeups) Ready(uint32) {
 	s := w.s
 	s.splice.Ring(s.worker.ID).Drain(func(slot, generation uint32) {
-		d := s.bySlot[slot]
+		d := s.find(slot)
 		if d == nil || d.slot.Generation() != generation || d.path != api.PathSplice || d.done || d.p.closed {
 			return
 		}
@@ -199,10 +199,29 @@ func (s *Set) add(p *Pair) {
 	s.pairs = append(s.pairs, p)
 }
 
+// find is the direction that has the slot, or nil.
+func (s *Set) find(slot uint32) *direction {
+	i, ok := s.bySlot[slot]
+	if !ok {
+		return nil
+	}
+	d := &s.pairs[i].direction[0]
+	if !d.slot.Taken() || d.slot.Index() != slot {
+		d = &s.pairs[i].direction[1]
+	}
+	return d
+}
+
 func (s *Set) forget(p *Pair, _ Outcome) {
 	end := len(s.pairs) - 1
-	s.pairs[p.index] = s.pairs[end]
-	s.pairs[p.index].index = p.index
+	if moved := s.pairs[end]; moved != p {
+		s.pairs[p.index], moved.index = moved, p.index
+		for i := range moved.direction {
+			if d := &moved.direction[i]; d.slot.Taken() {
+				s.bySlot[d.slot.Index()] = moved.index
+			}
+		}
+	}
 	s.pairs[end] = nil
 	s.pairs = s.pairs[:end]
 	if end == 0 {
@@ -278,12 +297,12 @@ func (d *direction) checkQuiet() {
 	if d.slot.Charged() > 0 && d.drained() {
 		d.slot.Settle()
 	}
-	if d.src.fin || !d.probe() {
+	if d.src().fin || !d.probe() {
 		return
 	}
 	if missing, ok := d.balance(false); !ok || missing == 0 {
 		// In the receive queue counts as there, but nobody is to read it.
-		if n, err := unread(d.src.fd); err != 0 || n == 0 {
+		if n, err := unread(d.src().fd); err != 0 || n == 0 {
 			return
 		}
 	}

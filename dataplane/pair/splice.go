@@ -22,7 +22,7 @@ const (
 
 // splice is the kernel side of a direction. The zero value has none.
 type splice struct {
-	slot *bpf.Slot
+	slot bpf.Slot
 	// base is the destination's enqueued count when redirected was 0.
 	base uint64
 	// since when something is owed without progress, and the progress then.
@@ -57,7 +57,7 @@ func (d *direction) pumpSplice() {
 			to = api.PathPipe
 		}
 		d.leave(to, reasonSlow)
-	case !d.src.fin:
+	case !d.src().fin:
 		d.rest()
 		return
 	// The probe takes the source's lock: what came before a FIN is counted now.
@@ -91,8 +91,8 @@ func (d *direction) rest() {
 // counts here as anywhere.
 func (d *direction) probe() bool {
 	var b [1]byte
-	if _, err := recv(d.src.fd, b[:], unix.MSG_PEEK); err != 0 && err != unix.EAGAIN && !d.src.failed {
-		d.p.fail(d.src, false)
+	if _, err := recv(d.src().fd, b[:], unix.MSG_PEEK); err != 0 && err != unix.EAGAIN && !d.src().failed {
+		d.p.fail(d.src(), false)
 		return false
 	}
 	return true
@@ -101,7 +101,7 @@ func (d *direction) probe() bool {
 // kick has the kernel run the verdict over what is queued on the source.
 // SO_RCVLOWAT first: a recv reads copied_seq before it kicks.
 func (d *direction) kick() bool {
-	setsockopt(d.src.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
+	setsockopt(d.src().fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
 	return d.probe()
 }
 
@@ -120,7 +120,7 @@ func (d *direction) awaitDrain() {
 // that would take bytes gets none for too long: some wake-up was lost.
 func (d *direction) rescue() {
 	p, now := d.p, d.p.set.worker.Now()
-	sum, _ := p.set.enqueued(d.dst.fd)
+	sum, _ := p.set.enqueued(d.dst().fd)
 	progress := sum + d.slot.Redirected()
 	full := p.set.queued > 0 // its peer is slow, or gone: TCP's own timers see to that
 	if d.stalled == 0 || progress != d.progress || full {
@@ -162,9 +162,9 @@ func (d *direction) balanced(finRead bool) bool {
 // fault resets a pair whose bytes do not add up.
 func (p *Pair) fault(d *direction, why string) {
 	p.set.Faults.Add(1)
-	missing, _, _ := d.compare(d.src.fin)
-	of := []any{"reason", why, "direction", directionNames[d.src.side], "missing", missing, "relayed", d.plain - d.piped, "piped", d.piped}
-	if d.slot != nil {
+	missing, _, _ := d.compare(d.src().fin)
+	of := []any{"reason", why, "direction", directionNames[d.src().side], "missing", missing, "relayed", d.plain - d.piped, "piped", d.piped}
+	if d.slot.Taken() {
 		of = append(of, "redirected", d.slot.Redirected(), "backlog", d.slot.MaxBacklog())
 	}
 	p.set.log.Error("reset pair", of...)

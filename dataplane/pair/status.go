@@ -30,14 +30,14 @@ func (p *Pair) Status(c *api.Connection) {
 
 func (d *direction) status() api.DirectionStatus {
 	s := api.DirectionStatus{Path: d.path, Reason: d.p.set.say(d.reason), Changes: uint64(d.changes), Ended: d.done, Relayed: d.plain - d.piped, Piped: d.piped}
-	if d.slot != nil {
+	if d.slot.Taken() {
 		s.Spliced = d.slot.Redirected()
 	}
 	// The kernel's own count, not ours. A FIN counts one in it; the SYN does not.
 	s.Bytes = s.Relayed + s.Piped + s.Spliced
-	if tcpInfo(d.src.fd, &d.p.set.info) == 0 {
+	if tcpInfo(d.src().fd, &d.p.set.info) == 0 {
 		s.Bytes = d.p.set.info.Bytes_received - d.before()
-		if d.src.fin && !d.src.failed && s.Bytes > 0 {
+		if d.src().fin && !d.src().failed && s.Bytes > 0 {
 			s.Bytes--
 		}
 	}
@@ -48,7 +48,7 @@ func (d *direction) status() api.DirectionStatus {
 func (p *Pair) Activity() int64 {
 	last := p.active
 	for i := range p.direction {
-		if s := p.direction[i].slot; s != nil {
+		if s := &p.direction[i].slot; s.Taken() {
 			last = max(last, s.Last())
 		}
 	}
