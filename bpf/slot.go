@@ -16,7 +16,8 @@ import (
 const slotRest = 250 * time.Millisecond
 
 // Slot is one direction of a pair in the kernel: the words that user space and
-// the verdict share. It is a small value, for every direction has one. Methods that write are for the worker that owns the pair.
+// the verdict share. It is a small value, for every direction has one. Methods
+// that write are for the worker that owns the pair.
 type Slot struct {
 	// read-only after Splice.NewSlot
 	splice *Splice
