@@ -49,7 +49,8 @@ func parseCPU(b []byte) (t cpuTime, err error) {
 }
 
 // quiet tells whether CPUs had nothing to do in the last second or so. It is
-// false until that is known.
+// false until that is known, and after a while in which nobody asked: what was
+// then says nothing of now.
 func (s *Set) quiet() bool {
 	now := s.worker.Now()
 	if s.cpuRead != 0 && now-s.cpuRead < cpuPeriod {
@@ -61,7 +62,7 @@ func (s *Set) quiet() bool {
 		t = cpuTime{}
 	}
 	idle, total := t.idle-s.cpuThen.idle, t.total-s.cpuThen.total
-	s.isQuiet = err == nil && s.cpuRead != 0 && total > 0 && idle*100 >= total*quietIdle
+	s.isQuiet = err == nil && s.cpuRead != 0 && now-s.cpuRead < 2*cpuPeriod && total > 0 && idle*100 >= total*quietIdle
 	s.cpuRead, s.cpuThen = now, t
 	return s.isQuiet
 }

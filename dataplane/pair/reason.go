@@ -12,7 +12,7 @@ const (
 	reasonChatty
 	reasonBulk
 	reasonSmall
-	reasonQuiet
+	reasonCrowd
 	reasonSlow
 	reasonNoPipe
 	reasonMemory
@@ -32,7 +32,7 @@ var reasons = [...]string{
 	reasonBulk:       "bulk",
 	reasonSmall:      "small pieces",
 	reasonSlow:       "its destination is slow",
-	reasonQuiet:      "fast conversation on a quiet machine",
+	reasonCrowd:      "one of many busy conversations",
 	reasonNoPipe:     "no pipe to be had",
 	reasonMemory:     "TCP is short of memory",
 	reasonHalfClosed: "half-closed",

@@ -31,19 +31,21 @@ var modeNames = [...]string{Auto: "auto", Always: "always", Off: "off"}
 
 func (m Mode) String() string { return modeNames[m] }
 
-// The rule. A conversation of small messages is what the kernel path is best
-// at; bulk is what it is worst at, for each redirected segment costs a visit of
-// the kernel's worker whatever its length, and splice(2) moves it without a copy.
-// A conversation as fast as it can go, on CPUs that are idle, is served a little
-// sooner by the worker than by the kernel's. A change costs some 15 us each way,
-// which a conversation pays back in 8 to 15 messages; so it has to show that it
-// is one first. docs/splice.md has the figures.
+// The rule. What the kernel path saves is the worker's wake-up for each message.
+// That is much where a wake-up brings one message, and nothing where it brings
+// several: then the relay serves them one after the other, and the kernel's
+// worker, which is woken for each, costs more. Bulk is what the kernel path is
+// worst at, for each redirected segment costs a visit of that worker whatever its
+// length, and splice(2) moves it without a copy. A change costs some 15 us each
+// way, which a conversation pays back in 8 to 15 messages; so it has to show that
+// it is one first. docs/splice.md has the figures.
 const (
 	minMessages    = 16
-	maxMeanMessage = 16 << 10 // bytes
+	maxMeanMessage = 24 << 10 // bytes
 	minMeanPipe    = 32 << 10 // bytes
 	bulkBytes      = 1 << 20  // since the last look
-	hotMessages    = 5000     // a second
+	minCrowd       = 3        // events a wake-up, or busy spliced pairs of the worker
+	busyMessages   = 200      // a second
 	minStay        = int64(time.Second)
 	alwaysStay     = int64(100 * time.Millisecond) // after an overflow, where the operator wants the splice
 	trafficWindow  = 64                            // reads
@@ -53,18 +55,18 @@ const (
 // the reads since the last change of path and their bytes. Both are halved when
 // the window is full, so that what was long ago does not decide.
 type traffic struct {
-	bytes  uint32
-	reads  uint16
-	hot    bool  // the half before came at hotMessages a second or more
-	halved int64 // when, by the worker's clock
+	bytes uint32
+	reads uint16
+	since int64 // when the first of them came, about, by the worker's clock
 }
 
 func (t *traffic) saw(n int, now int64) {
 	if t.reads == trafficWindow {
 		t.reads /= 2
 		t.bytes /= 2
-		t.hot = t.halved != 0 && (now-t.halved)*hotMessages <= int64(time.Second)*trafficWindow/2
-		t.halved = now
+		t.since += (now - t.since) / 2
+	} else if t.reads == 0 {
+		t.since = now
 	}
 	t.reads++
 	t.bytes += uint32(n)
@@ -72,25 +74,37 @@ func (t *traffic) saw(n int, now int64) {
 
 func (t *traffic) mean() uint32 { return t.bytes / max(uint32(t.reads), 1) }
 
+// busy tells whether they come at busyMessages a second or more.
+func (t *traffic) busy(now int64) bool {
+	return int64(t.reads)*int64(time.Second) >= busyMessages*(now-t.since)
+}
+
 // situation is what the rule looks at beside the traffic.
 type situation struct {
-	changes uint32      // of the direction's path so far
-	stayed  int64       // nanoseconds since the last
-	empty   bool        // the source was found empty
-	splice  bool        // the kernel would take the direction
+	changes uint32  // of the direction's path so far
+	stayed  int64   // nanoseconds since the last
+	empty   bool    // the source was found empty
+	splice  bool    // the kernel would take the direction
+	batch   float32 // events that a wake-up of the worker brings
+	crowd   int     // other spliced pairs of the worker that are busy
+	now     int64
 	quiet   func() bool // the machine has idle CPUs
 }
 
 // fromUserSpace decides for a direction that user space moves and that holds no
-// byte. It returns the path that it is on if that is the best.
+// byte. It returns the path that it is on if that is the best, with the reason if
+// it is another than before.
 func (m Mode) fromUserSpace(on api.Path, t *traffic, at situation) (to api.Path, why reason) {
 	first := at.changes == 0
 	talks := t.reads >= minMessages && t.mean() < maxMeanMessage
+	crowded := at.batch >= minCrowd || at.crowd >= minCrowd && t.busy(at.now) && !at.quiet()
 	switch {
 	case m == Always && at.splice && at.empty && (first || at.stayed >= alwaysStay):
 		return api.PathSplice, reasonAlways
-	case m == Auto && at.splice && at.empty && talks && (first || at.stayed >= minStay && !(t.hot && at.quiet())):
+	case m == Auto && at.splice && at.empty && talks && !crowded && (first || at.stayed >= minStay):
 		return api.PathSplice, reasonChatty
+	case m == Auto && at.splice && on == api.PathRelay && talks && crowded:
+		return on, reasonCrowd
 	case on == api.PathRelay && t.reads >= minMessages && t.mean() >= minMeanPipe:
 		return api.PathPipe, reasonBulk
 	case on == api.PathPipe && talks:
@@ -108,8 +122,8 @@ func (m Mode) fromSplice(moved scanned, at situation) (to api.Path, why reason) 
 	switch mean := moved.bytes / uint64(moved.segments); {
 	case moved.bytes >= bulkBytes && mean > maxMeanMessage:
 		return api.PathPipe, reasonBulk
-	case moved.segments >= hotMessages && mean <= maxMeanMessage && at.quiet():
-		return api.PathRelay, reasonQuiet
+	case moved.segments >= busyMessages && (at.crowd >= minCrowd || at.batch >= minCrowd) && !at.quiet():
+		return api.PathRelay, reasonCrowd
 	}
 	return api.PathSplice, 0
 }

@@ -60,10 +60,14 @@ type Set struct {
 	cpuRead int64
 	cpuThen cpuTime
 	isQuiet bool
+	// busy counts the busy spliced pairs of this scan, crowd are those of the
+	// one before, and fresh those that came since.
+	busy, crowd, fresh int
 
 	// replaced by tests, before the first pair
 	memory     func() (Memory, error)
 	cpu        func() (cpuTime, error)
+	batch      func() float32
 	sweepFrom  time.Duration
 	stuckAfter time.Duration
 	reach      uint32
@@ -122,7 +126,7 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, l
 		splice = nil
 	}
 	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, bySlot: map[uint32]int32{},
-		memory: TCPMemory, cpu: readCPU, sweepFrom: sweepFrom, stuckAfter: stuckAfter, reach: reach}
+		memory: TCPMemory, cpu: readCPU, batch: w.Batch, sweepFrom: sweepFrom, stuckAfter: stuckAfter, reach: reach}
 	s.scan.F = s.scanSpliced
 	s.sweep.F = s.sweepIdle
 	s.pipes.timer.F = s.restPipes
@@ -155,8 +159,14 @@ func (d *direction) choose(empty bool) {
 	to, why := d.p.set.mode.fromUserSpace(d.path, &d.traffic, d.situation(empty))
 	switch {
 	case to == d.path:
+		if why != 0 {
+			d.reason = why
+		}
 	case to == api.PathSplice:
-		d.promote(why)
+		first := d.p.direction[1-d.src().side].path != api.PathSplice
+		if d.promote(why) && first {
+			d.p.set.fresh++
+		}
 	default:
 		d.shift(to, why)
 	}
@@ -164,7 +174,11 @@ func (d *direction) choose(empty bool) {
 
 func (d *direction) situation(empty bool) situation {
 	s := d.p.set
-	return situation{changes: d.changes, stayed: s.worker.Now() - d.changed, empty: empty, splice: s.splice != nil && !d.barred && !d.p.stays(), quiet: s.quiet}
+	crowd := s.crowd + s.fresh
+	if d.p.direction[1-d.src().side].path == api.PathSplice {
+		crowd-- // its own pair
+	}
+	return situation{changes: d.changes, stayed: s.worker.Now() - d.changed, empty: empty, splice: s.splice != nil && !d.barred && !d.p.stays(), quiet: s.quiet, batch: s.batch(), crowd: crowd, now: s.worker.Now()}
 }
 
 // wakeups are the verdict's: a direction is to be taken back, or is broken.
@@ -241,6 +255,7 @@ func (s *Set) forget(p *Pair, _ Outcome) {
 // scanSpliced asks the rule about every spliced direction, and finds those that
 // owe something although no wake-up came.
 func (s *Set) scanSpliced() {
+	s.crowd, s.busy, s.fresh = s.busy, 0, 0
 	for i := len(s.spliced) - 1; i >= 0; i-- {
 		p := s.spliced[i]
 		for j := range p.direction {
@@ -252,6 +267,8 @@ func (s *Set) scanSpliced() {
 	}
 	if len(s.spliced) > 0 {
 		s.worker.After(&s.scan, s.scanPeriod())
+	} else {
+		s.crowd, s.busy = 0, 0 // nobody counts any more
 	}
 }
 
@@ -277,6 +294,9 @@ func (d *direction) scan() {
 		return
 	}
 	d.seen.quiet = 0
+	if moved.segments >= busyMessages && (d.src().side == 0 || d.p.direction[0].path != api.PathSplice) {
+		s.busy++
+	}
 	if to, why := s.mode.fromSplice(moved, d.situation(false)); to != api.PathSplice {
 		d.demote(to, why)
 	}
