@@ -239,6 +239,30 @@ func TestProbeTellsOfReset(t *testing.T) {
 	}
 }
 
+// A destination resets while its backlog waits, and the kernel's worker takes the
+// error before this one reads it.
+func TestErrorThatTheKernelsWorkerTookEndsThePair(t *testing.T) {
+	r, p := stuck(t, 16<<20)
+	r.w.Do(func() {
+		raw, err := p.client.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) {
+			unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		})
+		p.client.Close()
+		var info unix.TCPInfo
+		for tcpInfo(p.ends[0].fd, &info); info.State != tcpClose; tcpInfo(p.ends[0].fd, &info) {
+		}
+		for err := 1; err != 0; err, _ = getsockopt(p.ends[0].fd, unix.SOL_SOCKET, unix.SO_ERROR) {
+		}
+	})
+	if o := p.end(t); o != DownstreamReset {
+		t.Errorf("ended %v", o)
+	}
+}
+
 // overflow has the server send back bytes of stream 1 to a client that does not read.
 func overflow(r *rig, p *testPair, back int) {
 	p.client.SetReadBuffer(16 << 10)

@@ -84,7 +84,7 @@ func (d *direction) count(finRead bool) (missing int64, ok bool, err syscall.Err
 			// Not TCP: there is no other count to compare with.
 			return 0, err == unix.ENOPROTOOPT || err == unix.EOPNOTSUPP, 0
 		}
-		received, state := s.info.Bytes_received-d.before(), s.info.State
+		received := s.info.Bytes_received - d.before()
 		handed := d.handed()
 		// A FIN counts one in bytes_received (tcp_rcv_nxt_update).
 		if finRead {
@@ -99,8 +99,10 @@ func (d *direction) count(finRead bool) (missing int64, ok bool, err syscall.Err
 			continue
 		}
 		missing := int64(received) - int64(handed) - int64(queued)
+		// The state is the second reading's: the kernel reads it before it locks
+		// the socket, so that the first may be from before a FIN that is counted.
 		// In CLOSE a FIN came or, if an RST did, perhaps not; the end tells.
-		if state >= tcpTimeWait && (state != tcpClose || missing == 1) {
+		if state := s.info.State; state >= tcpTimeWait && (state != tcpClose || missing == 1) {
 			missing--
 		}
 		return missing, true, 0

@@ -248,6 +248,11 @@ func (e *end) Ready(events uint32) {
 		}
 		broken = false
 	}
+	if events&unix.EPOLLHUP != 0 && !broken && !out.done && e.dead() {
+		p.fail(e, false)
+		p.watch()
+		return
+	}
 	if e.edge {
 		if events &^= unix.EPOLLOUT; events == 0 { // nobody waits for it
 			return
@@ -296,6 +301,14 @@ func (e *end) broke() bool {
 	e.p.fail(e, false)
 	e.p.watch()
 	return true
+}
+
+// dead says that the connection broke although there is no error to be read: the
+// kernel's worker met it first when it sent (sk_psock_backlog takes it for a while).
+// Only while our side has not been shut, for then an orderly end looks the same.
+func (e *end) dead() bool {
+	info := &e.p.set.info
+	return tcpInfo(e.fd, info) == 0 && info.State == tcpClose
 }
 
 // reads tells whether a pump will read from the source, and so learn what is

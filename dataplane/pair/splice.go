@@ -120,7 +120,11 @@ func (d *direction) awaitDrain() {
 // that would take bytes gets none for too long: some wake-up was lost.
 func (d *direction) rescue() {
 	p, now := d.p, d.p.set.worker.Now()
-	sum, _ := p.set.enqueued(d.dst().fd)
+	sum, ok := p.set.enqueued(d.dst().fd)
+	if ok && p.set.info.State == tcpClose && !d.dst().failed {
+		p.fail(d.dst(), false)
+		return
+	}
 	progress := sum + d.slot.Redirected()
 	full := p.set.queued > 0 // its peer is slow, or gone: TCP's own timers see to that
 	if d.stalled == 0 || progress != d.progress || full {
