@@ -51,6 +51,7 @@ func Probes() []Probe {
 		{Name: "sockets in a hash map (sockhash)", Use: UseSplice, Err: maps(ebpf.SockHash)},
 		{Name: "redirect by sockhash", Use: UseSplice, Err: helper(ebpf.SkSKB, asm.FnSkRedirectHash)},
 		{Name: "bpf_skc_to_tcp_sock (5.9)", Use: UseSplice, Err: helper(ebpf.SkSKB, asm.FnSkcToTcpSock)},
+		{Name: "bpf_setsockopt in getsockname hooks", Use: UseSplice, Err: helper(ebpf.CGroupSockAddr, asm.FnSetsockopt)},
 		{Name: "ring buffer (5.8)", Use: UseSplice, Err: maps(ebpf.RingBuf)},
 		{Name: "link to a sockmap (6.10)", Use: UseSplice, Err: haveSockmapLink(), Instead: "the verdict is attached as long as its map lives"},
 		{Name: "storage beside sockets in connect hooks", Use: UseCapture, Err: helper(ebpf.CGroupSockAddr, asm.FnSkStorageGet)},
