@@ -34,7 +34,6 @@ import (
 type pod struct {
 	t            *testing.T
 	outside, ns  *netns.NS
-	host         string // what the pod's address looks like in front of a port
 	client, addr netip.Addr
 }
 
