@@ -45,6 +45,7 @@ const (
 	minMeanPipe    = 32 << 10 // bytes
 	bulkBytes      = 1 << 20  // since the last look
 	minCrowd       = 3        // events a wake-up, or busy spliced pairs of the worker
+	youngCrowd     = 2        // the same pairs, for a conversation of less than minStay
 	busyMessages   = 200      // a second
 	minStay        = int64(time.Second)
 	alwaysStay     = int64(100 * time.Millisecond) // after an overflow, where the operator wants the splice
@@ -97,7 +98,10 @@ type situation struct {
 func (m Mode) fromUserSpace(on api.Path, t *traffic, at situation) (to api.Path, why reason) {
 	first := at.changes == 0
 	talks := t.reads >= minMessages && t.mean() < maxMeanMessage
-	crowded := at.batch >= minCrowd || at.crowd >= minCrowd && t.busy(at.now) && !at.quiet()
+	// Whether a second's idle CPUs are idle still, a conversation that has just
+	// begun cannot know: others may have begun with it.
+	young := first && at.stayed < minStay
+	crowded := at.batch >= minCrowd || t.busy(at.now) && (young && at.crowd >= youngCrowd || at.crowd >= minCrowd && !at.quiet())
 	switch {
 	case m == Always && at.splice && at.empty && (first || at.stayed >= alwaysStay):
 		return api.PathSplice, reasonAlways

@@ -255,7 +255,7 @@ func (s *Set) forget(p *Pair, _ Outcome) {
 // scanSpliced asks the rule about every spliced direction, and finds those that
 // owe something although no wake-up came.
 func (s *Set) scanSpliced() {
-	s.crowd, s.busy, s.fresh = s.busy, 0, 0
+	s.busy = 0
 	for i := len(s.spliced) - 1; i >= 0; i-- {
 		p := s.spliced[i]
 		for j := range p.direction {
@@ -265,6 +265,7 @@ func (s *Set) scanSpliced() {
 		}
 		p.watch()
 	}
+	s.crowd, s.fresh = s.busy, 0
 	if len(s.spliced) > 0 {
 		s.worker.After(&s.scan, s.scanPeriod())
 	} else {
