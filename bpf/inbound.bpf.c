@@ -10,11 +10,8 @@
  * all of a SO_REUSEPORT group, whose member the kernel then picks by a hash of
  * the connection: the ACK finds the listener that answered the SYN. */
 
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
+#include "capture.h"
 
-#define AF_INET 2
-#define IPPROTO_TCP 6
 #define LOOPBACK_IFINDEX 1
 #define EEXIST 17
 
@@ -22,23 +19,10 @@
 #define MAX_SOCKETS 64
 #define MAX_OWN 16384
 
-/* Each field of a context is read where it is written: the verifier allows no
- * arithmetic on it, and clang merges loads into some. */
-#define READ(field) (*(volatile typeof(field) *)&(field))
-
-#define htonl(x) __builtin_bswap32(x)
-
 enum verdict {
 	VERDICT_PASS = 1,
 	VERDICT_CAPTURE = 2,
 	VERDICT_REFUSE = 4,
-};
-
-/* What connections get that are to be captured when nobody listens. */
-enum on_exit {
-	ON_EXIT_OPEN,
-	ON_EXIT_CLOSED,
-	ON_EXIT_KEEP,
 };
 
 /* How a call ended; each end is counted once. */
@@ -55,11 +39,6 @@ enum outcome {
 	INBOUND_TAKEN,	      /* by another program of the namespace */
 	INBOUND_NOT_ASSIGNED, /* the kernel refuses: the socket is of another family */
 	OUTCOME_MAX,
-};
-
-/* IPv4 addresses are mapped (::ffff:a.b.c.d); network order. */
-struct address {
-	__u32 word[4];
 };
 
 /* Key and entry have no tag: clang leaves a tagged struct that only an inner
@@ -132,14 +111,6 @@ struct {
 	__type(value, struct settings);
 } setting SEC(".maps");
 
-/* For who reads the pins: a socket of the process, while it lives. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SOCKMAP);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} life SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, OUTCOME_MAX);
@@ -172,14 +143,6 @@ static __always_inline int gone(void)
 	if (s && s->on_exit == ON_EXIT_CLOSED)
 		return leave_with(INBOUND_REFUSED, SK_DROP);
 	return leave(INBOUND_GONE);
-}
-
-static __always_inline void map4(struct address *a, __u32 ip)
-{
-	a->word[0] = 0;
-	a->word[1] = 0;
-	a->word[2] = htonl(0xffff);
-	a->word[3] = ip;
 }
 
 SEC("sk_lookup")

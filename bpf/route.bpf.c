@@ -9,22 +9,15 @@
  * before it is put in the one slot of tables: a decision is made by one
  * generation or by another, never by parts of two. */
 
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
+#include "capture.h"
 
-#define AF_INET 2
-#define AF_INET6 10
 #define SOL_IP 0
 #define SOL_IPV6 41
 #define SO_ORIGINAL_DST 80 /* and IP6T_SO_ORIGINAL_DST */
 #define SOCK_STREAM 1
-#define IPPROTO_TCP 6
 
 #define MAX_FLOWS 65536
 #define MAX_ROUTES 1048576
-
-#define htons(x) __builtin_bswap16(x)
-#define htonl(x) __builtin_bswap32(x)
 
 enum verdict {
 	VERDICT_PASS = 1,
@@ -37,13 +30,6 @@ enum kind {
 	KIND_EXCLUDE = 1, /* prefixes that pass, whatever else matches */
 	KIND_ROUTE = 2,	  /* port (0: any) and prefix */
 	KIND_TARGET = 3,  /* a listening socket, by its number in the address */
-};
-
-/* What connections get that are to be captured when the proxy is gone. */
-enum on_exit {
-	ON_EXIT_OPEN, /* they pass */
-	ON_EXIT_CLOSED, /* they are refused */
-	ON_EXIT_KEEP, /* they pass; steered ones would not notice */
 };
 
 /* How a call of a hook ended; each end is counted once. */
@@ -77,11 +63,6 @@ enum outcome {
 	ORIGIN_FAMILY, /* captured, but not of the level's family */
 	ORIGIN_SHORT,  /* the caller's buffer is */
 	OUTCOME_MAX,
-};
-
-/* IPv4 addresses are mapped (::ffff:a.b.c.d); network order. */
-struct address {
-	__u32 word[4];
 };
 
 /* Key and entry have no tag: clang leaves a tagged struct that only an inner
@@ -193,15 +174,6 @@ struct {
 	__type(value, struct settings);
 } setting SEC(".maps");
 
-/* A socket of the proxy, which the kernel takes out when it is closed: however
- * the process ended, and whoever has its number then. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SOCKMAP);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} life SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, OUTCOME_MAX);
@@ -217,18 +189,6 @@ static __always_inline int leave(enum outcome why, int answer)
 	if (n)
 		*n += 1;
 	return answer;
-}
-
-/* Each field of a context is read where it is written: the verifier allows no
- * arithmetic on it, and clang merges loads into some. */
-#define READ(field) (*(volatile typeof(field) *)&(field))
-
-static __always_inline void map4(struct address *a, __u32 ip)
-{
-	a->word[0] = 0;
-	a->word[1] = 0;
-	a->word[2] = htonl(0xffff);
-	a->word[3] = ip;
 }
 
 static __always_inline int mapped(const struct address *a)
