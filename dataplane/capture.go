@@ -80,22 +80,30 @@ func (p *Plane) Route(to netip.AddrPort) (api.RouteDecision, bool) {
 		return api.RouteDecision{}, false
 	}
 	d := p.capture.Find(to)
+	if l := p.routed(d); l != nil {
+		served(&d, l)
+	}
+	return d, true
+}
+
+// routed is the listener that a decision names, if it names one that is there.
+func (p *Plane) routed(d api.RouteDecision) *listener {
 	if d.Route == nil || d.Route.Listener == "" {
-		return d, true
+		return nil
 	}
 	p.mu.Lock()
-	l := p.listeners[d.Route.Listener]
-	p.mu.Unlock()
-	if l == nil {
-		return d, true
-	}
-	// Nothing is known of the client but that it is captured.
+	defer p.mu.Unlock()
+	return p.listeners[d.Route.Listener]
+}
+
+// served adds to a decision the chain of a listener that serves it, as far as the
+// destination tells: nothing is known of the client.
+func served(d *api.RouteDecision, l *listener) {
 	if c := l.index.Find(&match.Connection{Local: d.Destination}); c != nil {
 		d.Chain, d.Cluster = c.Name, route.Cluster(c)
 	} else {
 		d.Reason += "; no filter chain matches by the destination alone"
 	}
-	return d, true
 }
 
 // flushCapture copies what the hooks counted to the store, under `capture.`.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/bpf"
-	"github.com/sluice-proxy/sluice/dataplane/match"
 	"github.com/sluice-proxy/sluice/dataplane/route"
 )
 
@@ -55,24 +54,14 @@ func (p *Plane) InboundRoute(to netip.AddrPort) (api.RouteDecision, bool) {
 		return api.RouteDecision{}, false
 	}
 	d := p.inbound.Find(to)
-	if d.Route == nil || d.Route.Listener == "" {
-		return d, true
-	}
-	p.mu.Lock()
-	l := p.listeners[d.Route.Listener]
-	p.mu.Unlock()
+	l := p.routed(d)
 	if l == nil {
 		return d, true
 	}
 	if next := (*p.destinations.Load()).at(d.Destination); next != nil && next != l && l.config.UseOriginalDst {
 		l, d.Route.Listener = next, next.config.Name
 	}
-	// Nothing is known of the client.
-	if c := l.index.Find(&match.Connection{Local: d.Destination}); c != nil {
-		d.Chain, d.Cluster = c.Name, route.Cluster(c)
-	} else {
-		d.Reason += "; no filter chain matches by the destination alone"
-	}
+	served(&d, l)
 	return d, true
 }
 

@@ -30,7 +30,7 @@ type splice struct {
 	progress uint64
 	// what the last scan saw.
 	seen scanned
-	// leaving: the verdict has been taken away, to go on by the path to. What
+	// leaving: the verdict is to go, or has gone, to go on by the path to. What
 	// it redirected has to drain first.
 	leaving bool
 	to      api.Path
