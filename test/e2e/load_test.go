@@ -26,11 +26,23 @@ func TestFullDuplexOnOneSplicedPair(t *testing.T) {
 		n = v
 	}
 	done := make(chan error, 1)
+	both := peer.Both(1, 2, n, func(err error) { done <- err })
+	// The server's first bytes would find a client that does not read yet: a
+	// direction that starts behind them is never found empty, and not spliced.
+	spliced := make(chan struct{})
+	server := echo(t, func(ctx context.Context, c *net.TCPConn) {
+		select {
+		case <-spliced:
+			both(ctx, c)
+		case <-ctx.Done():
+		}
+	})
 	at := free(t)
-	p := start(t, sluice, static(at, echo(t, peer.Both(1, 2, n, func(err error) { done <- err })).Addr(), ""), nil, "--splice", "always")
+	p := start(t, sluice, static(at, server.Addr(), ""), nil, "--splice", "always")
 	c := dial(t, at)
 	began := time.Now()
 	p.await("the pair is spliced", func() bool { return p.allSpliced(1) })
+	close(spliced)
 	go func() {
 		if _, err := io.Copy(struct{ io.Writer }{c}, peer.NewSource(2, n)); err != nil {
 			t.Error(err)
