@@ -46,6 +46,7 @@ type ClusterStatus struct {
 // HostStatus are the figures of one host, as /clusters shows them.
 type HostStatus struct {
 	Endpoint              Endpoint
+	Flags                 HealthFlags
 	Region, Zone, SubZone string
 	Priority              uint32
 	CxTotal, CxActive     uint64

@@ -18,8 +18,8 @@ type Host interface {
 	Weight() uint32
 	// Active is the number of connections open now.
 	Active() uint32
-	// Health is the health that counts now.
-	Health() api.Health
+	// Flags are what is wrong with the host now.
+	Flags() api.HealthFlags
 	// Priority 0 is the highest.
 	Priority() uint32
 }

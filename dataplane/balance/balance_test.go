@@ -20,10 +20,10 @@ type testHost struct {
 	priority uint32
 }
 
-func (h *testHost) Weight() uint32     { return h.weight }
-func (h *testHost) Active() uint32     { return h.active.Load() }
-func (h *testHost) Health() api.Health { return h.health }
-func (h *testHost) Priority() uint32   { return h.priority }
+func (h *testHost) Weight() uint32         { return h.weight }
+func (h *testHost) Active() uint32         { return h.active.Load() }
+func (h *testHost) Flags() api.HealthFlags { return h.health.Flags() }
+func (h *testHost) Priority() uint32       { return h.priority }
 
 // hosts reads "name" or "name*weight".
 func hosts(specs ...string) []*testHost {

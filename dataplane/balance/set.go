@@ -58,14 +58,16 @@ func NewSet[H Host](hosts []H, overprovisioningFactor uint32, panicThreshold flo
 	for _, h := range hosts {
 		l := s.level(h.Priority())
 		l.all.hosts = append(l.all.hosts, h)
-		switch h.Health() {
-		case api.HealthUnknown, api.HealthHealthy:
+		flags := h.Flags()
+		switch flags.Coarse() {
+		case api.HealthHealthy:
 			l.healthy.hosts = append(l.healthy.hosts, h)
 			s.healthy++
 		case api.HealthDegraded:
 			l.degraded.hosts = append(l.degraded.hosts, h)
 			s.degraded++
-		case api.HealthDraining:
+		}
+		if flags.Excluded() {
 			l.excluded++
 			s.excluded++
 		}

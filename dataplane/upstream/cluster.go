@@ -104,24 +104,43 @@ func (u *Cluster) Update(c *api.Cluster) {
 	if old != nil && reflect.DeepEqual(old.told, v.told) {
 		v.told = old.told
 	}
-	v.set = balance.NewSet(hosts, c.Assignment.OverprovisioningFactor, c.PanicThreshold)
 	if old != nil && old.config.LBPolicy == c.LBPolicy && old.config.ChoiceCount == c.ChoiceCount {
 		v.balancer = old.balancer
 	} else {
 		v.balancer = balance.New[*Host](c.LBPolicy, c.ChoiceCount, rand.Uint64)
 	}
-	u.view.Store(v)
-
-	s := u.Stats
 	if changed {
-		s.MembershipChange.Inc()
+		u.Stats.MembershipChange.Inc()
 	}
+	u.Stats.MaxHostWeight.Set(uint64(maxWeight))
+	u.Stats.breakers(&c.CircuitBreakers)
+	u.classifyLocked(v)
+}
+
+// classifyLocked sorts the hosts of v by the health that they have now, and puts
+// v in force.
+func (u *Cluster) classifyLocked(v *view) {
+	v.set = balance.NewSet(v.hosts, v.config.Assignment.OverprovisioningFactor, v.config.PanicThreshold)
+	u.view.Store(v)
+	s := u.Stats
 	s.MembershipTotal.Set(uint64(v.set.Total()))
 	s.MembershipHealthy.Set(uint64(v.set.Healthy()))
 	s.MembershipDegraded.Set(uint64(v.set.Degraded()))
 	s.MembershipExcluded.Set(uint64(v.set.Excluded()))
-	s.MaxHostWeight.Set(uint64(maxWeight))
-	s.breakers(&c.CircuitBreakers)
+}
+
+// Mark clears flags of h and then sets others; connections that are opened from
+// now on go by it. The flags of EDS belong to updates. It tells whether the
+// health that counts has changed. h may have left the cluster meanwhile.
+func (u *Cluster) Mark(h *Host, set, clear api.HealthFlags) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !h.mark(set, clear) {
+		return false
+	}
+	next := *u.view.Load()
+	u.classifyLocked(&next)
+	return true
 }
 
 // Close forgets the cluster's figures, with its last connection.

@@ -148,3 +148,27 @@ func TestUpdatesThatSayNothingNewLeaveWhatConnectionsAreTold(t *testing.T) {
 		t.Errorf("the endpoint's metadata is %v, want w", got)
 	}
 }
+
+func TestMarkedHostsAreNotPicked(t *testing.T) {
+	u := New(cluster(99, 99, "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"), stats.New())
+	defer u.Close()
+	sick := u.Hosts()[1]
+	if !u.Mark(sick, api.FailedActiveHC, api.PendingActiveHC) || u.Mark(sick, api.ActiveHCTimeout, 0) {
+		t.Error("Mark does not tell what changes the host's health")
+	}
+	for range 6 {
+		if pick(t, u).Host == sick {
+			t.Fatal("picked a host that failed its check")
+		}
+	}
+	if n := u.Stats.MembershipHealthy.Value(); n != 2 {
+		t.Errorf("%d healthy, want 2", n)
+	}
+	u.Update(cluster(99, 99, "10.0.0.2:1", "10.0.0.3:1")) // says nothing of active checks
+	if got := u.Hosts()[0].Flags(); got != api.FailedActiveHC|api.ActiveHCTimeout {
+		t.Errorf("flags after an update: %v", got)
+	}
+	if !u.Mark(sick, 0, api.FailedActiveHC|api.ActiveHCTimeout) || u.Stats.MembershipHealthy.Value() != 2 {
+		t.Error("the host does not come back")
+	}
+}

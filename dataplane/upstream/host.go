@@ -18,6 +18,8 @@ type Host struct {
 
 	// replaced by updates
 	place atomic.Pointer[place]
+	// flags are api.HealthFlags; who changes them holds the cluster's lock.
+	flags atomic.Uint32
 
 	// counted by every worker
 	cxTotal, cxActive, cxConnectFail                 atomic.Uint64
@@ -32,10 +34,20 @@ type place struct {
 // set puts a configuration in force. One that says nothing new is not taken:
 // every open connection to the host keeps the one that it was made with.
 func (h *Host) set(e api.Endpoint, l api.Locality) {
+	h.mark(e.Health.Flags(), api.EDSFlags)
 	if p := h.place.Load(); p != nil && p.region == l.Region && p.zone == l.Zone && p.subZone == l.SubZone && same(&p.endpoint, &e) {
 		return
 	}
 	h.place.Store(&place{endpoint: e, region: l.Region, zone: l.Zone, subZone: l.SubZone})
+}
+
+// mark clears flags and then sets others; it tells whether the health that
+// counts has changed.
+func (h *Host) mark(set, clear api.HealthFlags) bool {
+	was := h.Flags()
+	is := was&^clear | set
+	h.flags.Store(uint32(is))
+	return was.Coarse() != is.Coarse() || was.Excluded() != is.Excluded()
 }
 
 func same(a, b *api.Endpoint) bool {
@@ -45,17 +57,17 @@ func same(a, b *api.Endpoint) bool {
 // Endpoint is the configuration of the host that is in force, read-only.
 func (h *Host) Endpoint() *api.Endpoint { return &h.place.Load().endpoint }
 
-// Weight, Active, Health and Priority are what a balancer asks.
-func (h *Host) Weight() uint32     { return h.place.Load().endpoint.Weight }
-func (h *Host) Active() uint32     { return uint32(h.rqActive.Load()) }
-func (h *Host) Health() api.Health { return h.place.Load().endpoint.Health }
-func (h *Host) Priority() uint32   { return h.priority }
+// Weight, Active, Flags and Priority are what a balancer asks.
+func (h *Host) Weight() uint32         { return h.place.Load().endpoint.Weight }
+func (h *Host) Active() uint32         { return uint32(h.rqActive.Load()) }
+func (h *Host) Flags() api.HealthFlags { return api.HealthFlags(h.flags.Load()) }
+func (h *Host) Priority() uint32       { return h.priority }
 
 // Status are the host's figures.
 func (h *Host) Status() api.HostStatus {
 	p := h.place.Load()
 	return api.HostStatus{
-		Endpoint: p.endpoint, Region: p.region, Zone: p.zone, SubZone: p.subZone, Priority: h.priority,
+		Endpoint: p.endpoint, Flags: h.Flags(), Region: p.region, Zone: p.zone, SubZone: p.subZone, Priority: h.priority,
 		CxTotal: h.cxTotal.Load(), CxActive: h.cxActive.Load(), CxConnectFail: h.cxConnectFail.Load(),
 		RqTotal: h.rqTotal.Load(), RqActive: h.rqActive.Load(), RqError: h.rqError.Load(),
 		RqSuccess: h.rqSuccess.Load(), RqTimeout: h.rqTimeout.Load(),

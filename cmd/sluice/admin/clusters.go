@@ -53,7 +53,7 @@ func writeCluster(a *answer, c api.ClusterStatus, high *api.CircuitBreakers) {
 			fmt.Fprintf(a, "%s%s::%d\n", p, f.name, f.value)
 		}
 		fmt.Fprintf(a, "%shostname::%s\n", p, h.Endpoint.Hostname)
-		fmt.Fprintf(a, "%shealth_flags::%s\n", p, healthFlags(h.Endpoint.Health))
+		fmt.Fprintf(a, "%shealth_flags::%s\n", p, h.Flags)
 		fmt.Fprintf(a, "%sweight::%d\n", p, h.Endpoint.Weight)
 		fmt.Fprintf(a, "%sregion::%s\n%szone::%s\n%ssub_zone::%s\n", p, h.Region, p, h.Zone, p, h.SubZone)
 		// Neither canaries nor success rates are built: these are Envoy's words
@@ -88,20 +88,6 @@ func hostFigures(h api.HostStatus) []figure {
 		{"rq_timeout", h.RqTimeout, false},
 		{"rq_total", h.RqTotal, false},
 	}
-}
-
-// healthFlags are those that EDS can set (measured on Envoy 1.40; a host that
-// EDS calls TIMEOUT counts as failed).
-func healthFlags(h api.Health) string {
-	switch h {
-	case api.HealthUnhealthy, api.HealthTimeout:
-		return "/failed_eds_health"
-	case api.HealthDegraded:
-		return "/degraded_eds_health"
-	case api.HealthDraining:
-		return "/eds_status_draining"
-	}
-	return "healthy"
 }
 
 func edsHealth(h api.Health) corev3.HealthStatus {
