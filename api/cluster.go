@@ -85,6 +85,9 @@ type Cluster struct {
 	CircuitBreakers CircuitBreakers
 	// Assignment is never nil in a published snapshot.
 	Assignment *Assignment
+	// Socket is the transport_socket, SocketMatches those for endpoints by metadata.
+	Socket        UpstreamSocket
+	SocketMatches []SocketMatch
 	// Metadata is read by access logs.
 	Metadata Metadata
 	// Static says that the cluster came from the bootstrap, not from CDS.
@@ -146,6 +149,8 @@ type Locality struct {
 	// Weight is load_balancing_weight, 0 if unset.
 	Weight    uint32
 	Endpoints []Endpoint
+	// Metadata is read by SocketMatches.
+	Metadata Metadata
 }
 
 // Health is an endpoint's health_status as EDS gave it.
@@ -168,7 +173,7 @@ type Endpoint struct {
 	// Weight is at least 1.
 	Weight uint32
 	Health Health
-	// Metadata is read by access logs.
+	// Metadata is read by access logs and SocketMatches.
 	Metadata Metadata
 }
 

@@ -78,6 +78,10 @@ func (l *Listener) EqualButChains(o *Listener) bool {
 type FilterChain struct {
 	Name  string
 	Match FilterChainMatch
+	// TLS is what the transport_socket terminates; nil is raw_buffer.
+	TLS *DownstreamTLS
+	// TransportSocketConnectTimeout bounds its handshake, 0 is no bound.
+	TransportSocketConnectTimeout time.Duration
 	// Filters run in order; the last one is terminal. An empty list closes the
 	// connection (listener.proto, FilterChain.filters).
 	Filters []Filter

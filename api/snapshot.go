@@ -17,6 +17,9 @@ type Snapshot struct {
 	// Clusters that are still warming are not in here; their last good versions
 	// are, if there were any.
 	Clusters ClusterSet
+	// Secrets are those that listeners and clusters refer to and that came. Where
+	// none differs from the snapshot before, it is the same map.
+	Secrets Secrets
 }
 
 // Listener returns the listener called name, or nil.
