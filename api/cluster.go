@@ -83,6 +83,18 @@ type Cluster struct {
 	PerConnectionBufferLimit uint32
 	// CircuitBreakers are those of the DEFAULT priority.
 	CircuitBreakers CircuitBreakers
+	// HealthChecks are active checks; a host is healthy if all of them say so.
+	HealthChecks []HealthCheck
+	// Outlier is nil without outlier detection.
+	Outlier *OutlierDetection
+	// IgnoreNewHosts leaves hosts that were never checked out of what health is a
+	// share of (ignore_new_hosts_until_first_hc).
+	IgnoreNewHosts bool
+	// IgnoreHealthOnRemoval lets hosts go as soon as discovery drops them; else
+	// those that active checks call healthy stay.
+	IgnoreHealthOnRemoval bool
+	// CloseOnHealthFailure ends the connections to a host that became unhealthy.
+	CloseOnHealthFailure bool
 	// Assignment is never nil in a published snapshot.
 	Assignment *Assignment
 	// Socket is the transport_socket, SocketMatches those for endpoints by metadata.
@@ -120,6 +132,10 @@ type CircuitBreakers struct {
 	MaxPendingRequests uint32
 	MaxRequests        uint32
 	MaxRetries         uint32
+	// MaxPerHost is per_host_thresholds' max_connections, nil for no bound.
+	MaxPerHost *uint32
+	// TrackRemaining shows gauges of what is left.
+	TrackRemaining bool
 }
 
 // Assignment is a ClusterLoadAssignment.
@@ -173,6 +189,8 @@ type Endpoint struct {
 	// Weight is at least 1.
 	Weight uint32
 	Health Health
+	// Check is health_check_config, nil if it says nothing.
+	Check *EndpointCheck
 	// Metadata is read by access logs and SocketMatches.
 	Metadata Metadata
 }

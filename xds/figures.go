@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -189,7 +190,7 @@ func (f *figures) noted(n resource.Notes, dynamic bool) {
 		}
 		f.told[field] = true
 		level := slog.LevelInfo
-		if field == "health_checks" || field == "outlier_detection" {
+		if strings.HasPrefix(field, "health_checks") || strings.HasPrefix(field, "outlier_detection") {
 			level = slog.LevelWarn // somebody may come to feel it
 		}
 		f.log.Log(context.Background(), level, "accepted without effect; this is said once", "field", field)

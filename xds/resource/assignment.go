@@ -78,5 +78,6 @@ func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint) api.Endpoint {
 			w.errs[last] = fmt.Errorf("%w. %s", w.errs[last], hint)
 		}
 	}
+	w.endpointCheck(path+".endpoint.health_check_config", &e, p.GetEndpoint().GetHealthCheckConfig())
 	return e
 }

@@ -42,7 +42,7 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 		ConnectTimeout:  w.duration("connect_timeout", p.GetConnectTimeout(), api.DefaultConnectTimeout),
 		ChoiceCount:     uint32Or(p.GetLeastRequestLbConfig().GetChoiceCount(), api.DefaultChoiceCount),
 		PanicThreshold:  api.DefaultPanicThreshold,
-		CircuitBreakers: circuitBreakers(p.GetCircuitBreakers()),
+		CircuitBreakers: w.circuitBreakers(p.GetCircuitBreakers()),
 		Metadata:        metadata(p.GetMetadata()),
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
 			p.GetPerConnectionBufferLimitBytes()),
@@ -61,6 +61,11 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 			w.fail("common_lb_config.healthy_panic_threshold.value", errors.New("value must be inside range [0, 100] (NaN)"))
 		}
 	}
+	c.IgnoreNewHosts = p.GetCommonLbConfig().GetIgnoreNewHostsUntilFirstHc()
+	c.IgnoreHealthOnRemoval = p.GetIgnoreHealthOnHostRemoval()
+	c.CloseOnHealthFailure = p.GetCloseConnectionsOnHostHealthFailure()
+	w.healthChecks(c, p)
+	c.Outlier = w.outlier(p.GetOutlierDetection())
 	switch p.GetType() {
 	case clusterv3.Cluster_STATIC:
 		w.static(c, p)
@@ -106,7 +111,7 @@ func (w *walker) eds(c *api.Cluster, p *clusterv3.Cluster) {
 
 // circuitBreakers takes the first thresholds of the DEFAULT priority, as Envoy
 // does; what is not set has Envoy's default.
-func circuitBreakers(p *clusterv3.CircuitBreakers) api.CircuitBreakers {
+func (w *walker) circuitBreakers(p *clusterv3.CircuitBreakers) api.CircuitBreakers {
 	var t *clusterv3.CircuitBreakers_Thresholds
 	for _, one := range p.GetThresholds() {
 		if one.GetPriority() == corev3.RoutingPriority_DEFAULT {
@@ -114,7 +119,19 @@ func circuitBreakers(p *clusterv3.CircuitBreakers) api.CircuitBreakers {
 			break
 		}
 	}
+	var perHost *uint32
+	for i, one := range p.GetPerHostThresholds() {
+		if one.GetMaxPendingRequests() != nil || one.GetMaxRequests() != nil || one.GetMaxRetries() != nil || one.GetRetryBudget() != nil || one.GetTrackRemaining() || one.GetMaxConnectionPools() != nil {
+			w.fail(fmt.Sprintf("circuit_breakers.per_host_thresholds[%d]", i), errors.New("Unsupported field in per_host_thresholds"))
+		}
+		if one.GetPriority() == corev3.RoutingPriority_DEFAULT && perHost == nil && one.GetMaxConnections() != nil {
+			n := one.GetMaxConnections().GetValue()
+			perHost = &n
+		}
+	}
 	return api.CircuitBreakers{
+		MaxPerHost:         perHost,
+		TrackRemaining:     t.GetTrackRemaining(),
 		MaxConnections:     uint32Or(t.GetMaxConnections(), api.DefaultMaxConnections),
 		MaxPendingRequests: uint32Or(t.GetMaxPendingRequests(), api.DefaultMaxPendingRequests),
 		MaxRequests:        uint32Or(t.GetMaxRequests(), api.DefaultMaxRequests),

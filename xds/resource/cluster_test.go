@@ -3,7 +3,6 @@ package resource
 import (
 	"errors"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -42,8 +41,8 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 			c.AltStatName, c.ConnectTimeout, c.PerConnectionBufferLimit, c.PanicThreshold = "a", 250*time.Millisecond, 32768, 0
 		}},
 		{what: "the first DEFAULT thresholds", in: `name: c, circuit_breakers: {thresholds: [{priority: HIGH, max_connections: 1}, {max_connections: 0, max_retries: 9, track_remaining: true}, {max_connections: 7}]}`, want: func(c *api.Cluster) {
-			c.CircuitBreakers.MaxConnections, c.CircuitBreakers.MaxRetries = 0, 9
-		}, unbuilt: []string{"circuit_breakers.thresholds[0].priority", "circuit_breakers.thresholds[1].track_remaining"}},
+			c.CircuitBreakers.MaxConnections, c.CircuitBreakers.MaxRetries, c.CircuitBreakers.TrackRemaining = 0, 9, true
+		}, unbuilt: []string{"circuit_breakers.thresholds[0].priority"}},
 		{what: "what every control plane sends beside",
 			in:      `name: c, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}, metadata: {filter_metadata: {f: {k: [1, true]}}}, upstream_connection_options: {tcp_keepalive: {}}, filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange}}]`,
 			want:    func(c *api.Cluster) { c.Metadata = api.Metadata{"f": {"k": []any{1.0, true}}} },
@@ -133,12 +132,13 @@ func TestAssignmentIsDecoded(t *testing.T) {
 	want := &api.Assignment{OverprovisioningFactor: 200, Localities: []api.Locality{{
 		Region: "r", Zone: "z", SubZone: "u", Priority: 1, Weight: 5, Endpoints: []api.Endpoint{
 			{Addr: netip.MustParseAddrPort("10.0.0.1:0"), Hostname: "h", Weight: 3, Health: api.HealthUnhealthy, Metadata: api.Metadata{"f": {"k": "v"}}},
-			{Addr: netip.MustParseAddrPort("[::ffff:10.0.0.2]:65535"), Weight: 1, Health: api.HealthDegraded},
+			{Addr: netip.MustParseAddrPort("[::ffff:10.0.0.2]:65535"), Weight: 1, Health: api.HealthDegraded,
+				Check: &api.EndpointCheck{Addr: netip.MustParseAddrPort("[::ffff:10.0.0.2]:1")}},
 		}}, {}}}
 	if d := cmp.Diff(want, got, plainAddrs); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]string{"endpoints[0].lb_endpoints[1].endpoint.health_check_config", "policy.endpoint_stale_after"}, n.Unbuilt); d != "" {
+	if d := cmp.Diff([]string{"policy.endpoint_stale_after"}, n.Unbuilt); d != "" {
 		t.Error(d)
 	}
 }
@@ -167,20 +167,5 @@ func TestAssignmentIsRefusedByFieldAndValue(t *testing.T) {
 				t.Error(name, d)
 			}
 		})
-	}
-}
-
-// Consul puts outlier_detection on every cluster, Istio and Kuma health checks on
-// some: neither may cost the cluster.
-func TestChecksOfHealthAreAcceptedWithoutEffect(t *testing.T) {
-	_, c, n, err := Cluster(pack(t, clusterOf(t, `name: c, outlier_detection: {consecutive_5xx: 3}, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]`)))
-	if err != nil || c == nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(n.Unbuilt, []string{"health_checks", "outlier_detection"}) {
-		t.Errorf("noted %v", n.Unbuilt)
-	}
-	if _, _, _, err := Cluster(pack(t, clusterOf(t, `name: c, health_checks: [{}]`))); err == nil {
-		t.Error("a check without timeout and interval breaks a constraint, and was accepted")
 	}
 }

@@ -53,6 +53,7 @@ func allPolicies() policies {
 	maps.Copy(t, statePolicies())
 	maps.Copy(t, extAuthzPolicies())
 	maps.Copy(t, clusterPolicies())
+	maps.Copy(t, healthPolicies())
 	maps.Copy(t, endpointPolicies())
 	maps.Copy(t, addressPolicies())
 	maps.Copy(t, bootstrapPolicies())

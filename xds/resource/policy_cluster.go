@@ -31,11 +31,11 @@ func clusterPolicies() policies {
 			// Which host, from which address, how.
 			fields(refused, "cluster_type", "transport_socket_matcher", "upstream_bind_config", "load_balancing_policy", "upstream_config").
 			// HTTP, DNS, figures, timing, and the parameters of policies that are refused.
-			// health_checks and outlier_detection take bad hosts out of the choice and
-			// change nothing in who may connect, and where to: without them a
-			// connection to a bad host fails, as it does until they have found out.
-			// Consul puts outlier_detection on every cluster.
-			fields(noted, "health_checks", "outlier_detection").
+			// What is noted of these changes nothing in who may connect, and where to:
+			// without it a connection to a bad host fails, as it does until a check has
+			// found out.
+			fields(inside, "health_checks", "outlier_detection").
+			fields(built, "close_connections_on_host_health_failure", "ignore_health_on_host_removal").
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout",
 				"max_requests_per_connection", "upstream_http_protocol_options", "common_http_protocol_options",
 				"http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options",
@@ -43,15 +43,14 @@ func clusterPolicies() policies {
 				"dns_lookup_family", "dns_resolvers", "use_tcp_for_dns_lookups", "dns_resolution_config",
 				"typed_dns_resolver_config", "wait_for_warm_on_init", "cleanup_interval",
 				"ring_hash_lb_config", "maglev_lb_config", "original_dst_lb_config",
-				"protocol_selection", "upstream_connection_options", "close_connections_on_host_health_failure",
-				"ignore_health_on_host_removal", "lrs_server", "lrs_report_endpoint_metrics",
+				"protocol_selection", "upstream_connection_options", "lrs_server", "lrs_report_endpoint_metrics",
 				"track_timeout_budgets", "track_cluster_stats", "preconnect_policy",
 				"connection_pool_per_downstream_connection", "queuing_policies"),
 		"envoy.config.cluster.v3.Cluster.CommonLbConfig": policy{}.
-			fields(built, "healthy_panic_threshold").
+			fields(built, "healthy_panic_threshold", "ignore_new_hosts_until_first_hc").
 			// Weights are the operator's word; to be near (zone_aware) is only a preference.
 			fields(refused, "locality_weighted_lb_config").
-			fields(noted, "zone_aware_lb_config", "update_merge_window", "ignore_new_hosts_until_first_hc",
+			fields(noted, "zone_aware_lb_config", "update_merge_window",
 				"close_connections_on_host_set_change", "consistent_hashing_lb_config", "override_host_status"),
 		"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig": policy{}.
 			fields(built, "choice_count").
@@ -60,7 +59,7 @@ func clusterPolicies() policies {
 			fields(noted, "slow_start_config"),
 		"envoy.config.cluster.v3.CircuitBreakers": policy{}.
 			fields(inside, "thresholds").
-			fields(noted, "per_host_thresholds"),
+			fields(built, "per_host_thresholds"),
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": policy{}.
 			fields(built, "max_connections", "max_pending_requests", "max_requests", "max_retries").
 			judge(func(v protoreflect.Value) (decision, string) {
@@ -69,7 +68,8 @@ func clusterPolicies() policies {
 				}
 				return noted, "" // TCP has one priority
 			}, "priority").
-			fields(noted, "retry_budget", "track_remaining", "max_connection_pools"),
+			fields(built, "track_remaining").
+			fields(noted, "retry_budget", "max_connection_pools"),
 		"envoy.config.cluster.v3.Cluster.EdsClusterConfig": policy{}.
 			fields(built, "service_name").
 			fields(inside, "eds_config"),

@@ -33,8 +33,11 @@ func endpointPolicies() policies {
 			fields(refused, "endpoint_name"),
 		"envoy.config.endpoint.v3.Endpoint": policy{}.
 			fields(built, "hostname").
-			fields(inside, "address").
+			fields(inside, "address", "health_check_config").
 			// Further addresses of the same host, tried when the first fails.
-			fields(noted, "health_check_config", "additional_addresses", "observability_name"),
+			fields(noted, "additional_addresses", "observability_name"),
+		"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig": policy{}.
+			fields(built, "port_value", "hostname", "disable_active_health_check").
+			fields(inside, "address"),
 	}
 }
