@@ -29,12 +29,31 @@ type CA struct {
 // New makes an authority.
 func New(tb testing.TB, name string) *CA {
 	tb.Helper()
+	return authority(tb, name, nil)
+}
+
+// Under makes an authority that this one vouches for. changes may alter it before
+// it is signed.
+func (c *CA) Under(name string, changes ...func(*x509.Certificate)) *CA {
+	c.tb.Helper()
+	return authority(c.tb, name, c, changes...)
+}
+
+func authority(tb testing.TB, name string, above *CA, changes ...func(*x509.Certificate)) *CA {
+	tb.Helper()
 	key := newKey(tb)
 	t := &x509.Certificate{
 		SerialNumber: serial(tb), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	for _, f := range changes {
+		f(t)
+	}
+	parent, signer := t, key
+	if above != nil {
+		parent, signer = above.cert, above.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, parent, key.Public(), signer)
 	if err != nil {
 		tb.Fatalf("create authority: %v", err)
 	}
@@ -44,6 +63,9 @@ func New(tb testing.TB, name string) *CA {
 	}
 	return &CA{tb: tb, cert: cert, key: key, PEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
 }
+
+// Cert is its certificate.
+func (c *CA) Cert() *x509.Certificate { return c.cert }
 
 // Pool holds the authority alone.
 func (c *CA) Pool() *x509.CertPool {
