@@ -66,6 +66,7 @@ type Plane struct {
 	log          *slog.Logger
 	cores        []*filter.Core
 	splice       *bpf.Splice
+	crowd        *pair.Crowd
 	capture      *route.Capture // nil: off
 	inbound      *route.Inbound // nil: off
 	captureStats *stats.Scope   // `capture.`
@@ -120,7 +121,7 @@ func New(o Options) (*Plane, error) {
 		o.Drain.Time = drain.DefaultTime
 	}
 	p := &Plane{drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
-		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, retry: true, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
+		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, crowd: pair.NewCrowd(), stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, retry: true, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, o.Log)
 	p.destinations.Store(&destinations{})
 	p.SetLimits(o.Limits)
@@ -164,7 +165,7 @@ func (p *Plane) addWorker(id int, mode pair.Mode) error {
 	go w.Run()
 	core := filter.NewCore(w, func() uint64 { return p.nextID.Add(1) })
 	p.cores = append(p.cores, core)
-	w.Do(func() { core.Pairs, err = pair.NewSet(w, p.splice, mode, p.status.Reason, p.log) })
+	w.Do(func() { core.Pairs, err = pair.NewSet(w, p.splice, mode, p.status.Reason, p.crowd, p.log) })
 	return err
 }
 

@@ -17,9 +17,6 @@ import (
 // stop-the-world.
 const BufferSize = 256 << 10
 
-// batchWindow is how many wake-ups an average goes back.
-const batchWindow = 32
-
 // maxEvents is what one epoll_wait takes.
 const maxEvents = 256
 
@@ -49,7 +46,6 @@ type Worker struct {
 	stop     bool
 	// Iterations counts returns of epoll_wait; Events what they brought.
 	Iterations, Events uint64
-	batch              float32
 
 	mu      sync.Mutex
 	posted  []func()
@@ -104,9 +100,6 @@ func (w *Worker) Run() {
 		}
 		w.Iterations++
 		w.Events += uint64(n)
-		if n > 0 {
-			w.batch += (float32(n) - w.batch) / batchWindow
-		}
 		for i := range n {
 			e := &w.events[i]
 			if r := w.handlers[e.Fd]; r.h != nil && r.generation == e.Pad {
@@ -286,9 +279,6 @@ func (w *Worker) ctl(op, fd int, events uint32) syscall.Errno {
 	_, _, err := syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(w.epfd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&e)), 0, 0)
 	return err
 }
-
-// Batch is how many events a wake-up brings, on average of the last few dozen.
-func (w *Worker) Batch() float32 { return w.batch }
 
 // Now is the time at which this round of events began, in nanoseconds of
 // CLOCK_MONOTONIC (the verdict's clock).

@@ -48,21 +48,27 @@ func parseCPU(b []byte) (t cpuTime, err error) {
 	return t, nil
 }
 
-// quiet tells whether CPUs had nothing to do in the last second or so. It is
+// cpu is a reading of it, and what it said.
+type cpu struct {
+	read  func() (cpuTime, error) // replaced by tests
+	at    int64                   // 0 for never
+	then  cpuTime
+	quiet bool
+}
+
+// isQuiet tells whether CPUs had nothing to do in the last second or so. It is
 // false until that is known, and after a while in which nobody asked: what was
 // then says nothing of now.
-func (s *Set) quiet() bool {
-	now := s.worker.Now()
-	if s.cpuRead != 0 && now-s.cpuRead < cpuPeriod {
-		return s.isQuiet
+func (c *cpu) isQuiet(now int64) (bool, error) {
+	if c.at != 0 && now-c.at < cpuPeriod {
+		return c.quiet, nil
 	}
-	t, err := s.cpu()
+	t, err := c.read()
 	if err != nil {
-		s.log.Warn("watch CPU", "error", err)
 		t = cpuTime{}
 	}
-	idle, total := t.idle-s.cpuThen.idle, t.total-s.cpuThen.total
-	s.isQuiet = err == nil && s.cpuRead != 0 && now-s.cpuRead < 2*cpuPeriod && total > 0 && idle*100 >= total*quietIdle
-	s.cpuRead, s.cpuThen = now, t
-	return s.isQuiet
+	idle, total := t.idle-c.then.idle, t.total-c.then.total
+	c.quiet = err == nil && c.at != 0 && now-c.at < 2*cpuPeriod && total > 0 && idle*100 >= total*quietIdle
+	c.at, c.then = now, t
+	return c.quiet, err
 }

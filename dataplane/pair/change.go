@@ -90,6 +90,7 @@ func (d *direction) takeSlot() error {
 
 // bury gives the slot back, after the sockets were closed.
 func (d *direction) bury() {
+	d.uncount()
 	if !d.slot.Taken() {
 		return
 	}
@@ -121,6 +122,7 @@ func (d *direction) moved(to api.Path, why reason) {
 	if f := d.p.cfg.Changed; f != nil {
 		f(Change{Response: d.src().side == 1, From: d.path, To: to, Reason: d.p.set.say(why), Handed: d.handed()})
 	}
+	d.uncount()
 	d.path, d.reason = to, why
 	d.changes++
 	d.changed = d.p.set.worker.Now()

@@ -373,7 +373,7 @@ func TestNothingIsPromotedUnderMemoryPressure(t *testing.T) {
 		r.set.memory = func() (Memory, error) { return Memory{Used: used, Low: 50, Pressure: 100}, nil }
 	})
 	p := r.pair(nil)
-	pingPong(t, p.client, p.server, 100, 10)
+	r.pingPongUntil(p, 10, func(api.Connection) bool { return r.set.Pressed.Load() > 0 })
 	if c := r.status(p); c.Request.Path != api.PathRelay || c.Request.Reason != reasons[reasonMemory] || r.set.Pressed.Load() == 0 {
 		t.Errorf("request is on %v (%s), %d refused", c.Request.Path, c.Request.Reason, r.set.Pressed.Load())
 	}
@@ -390,10 +390,7 @@ func TestNothingIsPromotedUnderMemoryPressure(t *testing.T) {
 		})
 	}
 	r.w.Do(func() { used, r.set.memoryRead = 40, 0 })
-	pingPong(t, p.client, p.server, 100, 10)
-	if c := r.status(p); c.Request.Path != api.PathSplice {
-		t.Errorf("request is on %v (%s)", c.Request.Path, c.Request.Reason)
-	}
+	r.pingPongUntil(p, 10, func(c api.Connection) bool { return c.Request.Path == api.PathSplice })
 }
 
 func TestMemoryIsReadFromProc(t *testing.T) {

@@ -169,9 +169,10 @@ type direction struct {
 	// done: the end of the stream was handed on, or cannot be any more.
 	done bool
 	// emptied: the last read left nothing in the source's queue.
-	emptied bool
-	changes uint32
-	changed int64 // when the path last changed
+	emptied  bool
+	changes  uint32
+	lastLook uint32 // the last that found it talking on the relay, 0 for none
+	changed  int64  // when the path last changed
 	// plain are the bytes that the relay took from the source, piped those of
 	// them that it took by splice(2).
 	plain, piped uint64

@@ -45,7 +45,7 @@ func newRig(t testing.TB, mode Mode, family string) *rig {
 	if mode != Off {
 		r.splice = loadSplice(t)
 	}
-	if r.set, err = NewSet(w, r.splice, mode, "", log); err != nil {
+	if r.set, err = NewSet(w, r.splice, mode, "", NewCrowd(), log); err != nil {
 		t.Fatal(err)
 	}
 	go w.Run()
@@ -214,20 +214,34 @@ func pingPong(t testing.TB, a, b net.Conn, n, size int) {
 	}
 }
 
+// pingPongUntil makes exchanges until the rule has made up its mind, and tells how
+// many it took.
+func (r *rig) pingPongUntil(p *testPair, size int, done func(api.Connection) bool) (n int) {
+	r.t.Helper()
+	r.await("the rule's decision", func() bool {
+		pingPong(r.t, p.client, p.server, 20, size)
+		n += 20
+		return done(r.status(p))
+	})
+	return n
+}
+
 func TestConversationIsPromotedAndExact(t *testing.T) {
 	forEach(t, func(t *testing.T, r *rig) {
 		p := r.pair(nil)
-		pingPong(t, p.client, p.server, 200, 100)
-		c := r.status(p)
 		want := api.PathRelay
 		if r.splice != nil {
 			want = api.PathSplice
 		}
+		n := r.pingPongUntil(p, 100, func(c api.Connection) bool { return c.Request.Path == want && c.Response.Path == want })
+		pingPong(t, p.client, p.server, 200-n%200, 100)
+		n += 200 - n%200
+		c := r.status(p)
 		if c.Request.Path != want || c.Response.Path != want {
 			t.Errorf("paths %v (%s), %v (%s), want %v", c.Request.Path, c.Request.Reason, c.Response.Path, c.Response.Reason, want)
 		}
-		if c.Request.Bytes != 20000 || c.Response.Bytes != 20000 {
-			t.Errorf("%d and %d bytes, want 20000 each", c.Request.Bytes, c.Response.Bytes)
+		if want := uint64(100 * n); c.Request.Bytes != want || c.Response.Bytes != want {
+			t.Errorf("%d and %d bytes, want %d each", c.Request.Bytes, c.Response.Bytes, want)
 		}
 		if r.set.mode == Always && (c.Request.Relayed != 0 || c.Response.Relayed != 0) {
 			t.Errorf("user space saw %d and %d bytes", c.Request.Relayed, c.Response.Relayed)

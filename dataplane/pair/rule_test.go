@@ -54,28 +54,30 @@ func atoi(t *testing.T, s string) int {
 }
 
 // replay runs the rule over the traffic, as relay, pipe and scan do, and tells
-// every change.
-func replay(m Mode, reads []read, quiet bool, batch float32, crowd int) string {
+// every change. crowdAt is when a crowd comes, after the first read.
+func replay(m Mode, reads []read, crowdAt time.Duration) string {
 	var (
 		changes  []string
 		on       = api.PathRelay
 		t        traffic
 		now      = int64(1)
-		at       = situation{splice: m != Off, quiet: func() bool { return quiet }, batch: batch, crowd: crowd}
+		at       = situation{splice: m != Off}
 		changed  = now
 		moved    scanned
 		lastScan = now
+		talked   int64 // when it began to talk, 0 for not yet
 	)
 	to := func(next api.Path, why reason) {
 		if next == on {
 			return
 		}
 		changes = append(changes, fmt.Sprintf("%v (%s)", next, reasons[why]))
-		on, changed, t, moved = next, now, traffic{}, scanned{}
+		on, changed, t, moved, talked = next, now, traffic{}, scanned{}, 0
 		at.changes++
 	}
 	for _, r := range reads {
 		now += int64(r.after)
+		at.crowded = time.Duration(now) >= crowdAt
 		if on == api.PathSplice {
 			for ; now-lastScan >= int64(scanPeriod); lastScan += int64(scanPeriod) {
 				at.stayed = now - changed
@@ -90,7 +92,10 @@ func replay(m Mode, reads []read, quiet bool, batch float32, crowd int) string {
 			continue
 		}
 		t.saw(r.bytes, now)
-		at.now = now
+		if t.talks() && talked == 0 {
+			talked = now
+		}
+		at.known = !t.busy(now) || talked != 0 && now-talked >= int64(lookPeriod)
 		at.stayed, at.empty = now-changed, r.bytes < 256<<10
 		next, why := m.fromUserSpace(on, &t, at)
 		to(next, why)
@@ -103,59 +108,56 @@ func TestRuleOnRecordedTraffic(t *testing.T) {
 	const (
 		talk  = "splice (conversation)"
 		bulk  = "pipe (bulk)"
+		small = "relay (small pieces)"
 		crowd = "relay (one of many busy conversations)"
+		never = time.Hour
 	)
 	for _, tt := range []struct {
-		file, machine string
-		batch         float32 // events a wake-up
-		crowd         int     // busy pairs that are spliced
-		auto, off     string
+		file      string
+		crowdAt   time.Duration
+		auto, off string
 	}{
-		{"redis", "busy", 1, 1, talk, ""},
-		{"redis", "quiet", 1, 1, talk, ""},
-		{"redis", "busy", 4.6, 0, "", ""}, // 16 connections of the benchmark
-		{"redis", "busy", 1, 8, "", ""},
-		{"redis", "quiet", 1, 8, talk, ""},
-		{"shell", "quiet", 1, 0, talk, ""},
-		{"shell", "busy", 1, 8, talk, ""}, // not busy itself
-		{"download", "busy", 1, 0, bulk, bulk},
-		{"download", "busy", 4.6, 0, bulk, bulk},
-		{"dump", "busy", 1, 0, talk + ", " + bulk, bulk},
-		{"short", "quiet", 1, 0, "", ""},
-		{"then", "busy", 1, 0, bulk + ", " + talk, bulk + ", relay (small pieces)"},
-		{"then", "busy", 4.6, 0, bulk + ", relay (small pieces)", bulk + ", relay (small pieces)"},
+		{"redis", never, talk, ""},
+		{"redis", 0, "", ""},
+		{"redis", lookPeriod / 2, "", ""}, // those that began with it
+		{"redis", 200 * time.Millisecond, talk + ", " + crowd, ""},
+		{"shell", never, talk, ""},
+		{"shell", 0, "", ""},
+		{"shell", 900 * time.Millisecond, talk, ""}, // not busy itself, so it stays
+		{"download", never, bulk, bulk},
+		{"download", 0, bulk, bulk},
+		{"dump", never, talk + ", " + bulk, bulk},
+		{"dump", 0, bulk, bulk},
+		{"short", never, "", ""},
+		{"then", never, bulk + ", " + talk, bulk + ", " + small},
+		{"then", 0, bulk + ", " + small, bulk + ", " + small},
 	} {
-		t.Run(fmt.Sprintf("%s, %s, %v events a wake-up, %d busy", tt.file, tt.machine, tt.batch, tt.crowd), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s, crowd after %v", tt.file, tt.crowdAt), func(t *testing.T) {
 			reads := recorded(t, tt.file)
-			if got := replay(Auto, reads, tt.machine == "quiet", tt.batch, tt.crowd); got != tt.auto {
+			if got := replay(Auto, reads, tt.crowdAt); got != tt.auto {
 				t.Errorf("auto: %q, want %q", got, tt.auto)
 			}
-			if got := replay(Off, reads, tt.machine == "quiet", tt.batch, tt.crowd); got != tt.off {
+			if got := replay(Off, reads, tt.crowdAt); got != tt.off {
 				t.Errorf("off: %q, want %q", got, tt.off)
 			}
 		})
 	}
 }
 
-// A spliced conversation goes back to the relay when it is one of many on a
-// machine that has nothing to spare.
+// A busy spliced conversation goes back to the relay when a crowd has come.
 func TestCrowdLeavesTheSplice(t *testing.T) {
 	busy := scanned{bytes: 2000 * 64, segments: 2000}
 	for _, tt := range []struct {
-		name  string
-		moved scanned
-		crowd int
-		batch float32
-		quiet bool
-		want  api.Path
+		name    string
+		moved   scanned
+		crowded bool
+		want    api.Path
 	}{
-		{"many spliced", busy, 3, 1, false, api.PathRelay},
-		{"many relayed", busy, 0, 4.6, false, api.PathRelay},
-		{"few", busy, 2, 1, false, api.PathSplice},
-		{"idle CPUs", busy, 30, 4.6, true, api.PathSplice},
-		{"slow itself", scanned{bytes: 64 * 100, segments: 100}, 30, 4.6, false, api.PathSplice},
+		{"one of many", busy, true, api.PathRelay},
+		{"one of few", busy, false, api.PathSplice},
+		{"slow itself", scanned{bytes: 64 * 20, segments: 20}, true, api.PathSplice},
 	} {
-		at := situation{changes: 1, stayed: 2 * minStay, splice: true, crowd: tt.crowd, batch: tt.batch, quiet: func() bool { return tt.quiet }}
+		at := situation{changes: 1, stayed: 2 * minStay, splice: true, crowded: tt.crowded}
 		if got, _ := Auto.fromSplice(tt.moved, at); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
@@ -178,21 +180,16 @@ func TestQuietIsReadFromProc(t *testing.T) {
 			t.Errorf("%q gives no error", bad)
 		}
 	}
-	r := newRig(t, Off, "tcp4")
+	var c cpu
 	for _, tt := range []struct {
 		idle, total uint64
 		ago         int64
 		want        bool
 	}{{0, 0, cpuPeriod, false}, {60, 200, cpuPeriod, true}, {59, 200, cpuPeriod, false}, {200, 200, cpuPeriod, true}, {200, 200, 2 * cpuPeriod, false}} {
-		r.w.Do(func() {
-			then := r.set.cpuThen
-			r.set.cpu = func() (cpuTime, error) { return cpuTime{then.idle + tt.idle, then.total + tt.total}, nil }
-			if r.set.cpuRead != 0 {
-				r.set.cpuRead = r.w.Now() - tt.ago
-			}
-			if got := r.set.quiet(); got != tt.want {
-				t.Errorf("%d of %d idle: quiet %v", tt.idle, tt.total, got)
-			}
-		})
+		then, now := c.then, c.at+tt.ago
+		c.read = func() (cpuTime, error) { return cpuTime{then.idle + tt.idle, then.total + tt.total}, nil }
+		if got, err := c.isQuiet(now); got != tt.want || err != nil {
+			t.Errorf("%d of %d idle: quiet %v, %v", tt.idle, tt.total, got, err)
+		}
 	}
 }

@@ -39,6 +39,9 @@ type Set struct {
 	mode        Mode
 	unavailable string // why splice is nil
 	log         *slog.Logger
+	crowd       *Crowd
+
+	busy atomic.Int32 // conversations, for the other workers
 
 	// of the worker's thread
 	pairs   []*Pair
@@ -56,18 +59,15 @@ type Set struct {
 	// the last reading of TCP's memory: when, and what it said
 	memoryRead int64
 	pressure   bool
-	// the last reading of the CPUs' times, and what it said
-	cpuRead int64
-	cpuThen cpuTime
-	isQuiet bool
-	// busy counts the busy spliced pairs of this scan, crowd are those of the
-	// one before, and fresh those that came since.
-	busy, crowd, fresh int
+	// looks numbers the looks, talking are the conversations that the last and
+	// this one found on the relay, splicedBusy those that are spliced.
+	looks       uint32
+	look        loop.Timer
+	talking     [2]int
+	splicedBusy int
 
 	// replaced by tests, before the first pair
 	memory     func() (Memory, error)
-	cpu        func() (cpuTime, error)
-	batch      func() float32
 	sweepFrom  time.Duration
 	stuckAfter time.Duration
 	reach      uint32
@@ -120,14 +120,17 @@ type scanned struct {
 }
 
 // NewSet makes the set of a worker. splice may be nil: then pairs relay, for the
-// reason in unavailable. Call it before the worker runs, or on it.
-func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, log *slog.Logger) (*Set, error) {
+// reason in unavailable. The crowd is shared with the sets of other workers. Call
+// it before the worker runs, or on it.
+func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, crowd *Crowd, log *slog.Logger) (*Set, error) {
 	if mode == Off {
 		splice = nil
 	}
-	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, bySlot: map[uint32]int32{},
-		memory: TCPMemory, cpu: readCPU, batch: w.Batch, sweepFrom: sweepFrom, stuckAfter: stuckAfter, reach: reach}
+	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, crowd: crowd, bySlot: map[uint32]int32{},
+		memory: TCPMemory, looks: 2, sweepFrom: sweepFrom, stuckAfter: stuckAfter, reach: reach}
+	crowd.join(s)
 	s.scan.F = s.scanSpliced
+	s.look.F = s.looked
 	s.sweep.F = s.sweepIdle
 	s.pipes.timer.F = s.restPipes
 	if splice != nil {
@@ -163,10 +166,9 @@ func (d *direction) choose(empty bool) {
 			d.reason = why
 		}
 	case to == api.PathSplice:
-		first := d.p.direction[1-d.src().side].path != api.PathSplice
-		if d.promote(why) && first {
-			d.p.set.fresh++
-		}
+		busy := d.traffic.busy(d.p.set.worker.Now())
+		d.promote(why)
+		d.countSpliced(busy && d.path == api.PathSplice && !d.p.closed)
 	default:
 		d.shift(to, why)
 	}
@@ -174,11 +176,9 @@ func (d *direction) choose(empty bool) {
 
 func (d *direction) situation(empty bool) situation {
 	s := d.p.set
-	crowd := s.crowd + s.fresh
-	if d.p.direction[1-d.src().side].path == api.PathSplice {
-		crowd-- // its own pair
-	}
-	return situation{changes: d.changes, stayed: s.worker.Now() - d.changed, empty: empty, splice: s.splice != nil && !d.barred && !d.p.stays(), quiet: s.quiet, batch: s.batch(), crowd: crowd, now: s.worker.Now()}
+	at := situation{changes: d.changes, stayed: s.worker.Now() - d.changed, empty: empty, splice: s.splice != nil && !d.barred && !d.p.stays(), crowded: s.crowd.here.Load()}
+	at.known = s.mode != Auto || !at.splice || d.path == api.PathSplice || !d.traffic.talks() || !d.traffic.busy(s.worker.Now()) || d.talks()
+	return at
 }
 
 // wakeups are the verdict's: a direction is to be taken back, or is broken.
@@ -255,7 +255,6 @@ func (s *Set) forget(p *Pair, _ Outcome) {
 // scanSpliced asks the rule about every spliced direction, and finds those that
 // owe something although no wake-up came.
 func (s *Set) scanSpliced() {
-	s.busy = 0
 	for i := len(s.spliced) - 1; i >= 0; i-- {
 		p := s.spliced[i]
 		for j := range p.direction {
@@ -265,16 +264,15 @@ func (s *Set) scanSpliced() {
 		}
 		p.watch()
 	}
-	s.crowd, s.fresh = s.busy, 0
+	s.judge()
 	if len(s.spliced) > 0 {
 		s.worker.After(&s.scan, s.scanPeriod())
-	} else {
-		s.crowd, s.busy = 0, 0 // nobody counts any more
 	}
 }
 
 func (d *direction) scan() {
 	if d.path != api.PathSplice || d.done {
+		d.countSpliced(false)
 		return
 	}
 	s := d.p.set
@@ -288,6 +286,7 @@ func (d *direction) scan() {
 	if d.leaving {
 		return
 	}
+	d.countSpliced(moved.segments >= busyMessages)
 	if moved.bytes == 0 {
 		if d.seen.quiet++; d.seen.quiet == 1 || d.seen.quiet%quietScans == 0 {
 			d.checkQuiet()
@@ -295,9 +294,6 @@ func (d *direction) scan() {
 		return
 	}
 	d.seen.quiet = 0
-	if moved.segments >= busyMessages && (d.src().side == 0 || d.p.direction[0].path != api.PathSplice) {
-		s.busy++
-	}
 	if to, why := s.mode.fromSplice(moved, d.situation(false)); to != api.PathSplice {
 		d.demote(to, why)
 	}
@@ -338,6 +334,7 @@ func (d *direction) checkQuiet() {
 func (s *Set) Close() {
 	s.worker.Stop(&s.pipes.timer)
 	s.worker.Stop(&s.sweep)
+	s.worker.Stop(&s.look)
 	s.pipes.close()
 }
 

@@ -38,6 +38,8 @@ type splice struct {
 	barred bool
 	// barredPipe: splice(2) did.
 	barredPipe bool
+	// counted among the busy conversations, as a spliced one.
+	counted bool
 }
 
 // pumpSplice does what is left to user space while the verdict has the

@@ -73,7 +73,7 @@ func with(splice *bpf.Splice, log *slog.Logger, step func(*rig) error) error {
 	if err != nil {
 		return err
 	}
-	set, err := pair.NewSet(w, splice, pair.Always, "", log)
+	set, err := pair.NewSet(w, splice, pair.Always, "", pair.NewCrowd(), log)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ var forcedPaths = []api.Path{api.PathRelay, api.PathSplice, api.PathPipe}
 
 func newProxy(r *run) (*proxy, error) {
 	p := &proxy{run: r, stop: make(chan struct{}), live: make([][]*connection, len(workerModes))}
+	crowd := pair.NewCrowd()
 	for i, mode := range workerModes {
 		w, err := loop.New(i, r.Log)
 		if err != nil {
@@ -41,7 +42,7 @@ func newProxy(r *run) (*proxy, error) {
 		go w.Run()
 		p.workers = append(p.workers, w)
 		var set *pair.Set
-		w.Do(func() { set, err = pair.NewSet(w, r.splice, mode, "", r.Log) })
+		w.Do(func() { set, err = pair.NewSet(w, r.splice, mode, "", crowd, r.Log) })
 		if err != nil {
 			p.close()
 			return nil, err
