@@ -49,6 +49,8 @@ type Discovery uint8
 const (
 	Static Discovery = iota
 	EDS
+	StrictDNS
+	LogicalDNS
 )
 
 func (d Discovery) String() string {
@@ -57,6 +59,10 @@ func (d Discovery) String() string {
 		return "STATIC"
 	case EDS:
 		return "EDS"
+	case StrictDNS:
+		return "STRICT_DNS"
+	case LogicalDNS:
+		return "LOGICAL_DNS"
 	}
 	return "UNKNOWN"
 }
@@ -71,7 +77,10 @@ type Cluster struct {
 	ServiceName string
 	// Source is where EDS is asked; its InitialFetchTimeout is how long the cluster
 	// waits for its first assignment before it goes on without any endpoint.
-	Source         ConfigSource
+	Source ConfigSource
+	// DNS says how the names are resolved that Assignment has until then; nil if
+	// there are none.
+	DNS            *DNS
 	ConnectTimeout time.Duration
 	LBPolicy       LBPolicy
 	// ChoiceCount is the number of hosts that LEAST_REQUEST draws, at least 2.
@@ -184,7 +193,16 @@ const (
 
 // Endpoint is a host of a cluster.
 type Endpoint struct {
-	Addr     netip.AddrPort
+	// Addr has a port and no address as long as Name is not resolved.
+	Addr netip.AddrPort
+	// Name is what the address is found by; empty in a published snapshot.
+	Name string
+	// Additional are further addresses of the same host, tried when Addr fails or
+	// is slow.
+	Additional []netip.AddrPort
+	// Target numbers the names of a cluster from 1: what two names give are two
+	// hosts, be it the same address. 0 for an address.
+	Target   uint32
 	Hostname string
 	// Weight is at least 1.
 	Weight uint32

@@ -58,6 +58,9 @@ type Client struct {
 	versions map[string]string // by type URL, last accepted
 
 	// Run only from here.
+	ctx     context.Context // Run's; nil before
+	failed  error           // ends Run
+	names   names
 	fetches *fetches
 	ttls    *fetches // when resources end unless they are sent again
 	// withheld are the CDS responses whose answer waits for warm clusters.
@@ -70,6 +73,7 @@ type Client struct {
 	again     bool   // a changed cluster waits for endpoints that EDS was asked for before
 	edsEpoch  uint64 // of the model, when EDS was last told what is wanted
 	live      bool   // Initialized is closed
+	held      bool   // the static listeners wait for the static clusters
 }
 
 type answer struct {
@@ -87,6 +91,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{
 		o: o, figures: newFigures(o.Stats, o.Log), model: assemble.New(),
 		initialized: make(chan struct{}), made: time.Now(), versions: map[string]string{}, fetches: newFetches(), ttls: newFetches(),
+		names: newNames(),
 	}
 	node, _ := proto.Clone(o.Bootstrap.Node).(*corev3.Node)
 	if node != nil && node.GetUserAgentVersionType() == nil && o.Version != "" {
@@ -107,22 +112,26 @@ func (c *Client) Run(ctx context.Context) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer func() { cancel(); c.wg.Wait() }()
+	defer func() { cancel(); c.wg.Wait(); c.names.wg.Wait() }()
+	c.ctx = ctx
+	c.followNames()
 	c.begin()
 	c.start(ctx)
 	c.loop(ctx)
-	return nil
+	return c.failed
 }
 
 func (c *Client) loop(ctx context.Context) {
 	defer c.fetches.stop()
 	defer c.ttls.stop()
-	for {
+	for c.failed == nil {
 		select {
 		case <-ctx.Done():
 			return
 		case e := <-c.events:
 			c.event(ctx, e)
+		case a := <-c.names.answers:
+			c.answered(ctx, a)
 		case <-c.fetches.timer.C:
 			c.overdue(ctx)
 		case <-c.ttls.timer.C:
@@ -161,10 +170,17 @@ func (c *Client) begin() {
 	c.maybeListeners()
 }
 
-// maybeClusters asks for clusters once the static ones are warm.
+// maybeClusters lets the static listeners in and asks for clusters once the static
+// clusters are warm.
 func (c *Client) maybeClusters() {
 	if c.cdsAsked || c.model.Warming() > 0 {
 		return
+	}
+	if c.held {
+		c.held = false
+		if c.failed = c.staticListeners(c.ctx); c.failed != nil {
+			return
+		}
 	}
 	c.cdsAsked = true
 	if c.cds == nil {
@@ -267,6 +283,7 @@ func (c *Client) unread(ctx context.Context, e ads.Event) {
 // fell because of another, a second snapshot follows.
 func (c *Client) publish(ctx context.Context) []assemble.Problem {
 	var fell []assemble.Problem
+	c.followNames()
 	for {
 		c.mu.Lock()
 		s, changed := c.model.Snapshot(), c.model.Tentative()

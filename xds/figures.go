@@ -67,6 +67,12 @@ type edsFigures struct {
 	from  ads.Source
 }
 
+// dnsFigures are those of one cluster that finds its hosts by DNS.
+type dnsFigures struct {
+	attempt, success, failure, noRebuild *stats.Counter
+	scope                                *stats.Scope
+}
+
 // planeFigures are those of one stream's control plane.
 type planeFigures struct {
 	connected, pendingRequests *stats.Gauge
@@ -110,6 +116,7 @@ type figures struct {
 	store    *stats.Store
 	cds, lds *subscription
 	eds      map[string]*edsFigures // by cluster name
+	dns      map[string]*dnsFigures // by cluster name
 	planes   map[ads.Source]*planeFigures
 	// extensions by the filter's name.
 	extensions map[string]*extensionFigures
@@ -134,7 +141,7 @@ func newFigures(st *stats.Store, log *slog.Logger) *figures {
 	cds := st.Scope("cluster_manager", "cds")
 	f := &figures{
 		store: st, log: log, told: map[string]bool{}, cds: newSubscription(cds), lds: newSubscription(st.Scope("listener_manager", "lds")),
-		eds: map[string]*edsFigures{}, planes: map[ads.Source]*planeFigures{}, extensions: map[string]*extensionFigures{},
+		eds: map[string]*edsFigures{}, dns: map[string]*dnsFigures{}, planes: map[ads.Source]*planeFigures{}, extensions: map[string]*extensionFigures{},
 		clusterAdded: cm.Counter("cluster_added"), clusterModified: cm.Counter("cluster_modified"),
 		clusterRemoved: cm.Counter("cluster_removed"),
 		activeClusters: cm.Gauge("active_clusters"), warmingClusters: cm.Gauge("warming_clusters"),
@@ -167,12 +174,31 @@ func (f *figures) of(c *api.Cluster) *edsFigures {
 	return e
 }
 
+// dnsOf are the figures of a cluster that has names, made on first use.
+func (f *figures) dnsOf(c *api.Cluster) *dnsFigures {
+	d, ok := f.dns[c.Name]
+	if !ok {
+		sc := f.store.Scope("cluster", clusterTag(c))
+		sc.Counter("update_empty") // no DNS cluster ever moves it
+		d = &dnsFigures{attempt: sc.Counter("update_attempt"), success: sc.Counter("update_success"), failure: sc.Counter("update_failure"),
+			noRebuild: sc.Counter("update_no_rebuild"), scope: sc}
+		f.dns[c.Name] = d
+	}
+	return d
+}
+
 // forget gives back the figures of clusters that are gone.
 func (f *figures) forget(gone func(name string) bool) {
 	for name, e := range f.eds {
 		if gone(name) {
 			delete(f.eds, name)
 			e.scope.Release()
+		}
+	}
+	for name, d := range f.dns {
+		if gone(name) {
+			delete(f.dns, name)
+			d.scope.Release()
 		}
 	}
 }

@@ -42,7 +42,7 @@ type ownSource struct {
 func (c *Client) open(node *corev3.Node) error {
 	b := c.o.Bootstrap
 	c.sources = sources{own: map[string]ownSource{}, events: make(chan ads.Event), node: node,
-		dial: transport.New(transport.Options{Clusters: b.ControlPlanes})}
+		dial: transport.New(transport.Options{Clusters: b.ControlPlanes, Resolver: b.Resolver})}
 	if b.ADS != nil {
 		o := api.ConfigSource{Kind: api.FromGRPC, Delta: b.ADS.Delta, NodeOnce: b.ADS.SetNodeOnFirstMessageOnly, MaxTokens: b.ADS.MaxTokens, FillRate: b.ADS.FillRate}
 		c.ads = c.stream(o, b.ADS.Service, "", "control_plane")
@@ -165,7 +165,7 @@ func (c *Client) wantOwnEndpoints() {
 func (c *Client) place(v *api.Cluster) (*api.Cluster, error) {
 	const path = "eds_cluster_config.eds_config"
 	if v.Discovery != api.EDS {
-		return v, nil
+		return c.resolving(v), nil
 	}
 	if v.Source.Kind == api.FromSelf {
 		cp := *v

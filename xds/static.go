@@ -9,11 +9,12 @@ import (
 	"github.com/sluice-proxy/sluice/xds/assemble"
 )
 
-// applyStatic publishes the bootstrap's resources as the first snapshot.
+// applyStatic publishes the bootstrap's resources as the first snapshot, its
+// listeners only if no cluster has to warm.
 func (c *Client) applyStatic(ctx context.Context) error {
 	now := time.Now()
 	for _, s := range c.o.Bootstrap.Clusters {
-		v := *s.Value
+		v := *c.resolving(s.Value)
 		v.Static = true
 		r := assemble.Resource[api.Cluster]{Name: v.Name, Raw: s.Any, Value: &v}
 		if err := c.static(func() error { return c.model.AddStaticCluster(r, now) }); err != nil {
@@ -22,6 +23,19 @@ func (c *Client) applyStatic(ctx context.Context) error {
 		c.figures.noted(s.Notes, false)
 		c.figures.clusterAdded.Inc()
 	}
+	c.figures.warmingClusters.Set(uint64(c.model.Warming()))
+	if c.model.Warming() > 0 && len(c.o.Bootstrap.Listeners) > 0 {
+		c.held = true
+		c.publish(ctx)
+		return nil
+	}
+	return c.staticListeners(ctx)
+}
+
+// staticListeners lets the bootstrap's listeners in: clients that come while the
+// clusters warm are to wait, not to be turned away.
+func (c *Client) staticListeners(ctx context.Context) error {
+	now := time.Now()
 	for _, s := range c.o.Bootstrap.Listeners {
 		v := *s.Value
 		v.Static = true
@@ -32,7 +46,6 @@ func (c *Client) applyStatic(ctx context.Context) error {
 		c.figures.noted(s.Notes, false)
 		c.figures.listenerAdded.Inc()
 	}
-	c.figures.warmingClusters.Set(uint64(c.model.Warming()))
 	for _, p := range c.publish(ctx) {
 		return fmt.Errorf("add static listener %s: %w", p.Name, p.Err)
 	}

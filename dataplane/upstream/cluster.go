@@ -48,8 +48,8 @@ type view struct {
 }
 
 type hostKey struct {
-	addr     netip.AddrPort
-	priority uint32
+	addr             netip.AddrPort
+	target, priority uint32
 }
 
 // New puts a cluster in force.
@@ -82,7 +82,7 @@ func (u *Cluster) Update(c *api.Cluster) {
 	maxWeight := uint32(0)
 	for _, l := range c.Assignment.Localities {
 		for _, e := range l.Endpoints {
-			key := hostKey{e.Addr, l.Priority}
+			key := hostKey{e.Addr, e.Target, l.Priority}
 			if _, twice := next[key]; twice {
 				continue // one address counts once in a priority, as in Envoy
 			}

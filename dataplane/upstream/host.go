@@ -3,6 +3,7 @@ package upstream
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -51,7 +52,7 @@ func (h *Host) mark(set, clear api.HealthFlags) bool {
 }
 
 func same(a, b *api.Endpoint) bool {
-	return a.Addr == b.Addr && a.Hostname == b.Hostname && a.Weight == b.Weight && a.Health == b.Health && reflect.DeepEqual(a.Metadata, b.Metadata)
+	return a.Addr == b.Addr && a.Hostname == b.Hostname && a.Weight == b.Weight && a.Health == b.Health && slices.Equal(a.Additional, b.Additional) && reflect.DeepEqual(a.Metadata, b.Metadata)
 }
 
 // Endpoint is the configuration of the host that is in force, read-only.

@@ -54,6 +54,7 @@ var floors = map[string]struct{ ours, others []string }{
 		others: []string{envoy + "/config/core/v3", envoy + "/service/auth/v3", grpc, protobuf}},
 	"xds": {ours: []string{"api", "xds"},
 		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time"}},
+	"xds/resolve": {ours: []string{"api"}, others: []string{"github.com/miekg/dns"}},
 	// The stream layer knows type URLs and bytes: no resource, so no resource
 	// proto either.
 	"xds/ads": {ours: []string{"api/stats", "xds/ads", "xds/file", "xds/transport"},
@@ -67,7 +68,7 @@ var floors = map[string]struct{ ours, others []string }{
 var envoyFloors = []string{"xds", "test", "cmd/sluice/admin", "cmd/sluice/demo", "dataplane/filter/extauthz"}
 
 // testOnly are the modules that tests of any package may import besides.
-var testOnly = []string{"go.uber.org/goleak", "github.com/google/go-cmp", "github.com/rogpeppe/go-internal", sys}
+var testOnly = []string{"github.com/miekg/dns", "go.uber.org/goleak", "github.com/google/go-cmp", "github.com/rogpeppe/go-internal", sys}
 
 // Check returns what breaks the floor plan, one line per import, sorted.
 func Check(imports []Import) []string {

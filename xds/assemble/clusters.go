@@ -119,7 +119,7 @@ func (m *Model) changeCluster(c *cluster, r Resource[api.Cluster], now time.Time
 	return true
 }
 
-// setCluster makes h active if it needs no endpoints or they are known, and
+// setCluster makes h active if it needs no endpoints, or they are known, and
 // warming otherwise. Endpoints that are in force for the same EDS name count:
 // servers on go-control-plane do not send an unchanged assignment again, and
 // Envoy uses them too, if only after initial_fetch_timeout (since 1.32). Where
@@ -139,6 +139,11 @@ func (m *Model) setCluster(c *cluster, h *held[api.Cluster]) {
 			m.warming++
 			return
 		}
+	}
+	if h.value.DNS != nil && m.follow(c, h) {
+		c.warming = h
+		m.warming++
+		return
 	}
 	m.activate(c, h)
 }
@@ -160,6 +165,11 @@ func (m *Model) join(c *cluster) {
 	if joined.Discovery == api.EDS {
 		cp := *joined
 		cp.Assignment = m.endpoints[joined.EDSKey()].current.value
+		joined = &cp
+	}
+	if joined.DNS != nil {
+		cp := *joined
+		cp.Assignment = resolved(joined, c.active.answers)
 		joined = &cp
 	}
 	if joined.Assignment == nil {

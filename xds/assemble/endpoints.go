@@ -37,6 +37,7 @@ func (m *Model) want(c *cluster, name string) *endpoints {
 // unwant notes that version old of c is gone; endpoints that nobody wants are
 // forgotten, their deletion is implied (xds_protocol.rst).
 func (m *Model) unwant(c *cluster, old *held[api.Cluster]) {
+	m.unfollow(old)
 	if old.value.Discovery != api.EDS {
 		return
 	}

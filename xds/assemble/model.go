@@ -7,6 +7,7 @@ package assemble
 import (
 	"bytes"
 	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -93,6 +94,8 @@ type held[T any] struct {
 	updated  time.Time
 	value    *T
 	dialling string
+	// answers are what the names of a cluster were resolved to, in their order.
+	answers [][]netip.Addr
 }
 
 func hold[T any](r Resource[T], now time.Time) *held[T] {
@@ -108,6 +111,9 @@ type Model struct {
 	clusters  map[string]*cluster
 	listeners map[string]*listener
 	endpoints map[string]*endpoints // by EDS name; all that are wanted, no others
+	// named are the versions of clusters whose names are resolved.
+	named      map[*api.Cluster]*cluster
+	namesEpoch uint64
 	// extensions by name; all that are wanted, no others, in order of their names.
 	extensions     map[string]*extension
 	extensionNames []string
@@ -134,7 +140,7 @@ type Model struct {
 // New returns an empty model.
 func New() *Model {
 	return &Model{
-		clusters: map[string]*cluster{}, listeners: map[string]*listener{}, endpoints: map[string]*endpoints{},
+		clusters: map[string]*cluster{}, listeners: map[string]*listener{}, endpoints: map[string]*endpoints{}, named: map[*api.Cluster]*cluster{},
 		extensions: map[string]*extension{},
 		dirty:      true, // the first snapshot is due even if it is empty
 		unlisted:   true,

@@ -56,6 +56,10 @@ type Config struct {
 	// log warns once for all.
 	Reserved []Idle
 
+	// Resolver resolves the names of clusters that ask for no other; nil for the
+	// default.
+	Resolver *api.Resolver
+
 	// LDS and CDS are nil if the file does not ask for them.
 	LDS, CDS *Source
 	// ADS is nil if the file has no ads_config.
@@ -144,6 +148,10 @@ func (c *Config) decode(o Options) error {
 		return err
 	}
 	if err := resource.Constraint(c.Proto); err != nil {
+		return err
+	}
+	var err error
+	if c.Resolver, err = resource.DNSResolver(c.Proto.GetTypedDnsResolverConfig(), c.Proto.GetDnsResolutionConfig(), c.Proto.GetUseTcpForDnsLookups()); err != nil {
 		return err
 	}
 	n, err := resource.Unknown(c.Proto)

@@ -3,6 +3,7 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -31,6 +32,16 @@ func Assignment(a *anypb.Any) (name string, as *api.Assignment, n Notes, err err
 }
 
 func (w *walker) assignment(path string, p *endpointv3.ClusterLoadAssignment) *api.Assignment {
+	return w.localities(path, p, w.addressed)
+}
+
+// names reads an assignment whose addresses are names, each of which is resolved
+// by itself.
+func (w *walker) names(path string, p *endpointv3.ClusterLoadAssignment) *api.Assignment {
+	return w.localities(path, p, w.dnsName)
+}
+
+func (w *walker) localities(path string, p *endpointv3.ClusterLoadAssignment, read func(string, *endpointv3.LbEndpoint, *api.Endpoint)) *api.Assignment {
 	as := &api.Assignment{
 		OverprovisioningFactor: uint32Or(p.GetPolicy().GetOverprovisioningFactor(), api.DefaultOverprovisioningFactor),
 	}
@@ -47,14 +58,14 @@ func (w *walker) assignment(path string, p *endpointv3.ClusterLoadAssignment) *a
 			Weight:   l.GetLoadBalancingWeight().GetValue(),
 		}
 		for j, e := range l.GetLbEndpoints() {
-			loc.Endpoints = append(loc.Endpoints, w.endpoint(fmt.Sprintf("%s.lb_endpoints[%d]", at, j), e))
+			loc.Endpoints = append(loc.Endpoints, w.endpoint(fmt.Sprintf("%s.lb_endpoints[%d]", at, j), e, read))
 		}
 		as.Localities = append(as.Localities, loc)
 	}
 	return as
 }
 
-func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint) api.Endpoint {
+func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint, read func(string, *endpointv3.LbEndpoint, *api.Endpoint)) api.Endpoint {
 	e := api.Endpoint{
 		Hostname: p.GetEndpoint().GetHostname(),
 		Weight:   uint32Or(p.GetLoadBalancingWeight(), 1),
@@ -65,6 +76,25 @@ func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint) api.Endpoint {
 	} else {
 		w.fail(path+".health_status", fmt.Errorf("unknown enum value (%d)", h))
 	}
+	read(path, p, &e)
+	w.endpointCheck(path+".endpoint.health_check_config", &e, p.GetEndpoint().GetHealthCheckConfig())
+	return e
+}
+
+// dnsName reads a name and a port.
+func (w *walker) dnsName(path string, p *endpointv3.LbEndpoint, e *api.Endpoint) {
+	s := p.GetEndpoint().GetAddress().GetSocketAddress()
+	if s.GetResolverName() != "" {
+		w.fail(path+".endpoint.address.socket_address.resolver_name", errors.New("STRICT_DNS clusters must NOT have a custom resolver name set"))
+	}
+	e.Name, e.Addr = s.GetAddress(), netip.AddrPortFrom(netip.Addr{}, uint16(s.GetPortValue()))
+	if e.Hostname == "" {
+		e.Hostname = e.Name
+	}
+}
+
+// addressed reads an address.
+func (w *walker) addressed(path string, p *endpointv3.LbEndpoint, e *api.Endpoint) {
 	const hint = "Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'"
 	switch a := p.GetEndpoint().GetAddress(); {
 	case p.GetEndpointName() != "": // refused
@@ -78,6 +108,4 @@ func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint) api.Endpoint {
 			w.errs[last] = fmt.Errorf("%w. %s", w.errs[last], hint)
 		}
 	}
-	w.endpointCheck(path+".endpoint.health_check_config", &e, p.GetEndpoint().GetHealthCheckConfig())
-	return e
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // Cluster decodes an envoy.config.cluster.v3.Cluster. Its Assignment is filled
-// for STATIC and nil for EDS. The name is returned also with an error, whenever
+// for STATIC, has names for DNS, and is nil for EDS. The name is returned also with an error, whenever
 // it can be had.
 func Cluster(a *anypb.Any) (name string, c *api.Cluster, n Notes, err error) {
 	var p clusterv3.Cluster
@@ -66,20 +66,12 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 	c.CloseOnHealthFailure = p.GetCloseConnectionsOnHostHealthFailure()
 	w.healthChecks(c, p)
 	c.Outlier = w.outlier(p.GetOutlierDetection())
-	switch p.GetType() {
-	case clusterv3.Cluster_STATIC:
-		w.static(c, p)
-	case clusterv3.Cluster_EDS:
-		w.eds(c, p)
-	}
+	w.discovery(c, p)
 	return c
 }
 
 func (w *walker) static(c *api.Cluster, p *clusterv3.Cluster) {
 	c.Discovery = api.Static
-	if p.GetEdsClusterConfig() != nil && p.GetClusterType() == nil {
-		w.fail("eds_cluster_config", errors.New("eds_cluster_config set in a non-EDS cluster"))
-	}
 	c.Assignment = &api.Assignment{OverprovisioningFactor: api.DefaultOverprovisioningFactor}
 	if la := p.GetLoadAssignment(); la != nil {
 		w.message("load_assignment", la.ProtoReflect())

@@ -75,8 +75,12 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
 	tls := `{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: a}}`
 	for _, tt := range []struct{ what, in, want string }{
-		{"DNS", `name: c, type: STRICT_DNS`, "type: not supported yet (STRICT_DNS)"},
-		{"a custom type", `name: c, cluster_type: {name: envoy.cluster.dns}`, `cluster_type: not supported yet ({"name":"envoy.cluster.dns"})`},
+		{"a type that there is not", `name: c, cluster_type: {name: foo}`, `cluster_type: Didn't find a registered cluster factory implementation for name: 'foo' ({"name":"foo"})`},
+		{"LOGICAL_DNS without a host", `name: c, type: LOGICAL_DNS`, "load_assignment: LOGICAL_DNS clusters must have a single host"},
+		{"LOGICAL_DNS with two hosts", `name: c, type: LOGICAL_DNS, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: a, port_value: 1}}}}, {endpoint: {address: {socket_address: {address: b, port_value: 1}}}}]}]}`, "load_assignment: LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint"},
+		{"a resolver that there is not", `name: c, type: STRICT_DNS, typed_dns_resolver_config: {name: foo, typed_config: {"@type": type.googleapis.com/google.protobuf.Empty}}`, "typed_dns_resolver_config: Didn't find a registered implementation for 'foo' with type URL: 'google.protobuf.Empty'"},
+		{"a failure rate that shrinks", `name: c, type: STRICT_DNS, dns_failure_refresh_rate: {base_interval: 2s, max_interval: 1s}`, "dns_failure_refresh_rate: dns_failure_refresh_rate must have max_interval greater than or equal to the base_interval"},
+		{"an EDS source for a DNS cluster", `name: c, type: STRICT_DNS, eds_cluster_config: {}`, "eds_cluster_config: eds_cluster_config set in a non-EDS cluster"},
 		{"EDS without a source", `name: c, type: EDS`, "eds_cluster_config: cannot create an EDS cluster without an EDS config"},
 		{"EDS with an empty source", `name: c, type: EDS, eds_cluster_config: {service_name: s}`, "eds_cluster_config.eds_config: Missing config source specifier in envoy::config::core::v3::ConfigSource"},
 		{"EDS from another server", `name: c, type: EDS, eds_cluster_config: {eds_config: {api_config_source: {api_type: GRPC}}}`, `eds_cluster_config.eds_config.api_config_source.grpc_services: API configs must have either a gRPC service or a cluster name defined`},

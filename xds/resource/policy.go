@@ -54,6 +54,7 @@ func allPolicies() policies {
 	maps.Copy(t, extAuthzPolicies())
 	maps.Copy(t, clusterPolicies())
 	maps.Copy(t, healthPolicies())
+	maps.Copy(t, dnsPolicies())
 	maps.Copy(t, endpointPolicies())
 	maps.Copy(t, addressPolicies())
 	maps.Copy(t, bootstrapPolicies())

@@ -19,6 +19,7 @@ func bootstrapPolicies() policies {
 			// stats_config is the admin server's; histogram_bucket_settings in it have no
 			// effect.
 			fields(built, "node", "stats_config", "layered_runtime").
+			fields(built, "use_tcp_for_dns_lookups", "dns_resolution_config", "typed_dns_resolver_config").
 			fields(inside, "static_resources", "dynamic_resources", "cluster_manager", "admin").
 			fields(refused, "default_socket_interface").
 			// What runs, measures, logs or traces the process; limits of its resources;
@@ -27,8 +28,7 @@ func bootstrapPolicies() policies {
 				"deferred_stat_options", "stats_flush_interval", "stats_flush_on_admin",
 				"stats_eviction_interval", "watchdog", "watchdogs", "tracing",
 				"overload_manager", "enable_dispatcher_stats", "header_prefix",
-				"stats_server_version_override", "use_tcp_for_dns_lookups", "dns_resolution_config",
-				"typed_dns_resolver_config", "bootstrap_extensions", "fatal_actions", "config_sources",
+				"stats_server_version_override", "bootstrap_extensions", "fatal_actions", "config_sources",
 				"default_config_source", "certificate_provider_instances", "inline_headers",
 				"perf_tracing_file_path", "default_regex_engine", "xds_delegate_extension",
 				"xds_config_tracker_extension", "listener_manager", "application_log_config",

@@ -14,7 +14,13 @@ func clusterPolicies() policies {
 				"load_assignment", "eds_cluster_config", "metadata").
 			fields(inside, "circuit_breakers", "common_lb_config", "least_request_lb_config",
 				"round_robin_lb_config").
-			judge(oneOf(int32(clusterv3.Cluster_STATIC), int32(clusterv3.Cluster_EDS)), "type").
+			judge(oneOf(int32(clusterv3.Cluster_STATIC), int32(clusterv3.Cluster_EDS), int32(clusterv3.Cluster_STRICT_DNS),
+				int32(clusterv3.Cluster_LOGICAL_DNS)), "type").
+			judge(clusterType, "cluster_type").
+			// Each counts for clusters that find their hosts by DNS (dns.go).
+			fields(built, "dns_refresh_rate", "dns_jitter", "dns_failure_refresh_rate", "respect_dns_ttl",
+				"dns_lookup_family", "dns_resolvers", "use_tcp_for_dns_lookups", "dns_resolution_config",
+				"typed_dns_resolver_config", "wait_for_warm_on_init").
 			judge(oneOf(int32(clusterv3.Cluster_ROUND_ROBIN), int32(clusterv3.Cluster_LEAST_REQUEST),
 				int32(clusterv3.Cluster_RANDOM)), "lb_policy").
 			judge(upstreamFilter, "filters").
@@ -29,8 +35,8 @@ func clusterPolicies() policies {
 				return ok && len(m.GetSubsetSelectors()) == 0
 			}, "lb_subset_config").
 			// Which host, from which address, how.
-			fields(refused, "cluster_type", "transport_socket_matcher", "upstream_bind_config", "load_balancing_policy", "upstream_config").
-			// HTTP, DNS, figures, timing, and the parameters of policies that are refused.
+			fields(refused, "transport_socket_matcher", "upstream_bind_config", "load_balancing_policy", "upstream_config").
+			// HTTP, figures, timing, and the parameters of policies that are refused.
 			// What is noted of these changes nothing in who may connect, and where to:
 			// without it a connection to a bad host fails, as it does until a check has
 			// found out.
@@ -39,9 +45,7 @@ func clusterPolicies() policies {
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout",
 				"max_requests_per_connection", "upstream_http_protocol_options", "common_http_protocol_options",
 				"http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options",
-				"dns_refresh_rate", "dns_jitter", "dns_failure_refresh_rate", "respect_dns_ttl",
-				"dns_lookup_family", "dns_resolvers", "use_tcp_for_dns_lookups", "dns_resolution_config",
-				"typed_dns_resolver_config", "wait_for_warm_on_init", "cleanup_interval",
+				"cleanup_interval",
 				"ring_hash_lb_config", "maglev_lb_config", "original_dst_lb_config",
 				"protocol_selection", "upstream_connection_options", "lrs_server", "lrs_report_endpoint_metrics",
 				"track_timeout_budgets", "track_cluster_stats", "preconnect_policy",

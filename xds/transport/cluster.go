@@ -8,7 +8,6 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	commondnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
 	dnsclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
@@ -51,28 +50,22 @@ func (c *Cluster) discovery(p *clusterv3.Cluster) (names bool, err error) {
 	if p.GetLoadAssignment() == nil && p.GetEdsClusterConfig() != nil {
 		return false, fmt.Errorf("type: a control plane's endpoints cannot come from it (EDS)")
 	}
+	named := p.GetClusterType() == nil && (p.GetType() == clusterv3.Cluster_STRICT_DNS || p.GetType() == clusterv3.Cluster_LOGICAL_DNS)
 	if t := p.GetClusterType(); t != nil {
-		d := &dnsclusterv3.DnsCluster{}
-		if t.GetTypedConfig().UnmarshalTo(d) != nil {
+		if t.GetTypedConfig().MessageIs(&dnsclusterv3.DnsCluster{}) {
+			named = true
+		} else {
 			return false, fmt.Errorf("cluster_type: not supported yet for a control plane (%s)", t.GetTypedConfig().MessageName())
 		}
-		c.DNS.Refresh = d.GetDnsRefreshRate().AsDuration()
-		c.DNS.Family = families[d.GetDnsLookupFamily()]
-		return true, nil
 	}
-	switch p.GetType() {
-	case clusterv3.Cluster_STATIC:
+	switch {
+	case named:
+		c.DNS, err = resource.DNS(p)
+		return true, err
+	case p.GetType() == clusterv3.Cluster_STATIC:
 		return false, nil
-	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
-		c.DNS = DNS{Refresh: p.GetDnsRefreshRate().AsDuration(), Family: p.GetDnsLookupFamily()}
-		return true, nil
 	}
 	return false, fmt.Errorf("type: not supported yet for a control plane (%s)", p.GetType())
-}
-
-var families = map[commondnsv3.DnsLookupFamily]clusterv3.Cluster_DnsLookupFamily{
-	commondnsv3.DnsLookupFamily_V4_ONLY: clusterv3.Cluster_V4_ONLY, commondnsv3.DnsLookupFamily_V6_ONLY: clusterv3.Cluster_V6_ONLY,
-	commondnsv3.DnsLookupFamily_V4_PREFERRED: clusterv3.Cluster_V4_PREFERRED, commondnsv3.DnsLookupFamily_ALL: clusterv3.Cluster_ALL,
 }
 
 // endpoints lists those that may be used, or all if none may.

@@ -3,24 +3,13 @@ package transport
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/xds/resolve"
 )
-
-// DNS is how names of endpoints are resolved.
-type DNS struct {
-	// Refresh is how long an answer holds; 5 s if 0. TTLs are not looked at.
-	Refresh time.Duration
-	// Family says which addresses are taken, and which come first.
-	Family clusterv3.Cluster_DnsLookupFamily
-}
-
-// defaultRefresh is Envoy's dns_refresh_rate.
-const defaultRefresh = 5 * time.Second
 
 // answer is what a name was resolved to.
 type answer struct {
@@ -63,48 +52,52 @@ func (p *peer) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout())
 	defer cancel()
-	addrs, err := p.lookup(ctx, "ip", host)
-	if err == nil {
-		addrs = p.DNS.pick(addrs)
-		if len(addrs) == 0 {
-			err = fmt.Errorf("no address of family %s", p.DNS.Family)
-		}
+	dns := p.dns()
+	found, err := p.resolver.Lookup(ctx, host, either(dns.Family))
+	addrs := pick(found, dns.Family)
+	if err == nil && len(addrs) == 0 {
+		err = fmt.Errorf("no address of family %s", dns.Family)
 	}
 	if err != nil {
 		return known.addrs, fmt.Errorf("resolve %s: %w", host, err)
 	}
-	refresh := p.DNS.Refresh
-	if refresh == 0 {
-		refresh = defaultRefresh
+	hold := dns.Refresh
+	if ttl := found[0].TTL; dns.RespectTTL && ttl > 0 {
+		hold = max(ttl, dns.MinRefresh)
 	}
-	p.answers[host] = answer{addrs: addrs, until: time.Now().Add(refresh)}
+	p.answers[host] = answer{addrs: addrs, until: time.Now().Add(hold)}
 	return addrs, nil
 }
 
-// pick orders the addresses: those of the preferred family first. Envoy takes the
-// other family only if there is none of the preferred one; here the other one
-// gets its turn when a connection fails.
-func (d DNS) pick(in []netip.Addr) []netip.Addr {
+// dns is what the cluster says of names; that of a google_grpc says nothing.
+func (p *peer) dns() api.DNS {
+	if p.DNS == nil {
+		return api.DNS{Refresh: api.DefaultDNSRefreshRate}
+	}
+	return *p.DNS
+}
+
+// either is what is asked for: Envoy takes the other family only if there is none
+// of the preferred one; here the other one gets its turn when a connection fails.
+func either(f api.DNSFamily) api.DNSFamily {
+	if f == api.DNSV4Only || f == api.DNSV6Only {
+		return f
+	}
+	return api.DNSAll
+}
+
+// pick puts those of the preferred family first.
+func pick(in []resolve.Address, f api.DNSFamily) []netip.Addr {
 	var v4, v6 []netip.Addr
 	for _, a := range in {
-		if a = a.Unmap(); a.Is4() {
-			v4 = append(v4, a)
+		if a.Addr.Is4() {
+			v4 = append(v4, a.Addr)
 		} else {
-			v6 = append(v6, a)
+			v6 = append(v6, a.Addr)
 		}
 	}
-	switch d.Family {
-	case clusterv3.Cluster_V4_ONLY:
-		return v4
-	case clusterv3.Cluster_V6_ONLY:
-		return v6
-	case clusterv3.Cluster_V4_PREFERRED:
+	if f == api.DNSV4Preferred {
 		return slices.Concat(v4, v6)
 	}
 	return slices.Concat(v6, v4)
 }
-
-// lookup is net.Resolver's LookupNetIP.
-type lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
-
-var _ lookup = (*net.Resolver)(nil).LookupNetIP

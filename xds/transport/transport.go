@@ -17,6 +17,9 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/xds/resolve"
 )
 
 // Errors that callers tell apart.
@@ -52,7 +55,8 @@ type Cluster struct {
 	Name string
 	// Endpoints are tried in turn, one per connection.
 	Endpoints []Endpoint
-	DNS       DNS
+	// DNS says how those that are names are resolved; nil as by default.
+	DNS *api.DNS
 	// TLS is nil for plaintext.
 	TLS *TLS
 	// ConnectTimeout bounds each of resolving, connecting and TLS; 5 s if 0.
@@ -93,8 +97,9 @@ type KeepAlive struct{ Interval, Timeout time.Duration }
 type Options struct {
 	// Clusters by name. They are not changed.
 	Clusters map[string]*Cluster
-	// Resolver resolves names; the system's if nil.
-	Resolver *net.Resolver
+	// Resolver resolves the names of clusters that ask for no other; nil for the
+	// default.
+	Resolver *api.Resolver
 }
 
 // Dialer makes connections to control planes. Its methods may be called from any
@@ -107,7 +112,7 @@ type Dialer struct {
 type peer struct {
 	*Cluster
 
-	lookup lookup
+	resolver resolve.Resolver
 
 	mu      sync.Mutex // also held while names are resolved
 	turn    int        // of the next connection
@@ -117,11 +122,15 @@ type peer struct {
 // New returns a Dialer, which needs no closing.
 func New(o Options) *Dialer {
 	if o.Resolver == nil {
-		o.Resolver = net.DefaultResolver
+		o.Resolver = &api.Resolver{}
 	}
 	d := &Dialer{peers: make(map[string]*peer, len(o.Clusters))}
 	for name, c := range o.Clusters {
-		d.peers[name] = &peer{Cluster: c, lookup: o.Resolver.LookupNetIP, answers: map[string]answer{}}
+		r := o.Resolver
+		if c.DNS != nil && c.DNS.Resolver != nil {
+			r = c.DNS.Resolver
+		}
+		d.peers[name] = &peer{Cluster: c, resolver: resolve.New(*r), answers: map[string]answer{}}
 	}
 	return d
 }

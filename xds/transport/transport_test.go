@@ -29,8 +29,10 @@ import (
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/test/pki"
 	"github.com/sluice-proxy/sluice/xds/file"
+	"github.com/sluice-proxy/sluice/xds/resolve"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -330,12 +332,12 @@ func TestNamesAreResolvedAndKept(t *testing.T) {
 	d := dialer(must(t, c, err))
 	var answers []netip.Addr
 	asked, fail := 0, error(nil)
-	d.peers["c"].lookup = func(_ context.Context, _, host string) ([]netip.Addr, error) {
+	d.peers["c"].resolver = lookup(func(host string) ([]netip.Addr, error) {
 		if asked++; host != "cp.example" {
 			t.Errorf("asked for %q", host)
 		}
 		return answers, fail
-	}
+	})
 	step := func(what string, ok bool) {
 		t.Helper()
 		time.Sleep(2 * time.Millisecond) // more than dns_refresh_rate
@@ -359,15 +361,32 @@ func TestNamesAreResolvedAndKept(t *testing.T) {
 	step("held for an hour", true)
 }
 
+// lookup is a resolver of which the addresses count.
+type lookup func(host string) ([]netip.Addr, error)
+
+func (l lookup) Lookup(_ context.Context, host string, _ api.DNSFamily) ([]resolve.Address, error) {
+	addrs, err := l(host)
+	var out []resolve.Address
+	for _, a := range addrs {
+		out = append(out, resolve.Address{Addr: a})
+	}
+	return out, err
+}
+
 func TestFamilies(t *testing.T) {
 	four, six := netip.MustParseAddr("1.2.3.4"), netip.MustParseAddr("::1")
-	for family, want := range map[clusterv3.Cluster_DnsLookupFamily][]netip.Addr{
-		clusterv3.Cluster_AUTO: {six, four}, clusterv3.Cluster_V4_ONLY: {four}, clusterv3.Cluster_V6_ONLY: {six},
-		clusterv3.Cluster_V4_PREFERRED: {four, six}, clusterv3.Cluster_ALL: {six, four},
+	for family, want := range map[api.DNSFamily][]netip.Addr{
+		api.DNSAuto: {six, four}, api.DNSV4Preferred: {four, six}, api.DNSAll: {six, four},
 	} {
-		if got := (DNS{Family: family}).pick([]netip.Addr{netip.MustParseAddr("::ffff:1.2.3.4"), six}); !slices.Equal(got, want) {
+		if got := pick([]resolve.Address{{Addr: four}, {Addr: six}}, family); !slices.Equal(got, want) {
 			t.Errorf("%s: %v", family, got)
 		}
+		if asked := either(family); asked != api.DNSAll {
+			t.Errorf("%s asks for %s", family, asked)
+		}
+	}
+	if either(api.DNSV4Only) != api.DNSV4Only || either(api.DNSV6Only) != api.DNSV6Only {
+		t.Error("one family asks for both")
 	}
 }
 
