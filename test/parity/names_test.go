@@ -22,7 +22,7 @@ func askedAt(s *nameserver.Server) obj {
 		"resolvers": []obj{address(s.Addr)}, "query_timeout_seconds": 1, "query_tries": 1, "dns_resolver_options": obj{"no_default_search_domain": true}}}
 }
 
-func named(name string, port uint16) obj {
+func byName(name string, port uint16) obj {
 	return obj{"endpoint": obj{"address": obj{"socket_address": obj{"address": name, "port_value": port}}}}
 }
 
@@ -44,9 +44,14 @@ func (r *run) hosts(want int) {
 		}
 		found = nil
 		for line := range strings.Lines(body) {
-			f := strings.Split(strings.TrimSpace(line), "::")
-			if len(f) == 4 && f[0] == "c" && slices.Contains([]string{"hostname", "weight", "region", "priority"}, f[2]) {
-				found = append(found, strings.Join(f[1:], " "))
+			line, ofC := strings.CutPrefix(strings.TrimSpace(line), "c::")
+			at := strings.LastIndex(line, "::")
+			if !ofC || at < 0 {
+				continue
+			}
+			host, field, _ := cutLast(line[:at], "::")
+			if slices.Contains([]string{"hostname", "weight", "region", "priority"}, field) {
+				found = append(found, host+" "+field+" "+line[at+2:])
 			}
 		}
 		if len(found) == 4*want {
@@ -58,6 +63,13 @@ func (r *run) hosts(want int) {
 		r.note("%s", l)
 	}
 	r.note("%d hosts", len(found)/4)
+}
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	if at := strings.LastIndex(s, sep); at >= 0 {
+		return s[:at], s[at+len(sep):], true
+	}
+	return s, "", false
 }
 
 // until waits for a figure of c to be at least n.
@@ -89,7 +101,7 @@ var resolving = []scenario{
 		a := r.on("127.0.0.11", "a", 0)
 		r.on("127.0.0.12", "b", a.Port())
 		r.on("127.0.0.13", "c", a.Port())
-		c := resolved(s, "STRICT_DNS", named("one.test", a.Port()).with(obj{"load_balancing_weight": 2}), named("two.test", a.Port()))
+		c := resolved(s, "STRICT_DNS", byName("one.test", a.Port()).with(obj{"load_balancing_weight": 2}), byName("two.test", a.Port()))
 		c["load_assignment"].(obj)["endpoints"].([]obj)[0].with(obj{"locality": obj{"region": "somewhere"}})
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{c}))
 		r.hosts(3)
@@ -101,7 +113,7 @@ var resolving = []scenario{
 		s.Set("one.test", "127.0.0.21")
 		a := r.on("127.0.0.21", "a", 0)
 		r.on("127.0.0.22", "b", a.Port())
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", named("one.test", a.Port()))}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", byName("one.test", a.Port()))}))
 		old := r.dial("l").as("old").expect("a")
 		s.Set("one.test", "127.0.0.22")
 		r.until("membership_change", 2)
@@ -109,6 +121,7 @@ var resolving = []scenario{
 		s.Set("one.test", "127.0.0.22", "127.0.0.21")
 		r.until("membership_total", 2)
 		r.hosts(2)
+		r.mark()
 		old.fin().end()
 		r.moved(`cluster\.c\.(membership_.*|upstream_cx_total|update_failure)`)
 	}},
@@ -116,11 +129,12 @@ var resolving = []scenario{
 		s := r.nameserver()
 		s.Set("one.test", "127.0.0.31")
 		a := r.on("127.0.0.31", "a", 0)
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", named("one.test", a.Port()))}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", byName("one.test", a.Port()))}))
 		old := r.dial("l").as("old").expect("a")
 		s.Remove("one.test")
 		r.until("membership_change", 2)
 		r.dial("l").as("new").end()
+		r.mark()
 		old.fin().end()
 		r.moved(`cluster\.c\.(membership_.*|upstream_cx_(total|none_healthy)|update_(failure|empty))`)
 	}},
@@ -128,7 +142,7 @@ var resolving = []scenario{
 		s := r.nameserver()
 		s.Set("one.test", "127.0.0.41")
 		a := r.on("127.0.0.41", "a", 0)
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", named("one.test", a.Port()))}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", byName("one.test", a.Port()))}))
 		s.Put("one.test", nameserver.Record{Code: 2})
 		r.until("update_failure", 2)
 		r.dial("l").expect("a").fin().end()
@@ -138,7 +152,7 @@ var resolving = []scenario{
 		s := r.nameserver()
 		s.Put("one.test", nameserver.Record{Code: 2})
 		a := r.on("127.0.0.51", "a", 0)
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", named("one.test", a.Port()))}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", byName("one.test", a.Port()))}))
 		r.dial("l").as("first").end()
 		s.Set("one.test", "127.0.0.51")
 		r.until("membership_total", 1)
@@ -150,14 +164,14 @@ var resolving = []scenario{
 		s.Set("one.test", "127.0.0.61")
 		s.Put("two.test", nameserver.Record{Silent: true})
 		a := r.on("127.0.0.61", "a", 0)
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", named("one.test", a.Port()), named("two.test", a.Port()))}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", byName("one.test", a.Port()), byName("two.test", a.Port()))}))
 		r.note("at the start: %d of %d answers", r.stats()["cluster.c.update_success"], r.stats()["cluster.c.update_attempt"])
 		r.dial("l").expect("a").fin().end()
 	}},
 	{"strict_dns_without_warming", func(r *run) {
 		s := r.nameserver()
 		s.Put("one.test", nameserver.Record{Silent: true})
-		c := resolved(s, "STRICT_DNS", named("one.test", 1)).with(obj{"wait_for_warm_on_init": false})
+		c := resolved(s, "STRICT_DNS", byName("one.test", 1)).with(obj{"wait_for_warm_on_init": false})
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{c}))
 		r.dial("l").end()
 		r.moved(`cluster\.c\.(membership_.*|upstream_cx_(total|none_healthy))`)
@@ -167,7 +181,7 @@ var resolving = []scenario{
 		s.Set("one.test", "127.0.0.71", "127.0.0.71")
 		s.Set("two.test", "127.0.0.71")
 		a := r.on("127.0.0.71", "a", 0)
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", named("one.test", a.Port()), named("two.test", a.Port()))}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", byName("one.test", a.Port()), byName("two.test", a.Port()))}))
 		r.until("membership_total", 2)
 		r.hosts(2)
 	}},
@@ -178,7 +192,7 @@ var resolving = []scenario{
 		a := r.on("127.0.0.82", "b", 0)
 		c := resolved(s, "STRICT_DNS")
 		c["load_assignment"].(obj)["endpoints"] = []obj{
-			{"lb_endpoints": []obj{named("one.test", a.Port())}}, {"priority": 1, "lb_endpoints": []obj{named("two.test", a.Port())}}}
+			{"lb_endpoints": []obj{byName("one.test", a.Port())}}, {"priority": 1, "lb_endpoints": []obj{byName("two.test", a.Port())}}}
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{c}))
 		r.hosts(1)
 		r.dial("l").expect("b").fin().end()
@@ -186,7 +200,7 @@ var resolving = []scenario{
 	{"strict_dns_addresses_and_localhost_need_no_server", func(r *run) {
 		s := r.nameserver()
 		a := r.on("127.0.0.1", "a", 0)
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", named("127.0.0.1", a.Port()), named("localhost", a.Port()))}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", byName("127.0.0.1", a.Port()), byName("localhost", a.Port()))}))
 		r.until("membership_total", 2)
 		r.hosts(2)
 		r.dial("l").expect("a").fin().end()
@@ -195,7 +209,7 @@ var resolving = []scenario{
 	{"strict_dns_respects_the_ttl", func(r *run) {
 		s := r.nameserver()
 		s.Put("one.test", nameserver.Record{Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.91")}, TTL: 1})
-		c := resolved(s, "STRICT_DNS", named("one.test", 1)).with(obj{"respect_dns_ttl": true, "dns_refresh_rate": "600s"})
+		c := resolved(s, "STRICT_DNS", byName("one.test", 1)).with(obj{"respect_dns_ttl": true, "dns_refresh_rate": "600s"})
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{c}))
 		r.mark()
 		r.until("update_success", 2)
@@ -206,12 +220,13 @@ var resolving = []scenario{
 		s.Set("one.test", "127.0.0.101", "127.0.0.102")
 		a := r.on("127.0.0.101", "a", 0)
 		r.on("127.0.0.102", "b", a.Port())
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "LOGICAL_DNS", named("one.test", a.Port()))}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "LOGICAL_DNS", byName("one.test", a.Port()))}))
 		r.hosts(1)
 		old := r.dial("l").as("old").expect("a")
 		s.Set("one.test", "127.0.0.102")
 		r.until("membership_change", 2)
 		r.dial("l").as("new").expect("b").fin().end()
+		r.mark()
 		old.fin().end()
 		r.hosts(1)
 		r.moved(`cluster\.c\.(membership_.*|upstream_cx_total|update_failure)`)
@@ -220,7 +235,7 @@ var resolving = []scenario{
 		s := r.nameserver()
 		s.Set("one.test", "127.0.0.111")
 		a := r.on("127.0.0.111", "a", 0)
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "LOGICAL_DNS", named("one.test", a.Port()))}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "LOGICAL_DNS", byName("one.test", a.Port()))}))
 		s.Remove("one.test")
 		r.until("update_failure", 2)
 		r.dial("l").expect("a").fin().end()
@@ -231,7 +246,7 @@ var resolving = []scenario{
 		s.Set("one.test", "127.0.0.121", "127.0.0.122")
 		a := r.on("127.0.0.121", "a", 0)
 		r.on("127.0.0.122", "b", a.Port())
-		c := cluster("c", named("one.test", a.Port())).with(obj{"cluster_type": obj{"name": "envoy.cluster.dns", "typed_config": obj{"@type": dnsType,
+		c := cluster("c", byName("one.test", a.Port())).with(obj{"cluster_type": obj{"name": "envoy.cluster.dns", "typed_config": obj{"@type": dnsType,
 			"dns_lookup_family": "V4_PREFERRED", "typed_dns_resolver_config": askedAt(s)}}})
 		delete(c, "type")
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{c}))
@@ -243,7 +258,7 @@ var resolving = []scenario{
 		s := r.nameserver()
 		s.Set("one.test", "127.0.0.1", "::1")
 		a := r.on("[::1]", "six", 0)
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", named("one.test", a.Port())).with(obj{"dns_lookup_family": "AUTO"})}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", byName("one.test", a.Port())).with(obj{"dns_lookup_family": "AUTO"})}))
 		r.hosts(1)
 		r.dial("l").expect("six").fin().end()
 	}},
@@ -252,7 +267,7 @@ var resolving = []scenario{
 		s.Set("one.test", "127.0.0.1", "::1")
 		a := r.on("[::1]", "six", 0)
 		r.on("127.0.0.1", "four", a.Port())
-		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", named("one.test", a.Port())).with(obj{"dns_lookup_family": "ALL"})}))
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{resolved(s, "STRICT_DNS", byName("one.test", a.Port())).with(obj{"dns_lookup_family": "ALL"})}))
 		r.hosts(2)
 		r.note("%v", r.shares("l", 10))
 	}},
@@ -260,7 +275,7 @@ var resolving = []scenario{
 		s := r.nameserver()
 		s.Set("one.test", "127.0.0.131")
 		a := r.on("127.0.0.131", "a", 0)
-		c := resolved(s, "STRICT_DNS", named("one.test", a.Port()))
+		c := resolved(s, "STRICT_DNS", byName("one.test", a.Port()))
 		delete(c, "typed_dns_resolver_config")
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{c}).with(obj{"typed_dns_resolver_config": askedAt(s)}))
 		r.dial("l").expect("a").fin().end()
