@@ -10,8 +10,11 @@ import (
 type AccessLog struct {
 	Name string
 	// Path is a file, a fifo or a unix socket; /dev/stdout and /dev/stderr are
-	// the process's own.
+	// the process's own. It is not used if Service is set.
 	Path string
+	// Service, if it is not nil, is sent what is known of the connection; Text and
+	// JSON have no meaning then.
+	Service *ServiceLog
 	// Text is used if JSON is nil.
 	Text substitution.Format
 	JSON *substitution.Node
@@ -19,6 +22,27 @@ type AccessLog struct {
 	OmitEmpty bool
 	// Filter may be nil: everything is logged.
 	Filter *LogFilter
+}
+
+// ServiceLog is a log that goes to a gRPC service
+// (envoy.extensions.access_loggers.grpc.v3.CommonGrpcAccessLogConfig).
+type ServiceLog struct {
+	LogName string
+	Service GRPCService
+	// FlushInterval and BufferSize (bytes) say when entries are sent: when the
+	// first is over, or when so many wait.
+	FlushInterval time.Duration
+	BufferSize    uint32
+	// FilterState are the keys of objects that go with an entry.
+	FilterState []string
+	Tags        []LogTag
+}
+
+// LogTag is a custom tag. One without a value has its default; one that has
+// neither is left out.
+type LogTag struct {
+	Name, Default string
+	Value         substitution.Format
 }
 
 // LogFilter says which connections are logged. Exactly one field is set.

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
+	"github.com/sluice-proxy/sluice/dataplane/accesslog/als"
 	"github.com/sluice-proxy/sluice/dataplane/drain"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
@@ -45,6 +46,9 @@ type Options struct {
 	Limits  Limits
 	Drain   DrainOptions
 	Stats   *stats.Store
+	// Node is a serialized envoy.config.core.v3.Node: who Sluice is to access log
+	// services.
+	Node []byte
 	// FlushInterval and FlushSize are --file-flush-interval-msec and
 	// --file-flush-min-size-kb, in bytes, of access logs; 0 is Envoy's default.
 	FlushInterval time.Duration
@@ -122,7 +126,11 @@ func New(o Options) (*Plane, error) {
 	}
 	p := &Plane{drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
 		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, crowd: pair.NewCrowd(), stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, retry: true, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
-	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, o.Log)
+	services, err := als.New(o.Node, p.cluster, o.Stats, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, services, o.Log)
 	p.destinations.Store(&destinations{})
 	p.SetLimits(o.Limits)
 	p.spliceStats = o.Stats.Scope("splice")

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/cmd/sluice/admin"
 	"github.com/sluice-proxy/sluice/dataplane"
@@ -109,8 +111,12 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 	if err != nil {
 		return err
 	}
+	node, err := proto.Marshal(config.Node)
+	if err != nil {
+		return fmt.Errorf("write node: %w", err)
+	}
 	plane, err := dataplane.New(dataplane.Options{Capture: capture, Inbound: inbound, Drain: draining, Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
-		FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10})
+		FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10, Node: node})
 	if err != nil {
 		return err
 	}

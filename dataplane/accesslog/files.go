@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/dataplane/accesslog/als"
 )
 
 const (
@@ -29,6 +30,7 @@ type Files struct {
 	flush    int
 	log      *slog.Logger
 	counters counters
+	services *als.Services // nil: no log goes to one
 
 	mu   sync.Mutex
 	open map[string]*File
@@ -40,8 +42,9 @@ type counters struct {
 	total                                                       *stats.Gauge
 }
 
-// NewFiles makes the set of logs. interval 0 means the default.
-func NewFiles(store *stats.Store, interval time.Duration, minSize int, log *slog.Logger) *Files {
+// NewFiles makes the set of logs. interval 0 means the default; services may be
+// nil if no log goes to one.
+func NewFiles(store *stats.Store, interval time.Duration, minSize int, services *als.Services, log *slog.Logger) *Files {
 	if interval <= 0 {
 		interval = DefaultFlushInterval
 	}
@@ -49,7 +52,7 @@ func NewFiles(store *stats.Store, interval time.Duration, minSize int, log *slog
 		minSize = flushBytes
 	}
 	sc := store.Scope("filesystem")
-	return &Files{interval: interval, flush: minSize, log: log, open: map[string]*File{}, counters: counters{
+	return &Files{interval: interval, flush: minSize, services: services, log: log, open: map[string]*File{}, counters: counters{
 		buffered: sc.Counter("write_buffered"), completed: sc.Counter("write_completed"), failed: sc.Counter("write_failed"),
 		byTimer: sc.Counter("flushed_by_timer"), reopenFailed: sc.Counter("reopen_failed"), dropped: sc.Counter("write_dropped"),
 		total: sc.Gauge("write_total_buffered"),
@@ -87,6 +90,9 @@ func (fs *Files) Reopen() {
 
 // Close writes what waits and closes every log; it does not wait for ever.
 func (fs *Files) Close() {
+	if fs.services != nil {
+		defer fs.services.Close()
+	}
 	fs.mu.Lock()
 	all := make([]*File, 0, len(fs.open))
 	for path, f := range fs.open {

@@ -29,7 +29,7 @@ type world struct {
 
 func newWorld(t *testing.T, interval time.Duration) *world {
 	w := &world{t: t, store: stats.New()}
-	w.Files = NewFiles(w.store, interval, 0, slog.New(slog.DiscardHandler))
+	w.Files = NewFiles(w.store, interval, 0, nil, slog.New(slog.DiscardHandler))
 	t.Cleanup(w.Close)
 	return w
 }

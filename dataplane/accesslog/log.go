@@ -21,10 +21,24 @@ const (
 
 // Log is one access log in force. Safe for concurrent use.
 type Log struct {
-	file   *File
-	format *stream.Formatter
+	to     logger
 	filter *api.LogFilter
 }
+
+// logger is where a log goes; writing never waits.
+type logger interface {
+	Write(stream.Moment)
+	Close()
+}
+
+// lines is a log in a file.
+type lines struct {
+	file   *File
+	format *stream.Formatter
+}
+
+func (l *lines) Write(m stream.Moment) { l.file.Write(l.format.Append(nil, m)) }
+func (l *lines) Close()                { l.file.Close() }
 
 // Logs are the access logs of one place.
 type Logs []*Log
@@ -33,40 +47,42 @@ type Logs []*Log
 func (fs *Files) Logs(configs []*api.AccessLog) (Logs, error) {
 	var out Logs
 	for _, c := range configs {
+		if c.Service != nil {
+			out = append(out, &Log{to: fs.services.Open(c.Service), filter: c.Filter})
+			continue
+		}
 		f, err := fs.Open(c.Path)
 		if err != nil {
 			out.Close()
 			return nil, err
 		}
-		l := &Log{file: f, filter: c.Filter}
+		l := &lines{file: f}
 		if c.JSON != nil {
 			l.format = stream.NewJSON(*c.JSON, c.OmitEmpty)
 		} else {
 			l.format = stream.NewText(c.Text, c.OmitEmpty)
 		}
-		out = append(out, l)
+		out = append(out, &Log{to: l, filter: c.Filter})
 	}
 	return out, nil
 }
 
-// Close gives the files back.
+// Close gives the files and streams back.
 func (ls Logs) Close() {
 	for _, l := range ls {
-		l.file.Close()
+		l.to.Close()
 	}
 }
 
-// Write writes a line about a connection to every log whose filter lets it pass.
+// Write writes about a connection to every log whose filter lets it pass.
 func (ls Logs) Write(info *stream.Info, kind string) {
 	if len(ls) == 0 {
 		return
 	}
 	m := stream.Moment{Info: info, Type: kind, Now: time.Now()}
-	var line []byte
 	for _, l := range ls {
 		if l.filter == nil || passes(l.filter, m) {
-			line = l.format.Append(line[:0], m)
-			l.file.Write(line)
+			l.to.Write(m)
 		}
 	}
 }

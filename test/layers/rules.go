@@ -45,10 +45,14 @@ var floors = map[string]struct{ ours, others []string }{
 	"dataplane":                      {ours: []string{"api", "bpf", "dataplane"}, others: []string{extended}},
 	"dataplane/filter/proxyprotocol": {ours: []string{"api", "dataplane"}, others: []string{extended, "github.com/pires/go-proxyproto"}},
 	// What access logs print: strftime and UUIDs.
-	"dataplane/stream":  {ours: []string{"api"}, others: []string{"github.com/itchyny/timefmt-go", "github.com/google/uuid"}},
-	"dataplane/match":   {ours: []string{"api"}, others: []string{}},
-	"dataplane/drain":   {ours: []string{"api"}, others: []string{}},
-	"dataplane/balance": {ours: []string{"api"}, others: []string{}},
+	"dataplane/stream":      {ours: []string{"api"}, others: []string{"github.com/itchyny/timefmt-go", "github.com/google/uuid"}},
+	"dataplane/match":       {ours: []string{"api"}, others: []string{}},
+	"dataplane/drain":       {ours: []string{"api"}, others: []string{}},
+	"dataplane/balance":     {ours: []string{"api"}, others: []string{}},
+	"dataplane/grpcservice": {ours: []string{"api", "dataplane/upstream"}, others: []string{grpc}},
+	// A leaf: it speaks envoy.service.accesslog.v3.
+	"dataplane/accesslog/als": {ours: []string{"api", "dataplane/grpcservice", "dataplane/stream", "dataplane/upstream"},
+		others: []string{envoy + "/config/core/v3", envoy + "/data/accesslog/v3", envoy + "/service/accesslog/v3", grpc, protobuf, "github.com/google/uuid"}},
 	// A leaf: it speaks envoy.service.auth.v3.
 	"dataplane/filter/extauthz": {ours: []string{"api", "dataplane"},
 		others: []string{envoy + "/config/core/v3", envoy + "/service/auth/v3", grpc, protobuf}},
@@ -65,7 +69,7 @@ var floors = map[string]struct{ ours, others []string }{
 
 // envoyFloors are the folders that may know Envoy's protos. A leaf package that
 // speaks one of Envoy's gRPC services is added here by name.
-var envoyFloors = []string{"xds", "test", "cmd/sluice/admin", "cmd/sluice/demo", "dataplane/filter/extauthz"}
+var envoyFloors = []string{"xds", "test", "cmd/sluice/admin", "cmd/sluice/demo", "dataplane/filter/extauthz", "dataplane/accesslog/als"}
 
 // testOnly are the modules that tests of any package may import besides.
 var testOnly = []string{"github.com/miekg/dns", "go.uber.org/goleak", "github.com/google/go-cmp", "github.com/rogpeppe/go-internal", sys}

@@ -8,6 +8,7 @@ import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	grpcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -44,6 +45,8 @@ func (w *walker) accessLogs(path string, in []*accesslogv3.AccessLog) []*api.Acc
 		case *streamv3.StderrAccessLog:
 			log.Path = "/dev/stderr"
 			w.substitutionFormat(inner+".log_format", log, c.GetLogFormat())
+		case *grpcv3.TcpGrpcAccessLogConfig:
+			log.Service = w.serviceLog(inner+".common_config", c.GetCommonConfig())
 		default:
 			if cause := unregistered(l.GetName(), l.GetTypedConfig()); cause != "" {
 				w.fail(place, errors.New(cause))

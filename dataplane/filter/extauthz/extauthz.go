@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/filter/rbac"
+	"github.com/sluice-proxy/sluice/dataplane/grpcservice"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
 )
 
@@ -48,7 +49,7 @@ func New(c *api.ExtAuthz, ctx filter.Context) *Factory {
 		failureAllowed: sc.Counter("failure_mode_allowed"), cxClosed: sc.Counter("cx_closed"), disabled: sc.Counter("disabled"),
 		active: sc.Gauge("active"),
 	}
-	f.service.config, f.service.cluster = &c.Service, ctx.Cluster
+	f.service = service{grpcservice.New(&c.Service, ctx.Cluster)}
 	if c.EnabledBy != nil {
 		f.enabled = rbac.NewMetadata(c.EnabledBy)
 	}
@@ -63,7 +64,7 @@ func (*Factory) Watch() filter.Watch { return filter.FirstByte }
 
 // Release forgets the statistics and closes the connection to the service.
 func (f *Factory) Release() {
-	f.service.close()
+	f.service.Close()
 	f.scope.Release()
 }
 

@@ -53,11 +53,11 @@ func serve(t *testing.T) (*slow, string) {
 	return s, ln.Addr().String()
 }
 
-func newService(t *testing.T, to string, timeout time.Duration) *service {
+func newService(t *testing.T, to string, timeout time.Duration) service {
 	t.Helper()
 	f := New(&api.ExtAuthz{StatPrefix: "p", Service: api.GRPCService{Target: to, Timeout: timeout}}, filter.Context{Stats: stats.New(), Log: slog.New(slog.DiscardHandler), Cluster: func(string) *upstream.Cluster { return nil }})
 	t.Cleanup(f.Release)
-	return &f.service
+	return f.service
 }
 
 func await(t *testing.T, what string, ok func() bool) {
@@ -103,7 +103,7 @@ func TestTheTimeoutEndsACall(t *testing.T) {
 func TestAServiceThatIsClosedIsNotAsked(t *testing.T) {
 	s, at := serve(t)
 	sv := newService(t, at, time.Minute)
-	sv.close()
+	sv.Close()
 	got := make(chan answer, 1)
 	sv.call(&authv3.CheckRequest{}, func(a answer) { got <- a })
 	if a := <-got; a.err == nil || s.asked.Load() != 0 {

@@ -2,26 +2,11 @@ package extauthz
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net"
-	"sync"
-	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
-	"github.com/sluice-proxy/sluice/api"
-	"github.com/sluice-proxy/sluice/dataplane/upstream"
+	"github.com/sluice-proxy/sluice/dataplane/grpcservice"
 )
-
-// errNoCluster says that the service's cluster is not in force.
-var errNoCluster = errors.New("no such cluster")
 
 // answer is what a call came to.
 type answer struct {
@@ -30,21 +15,13 @@ type answer struct {
 }
 
 // service calls an authorization service. Its methods are safe for concurrent
-// use. It has one HTTP/2 connection, made when it is first needed; for a cluster
-// to a host that its balancer picks.
-type service struct {
-	config  *api.GRPCService
-	cluster func(name string) *upstream.Cluster
-
-	mu     sync.Mutex
-	conn   *grpc.ClientConn
-	closed bool
-}
+// use.
+type service struct{ *grpcservice.Service }
 
 // call asks in a goroutine of its own; done is called in that, unless cancel was
 // called before.
-func (s *service) call(r *authv3.CheckRequest, done func(answer)) (cancel context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
+func (s service) call(r *authv3.CheckRequest, done func(answer)) (cancel context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.Timeout())
 	go func() {
 		defer cancel()
 		resp, err := s.check(ctx, r)
@@ -53,99 +30,10 @@ func (s *service) call(r *authv3.CheckRequest, done func(answer)) (cancel contex
 	return cancel
 }
 
-func (s *service) check(ctx context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	conn, err := s.connection()
+func (s service) check(ctx context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	ctx, conn, err := s.Connection(ctx)
 	if err != nil {
 		return nil, err
-	}
-	for _, m := range s.config.Metadata {
-		ctx = metadata.AppendToOutgoingContext(ctx, m.Key, m.Value)
 	}
 	return authv3.NewAuthorizationClient(conn).Check(ctx, r)
-}
-
-func (s *service) connection() (*grpc.ClientConn, error) {
-	if s.config.Cluster != "" && s.cluster(s.config.Cluster) == nil {
-		return nil, fmt.Errorf("%w: %s", errNoCluster, s.config.Cluster)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-		return nil, status.Error(codes.Canceled, "the filter is closed")
-	case s.conn != nil:
-		return s.conn, nil
-	}
-	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDisableServiceConfig(),
-		grpc.WithNoProxy(),
-		grpc.WithIdleTimeout(0),
-		// A call waits for the service at most its own time; the next one tries
-		// again.
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}, MinConnectTimeout: time.Second}),
-	}
-	target := s.config.Target
-	if s.config.Cluster != "" {
-		// The host is the balancer's choice, so that the target is but a name.
-		target = "passthrough:///sluice"
-		opts = append(opts, grpc.WithContextDialer(s.dial), grpc.WithAuthority(s.config.Cluster))
-	}
-	if s.config.Authority != "" {
-		opts = append(opts, grpc.WithAuthority(s.config.Authority))
-	}
-	conn, err := grpc.NewClient(target, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", target, err)
-	}
-	s.conn = conn
-	return conn, nil
-}
-
-// dial connects to a host of the cluster; the connection counts there.
-func (s *service) dial(ctx context.Context, _ string) (net.Conn, error) {
-	c := s.cluster(s.config.Cluster)
-	if c == nil {
-		return nil, fmt.Errorf("%w: %s", errNoCluster, s.config.Cluster)
-	}
-	up, err := c.Pick()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.Config().ConnectTimeout)
-	defer cancel()
-	began := time.Now()
-	var d net.Dialer
-	d.SetMultipathTCP(false)
-	conn, err := d.DialContext(ctx, "tcp", up.Host.Addr.String())
-	if err != nil {
-		up.Failed(errors.Is(err, context.DeadlineExceeded))
-		return nil, err
-	}
-	up.Connected(time.Since(began))
-	return &counted{Conn: conn, up: up, since: time.Now()}, nil
-}
-
-// counted tells the cluster of the connection's end.
-type counted struct {
-	net.Conn
-	once  sync.Once
-	up    upstream.Connection
-	since time.Time
-}
-
-func (c *counted) Close() error {
-	c.once.Do(func() { c.up.Ended(time.Since(c.since), false) })
-	return c.Conn.Close()
-}
-
-func (s *service) close() {
-	s.mu.Lock()
-	conn := s.conn
-	s.conn, s.closed = nil, true
-	s.mu.Unlock()
-	if conn != nil {
-		// Of what is wrong with an end nobody has a use.
-		_ = conn.Close()
-	}
 }
