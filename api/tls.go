@@ -1,7 +1,9 @@
 package api
 
 import (
+	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 )
@@ -22,6 +24,8 @@ type TLSParams struct {
 // TLSCertificate is a TlsCertificate whose files are read: a chain and its key,
 // which fit each other.
 type TLSCertificate struct {
+	// Name is the secret's that it came as, empty if it came as none.
+	Name string
 	// Chain is PEM, the leaf first. Key is PEM without a password.
 	Chain, Key []byte
 	// Staple is an OCSP response in DER, or empty.
@@ -37,6 +41,8 @@ type TLSCertificate struct {
 // TLSValidation is a CertificateValidationContext whose files are read: what the
 // peer's certificate must be like. trust.New makes the verifier of it.
 type TLSValidation struct {
+	// Name is the secret's that its TrustedCA came with, empty if it came in none.
+	Name string
 	// TrustedCA is PEM, and may hold revocation lists too; empty: no chain is
 	// verified. SystemRoots stand in for it.
 	TrustedCA   []byte
@@ -73,7 +79,7 @@ func (v *TLSValidation) With(o *TLSValidation) *TLSValidation {
 	}
 	w := *v
 	if len(o.TrustedCA) > 0 {
-		w.TrustedCA, w.CAPath = o.TrustedCA, o.CAPath
+		w.TrustedCA, w.CAPath, w.Name = o.TrustedCA, o.CAPath, o.Name
 	}
 	if len(o.Revoked) > 0 {
 		w.Revoked = o.Revoked
@@ -82,7 +88,7 @@ func (v *TLSValidation) With(o *TLSValidation) *TLSValidation {
 		w.MaxDepth = o.MaxDepth
 	}
 	if o.SPIFFE != nil {
-		w.SPIFFE = o.SPIFFE
+		w.SPIFFE, w.Name = o.SPIFFE, o.Name
 	}
 	w.Names = slices.Concat(v.Names, o.Names)
 	w.Hashes, w.Keys = slices.Concat(v.Hashes, o.Hashes), slices.Concat(v.Keys, o.Keys)
@@ -93,6 +99,22 @@ func (v *TLSValidation) With(o *TLSValidation) *TLSValidation {
 	w.NoCAList = v.NoCAList || o.NoCAList
 	return &w
 }
+
+// Kind is what it holds.
+func (s *Secret) Kind() SecretKind {
+	switch {
+	case s.Validation != nil:
+		return ValidationSecret
+	case s.TicketKeys != nil:
+		return TicketKeysSecret
+	case s.Generic != nil:
+		return GenericSecretKind
+	}
+	return CertificateSecret
+}
+
+// Equal compares by content.
+func (s *Secret) Equal(o *Secret) bool { return s == o || reflect.DeepEqual(s, o) }
 
 // SPIFFE is SPIFFECertValidatorConfig: the authorities of each trust domain.
 type SPIFFE struct {
@@ -129,15 +151,42 @@ type SubjectAltName struct {
 	OID   string
 }
 
-// SecretRef names a secret that comes by itself (SDS). Snapshot.Secrets has it by
-// Key if it came; if it did not come in time, its users are published without it.
-// The zero value is none.
+// SecretRef names a secret that stands by itself: one that comes by SDS, or one of
+// the bootstrap. Snapshot.Secrets has it by Key if it is there; if it did not come
+// in time, its users are published without it. The zero value is none.
 type SecretRef struct {
 	// Key tells secrets of one name from different sources apart.
 	Key  string
 	Name string
-	// Source is where it is asked for.
+	Kind SecretKind
+	// Source is where it is asked for, nil if it is one of the bootstrap's.
 	Source *ConfigSource
+}
+
+// SecretKind is what a secret holds.
+type SecretKind uint8
+
+// The kinds of secret.
+const (
+	CertificateSecret SecretKind = iota
+	ValidationSecret
+	TicketKeysSecret
+	GenericSecretKind
+)
+
+// Static tells whether it is one of the bootstrap's.
+func (r SecretRef) Static() bool { return r.Source == nil }
+
+// StaticSecretKey is the key of the bootstrap's secret called name.
+func StaticSecretKey(name string) string { return name + "\x00static" }
+
+// SecretKey is the key of the secret called name that src has. Those of the
+// aggregated stream have their name.
+func SecretKey(name string, src *ConfigSource) string {
+	if src.Kind == FromADS || src.Kind == FromSelf {
+		return name
+	}
+	return fmt.Sprintf("%s\x00%+v", name, *src)
 }
 
 // Secret is a resolved secret: exactly one pointer is set.
@@ -164,7 +213,7 @@ type GenericSecret struct {
 type TLSContext struct {
 	Params TLSParams
 	// Certificates are those that are in the configuration; CertificateRefs those
-	// that come by themselves. One of the two is empty.
+	// that stand by themselves. One of the two is empty.
 	Certificates    []*TLSCertificate
 	CertificateRefs []SecretRef
 	// Validation and ValidationRef may both be set (combined_validation_context):

@@ -172,14 +172,14 @@ func upn(t *testing.T, user string) pkix.Extension {
 func TestBadContexts(t *testing.T) {
 	ca := pki.New(t, "ca")
 	for want, v := range map[string]api.TLSValidation{
-		"trusted_ca: Failed to load trusted CA certificates from <inline>":                                  {TrustedCA: []byte("x")},
-		"trusted_ca: Failed to load trusted CA certificates from /a/b":                                      {TrustedCA: []byte("x"), CAPath: "/a/b"},
-		"crl: Failed to load CRL from <inline> without trusted CA":                                          {Revoked: []byte("x")},
-		"SAN-based verification of peer certificates without trusted CA is insecure and not allowed":        {Names: exact(api.SANDNS, "x")},
-		"allow_expired_certificate: Certificate validity period is always ignored without trusted CA":       {AllowExpired: true},
-		"match_typed_subject_alt_names[0].oid: Failed to create SAN matcher for OTHER_NAME with OID: zz":    {TrustedCA: ca.PEM, Names: []api.SubjectAltName{{Type: api.SANOtherName, OID: "zz"}}},
-		"custom_validator_config: Failed to load trusted CA certificate for td":                             {SPIFFE: &api.SPIFFE{Domains: []api.TrustDomain{{Name: "td", Bundle: []byte("x")}}}},
-		"custom_validator_config: Multiple trust bundles are given for one trust domain for td, workload: ": {SPIFFE: &api.SPIFFE{Domains: []api.TrustDomain{{Name: "td", Bundle: ca.PEM}, {Name: "td", Bundle: ca.PEM}}}},
+		"trusted_ca: Failed to load trusted CA certificates from <inline>":                                                          {TrustedCA: []byte("x")},
+		"trusted_ca: Failed to load trusted CA certificates from /a/b":                                                              {TrustedCA: []byte("x"), CAPath: "/a/b"},
+		"crl: Failed to load CRL from <inline> without trusted CA":                                                                  {Revoked: []byte("x")},
+		"match_typed_subject_alt_names: SAN-based verification of peer certificates without trusted CA is insecure and not allowed": {Names: exact(api.SANDNS, "x")},
+		"allow_expired_certificate: Certificate validity period is always ignored without trusted CA":                               {AllowExpired: true},
+		"match_typed_subject_alt_names[0].oid: Failed to create SAN matcher for OTHER_NAME with OID: zz":                            {TrustedCA: ca.PEM, Names: []api.SubjectAltName{{Type: api.SANOtherName, OID: "zz"}}},
+		"custom_validator_config: Failed to load trusted CA certificate for td":                                                     {SPIFFE: &api.SPIFFE{Domains: []api.TrustDomain{{Name: "td", Bundle: []byte("x")}}}},
+		"custom_validator_config: Multiple trust bundles are given for one trust domain for td, workload: ":                         {SPIFFE: &api.SPIFFE{Domains: []api.TrustDomain{{Name: "td", Bundle: ca.PEM}, {Name: "td", Bundle: ca.PEM}}}},
 	} {
 		if _, err := New(&v); err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)

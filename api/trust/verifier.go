@@ -79,7 +79,7 @@ func New(v *api.TLSValidation) (*Verifier, error) {
 	if out.roots == nil {
 		switch {
 		case len(v.Names) > 0:
-			return nil, errors.New("SAN-based verification of peer certificates without trusted CA is insecure and not allowed")
+			return nil, errors.New("match_typed_subject_alt_names: SAN-based verification of peer certificates without trusted CA is insecure and not allowed")
 		case v.AllowExpired:
 			return nil, errors.New("allow_expired_certificate: Certificate validity period is always ignored without trusted CA")
 		}

@@ -56,8 +56,10 @@ var floors = map[string]struct{ ours, others []string }{
 	// A leaf: it speaks envoy.service.auth.v3.
 	"dataplane/filter/extauthz": {ours: []string{"api", "dataplane"},
 		others: []string{envoy + "/config/core/v3", envoy + "/service/auth/v3", grpc, protobuf}},
+	// The last two read private keys with a password, and in PKCS #12.
 	"xds": {ours: []string{"api", "xds"},
-		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time"}},
+		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time",
+			"github.com/youmark/pkcs8", "software.sslmate.com/src/go-pkcs12"}},
 	"xds/resolve": {ours: []string{"api"}, others: []string{"github.com/miekg/dns"}},
 	// The stream layer knows type URLs and bytes: no resource, so no resource
 	// proto either.

@@ -56,6 +56,7 @@ func (w *walker) localities(path string, p *endpointv3.ClusterLoadAssignment, re
 			SubZone:  l.GetLocality().GetSubZone(),
 			Priority: l.GetPriority(),
 			Weight:   l.GetLoadBalancingWeight().GetValue(),
+			Metadata: metadata(l.GetMetadata()),
 		}
 		for j, e := range l.GetLbEndpoints() {
 			loc.Endpoints = append(loc.Endpoints, w.endpoint(fmt.Sprintf("%s.lb_endpoints[%d]", at, j), e, read))

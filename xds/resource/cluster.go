@@ -47,6 +47,9 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
 			p.GetPerConnectionBufferLimitBytes()),
 	}
+	if trafficTLS {
+		w.sockets(c, p)
+	}
 	switch p.GetLbPolicy() {
 	case clusterv3.Cluster_LEAST_REQUEST:
 		c.LBPolicy = api.LeastRequest
@@ -68,6 +71,18 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 	c.Outlier = w.outlier(p.GetOutlierDetection())
 	w.discovery(c, p)
 	return c
+}
+
+// sockets reads how endpoints are dialled.
+func (w *walker) sockets(c *api.Cluster, p *clusterv3.Cluster) {
+	c.Socket = w.upstreamSocket("transport_socket", p.GetTransportSocket())
+	for i, m := range p.GetTransportSocketMatches() {
+		at := fmt.Sprintf("transport_socket_matches[%d].transport_socket", i)
+		if m.GetTransportSocket() == nil {
+			w.fail(at, unregisteredSocket(nil))
+		}
+		c.SocketMatches = append(c.SocketMatches, api.SocketMatch{Name: m.GetName(), Match: m.GetMatch().AsMap(), Socket: w.upstreamSocket(at, m.GetTransportSocket())})
+	}
 }
 
 func (w *walker) static(c *api.Cluster, p *clusterv3.Cluster) {

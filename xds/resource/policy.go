@@ -60,6 +60,7 @@ func allPolicies() policies {
 	maps.Copy(t, bootstrapPolicies())
 	maps.Copy(t, sourcePolicies())
 	maps.Copy(t, extensionPolicies())
+	maps.Copy(t, tlsPolicies())
 	return t
 }
 

@@ -24,11 +24,7 @@ func clusterPolicies() policies {
 			judge(oneOf(int32(clusterv3.Cluster_ROUND_ROBIN), int32(clusterv3.Cluster_LEAST_REQUEST),
 				int32(clusterv3.Cluster_RANDOM)), "lb_policy").
 			judge(upstreamFilter, "filters").
-			onlyIf(rawBuffer, "transport_socket").
-			onlyIf(func(v protoreflect.Value) bool {
-				m, ok := v.Message().Interface().(*clusterv3.Cluster_TransportSocketMatch)
-				return ok && rawBuffer(protoreflect.ValueOfMessage(m.GetTransportSocket().ProtoReflect()))
-			}, "transport_socket_matches").
+			transportSocket().socketMatches().
 			// Without selectors there are no subsets.
 			onlyIf(func(v protoreflect.Value) bool {
 				m, ok := v.Message().Interface().(*clusterv3.Cluster_LbSubsetConfig)

@@ -24,7 +24,8 @@ func endpointPolicies() policies {
 			fields(built, "locality", "load_balancing_weight", "priority").
 			fields(inside, "lb_endpoints").
 			fields(refused, "load_balancer_endpoints", "leds_cluster_locality_config").
-			fields(noted, "metadata", "proximity"),
+			fields(built, "metadata").
+			fields(noted, "proximity"),
 		"envoy.config.endpoint.v3.LbEndpoint": policy{}.
 			fields(built, "health_status", "load_balancing_weight",
 				// Subsets and transport_socket_matches, which read it too, are refused.

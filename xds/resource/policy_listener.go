@@ -44,8 +44,9 @@ func listenerPolicies() policies {
 			fields(built, "name", "filters").
 			fields(inside, "filter_chain_match").
 			onlyIf(isFalse, "use_proxy_proto").
-			onlyIf(rawBuffer, "transport_socket").
-			fields(noted, "metadata", "transport_socket_connect_timeout"),
+			transportSocket().
+			fields(built, "transport_socket_connect_timeout").
+			fields(noted, "metadata"),
 		"envoy.config.listener.v3.FilterChainMatch": policy{}.
 			fields(built, "destination_port", "source_type", "source_ports").
 			fields(inside, "prefix_ranges", "direct_source_prefix_ranges", "source_prefix_ranges").

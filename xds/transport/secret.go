@@ -39,14 +39,6 @@ func readData(d *corev3.DataSource) ([]byte, error) {
 	return nil, errors.New("Unexpected DataSource::specifier_case(): 0")
 }
 
-// where names a DataSource in an error, as Envoy does.
-func where(d *corev3.DataSource) string {
-	if f := d.GetFilename(); f != "" {
-		return f
-	}
-	return "<inline>"
-}
-
 // secrets are what a TLS context finds by name.
 type secrets map[string]*tlsv3.Secret
 
@@ -129,26 +121,14 @@ func (k *kept[T]) get() (v T, err error) {
 }
 
 // certificate loads a certificate with its key.
-func certificate(p *tlsv3.TlsCertificate) (*tls.Certificate, error) {
-	for field, set := range map[string]bool{
-		"pkcs12": p.GetPkcs12() != nil, "password": p.GetPassword() != nil, "private_key_provider": p.GetPrivateKeyProvider() != nil,
-	} {
-		if set {
-			return nil, fmt.Errorf("%s: not supported yet", field)
-		}
-	}
-	chain, err := readData(p.GetCertificateChain())
+func certificate(path string, p *tlsv3.TlsCertificate) (*tls.Certificate, error) {
+	c, err := resource.Certificate(path, p)
 	if err != nil {
-		return nil, fmt.Errorf("certificate_chain: %w", err)
+		return nil, err
 	}
-	key, err := readData(p.GetPrivateKey())
+	out, err := tls.X509KeyPair(c.Chain, c.Key)
 	if err != nil {
-		return nil, fmt.Errorf("private_key: %w", err)
+		return nil, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "tls: "))
 	}
-	c, err := tls.X509KeyPair(chain, key)
-	if err != nil {
-		return nil, fmt.Errorf("Failed to load certificate chain from %s with private key from %s: %s",
-			where(p.GetCertificateChain()), where(p.GetPrivateKey()), strings.TrimPrefix(err.Error(), "tls: "))
-	}
-	return &c, nil
+	return &out, nil
 }

@@ -10,6 +10,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
 // TLS is how connections to a cluster are secured: an UpstreamTlsContext.
@@ -30,17 +32,11 @@ func ReadTLS(p *tlsv3.UpstreamTlsContext, known map[string]*tlsv3.Secret) (*TLS,
 	t.base.ServerName = p.GetSni()
 	c := p.GetCommonTlsContext()
 	t.alpn = c.GetAlpnProtocols()
-	for field, set := range map[string]bool{
-		"tls_certificate_provider_instance": c.GetTlsCertificateProviderInstance() != nil,
-		"custom_tls_certificate_selector":   c.GetCustomTlsCertificateSelector() != nil,
-		"custom_handshaker":                 c.GetCustomHandshaker() != nil,
-	} {
-		if set {
-			return nil, fmt.Errorf("common_tls_context.%s: not supported yet", field)
-		}
+	if _, err := resource.Walk("", p); err != nil {
+		return nil, err
 	}
 	if err := t.params(c.GetTlsParams()); err != nil {
-		return nil, fmt.Errorf("common_tls_context.tls_params.%w", err)
+		return nil, err
 	}
 	if err := t.readCertificate("common_tls_context", c, known); err != nil {
 		return nil, err
@@ -76,11 +72,11 @@ func (t *TLS) readCertificate(path string, c *tlsv3.CommonTlsContext, known secr
 			return nil, err
 		}
 		if s.GetTlsCertificate() == nil {
-			return nil, fmt.Errorf("secret %q is no tls_certificate", s.GetName())
+			return nil, fmt.Errorf("%s: secret %q is no tls_certificate", path, s.GetName())
 		}
-		return certificate(s.GetTlsCertificate())
+		return certificate(path, s.GetTlsCertificate())
 	}}
-	return firstUse(path, from, t.certificate)
+	return firstUse(from, t.certificate)
 }
 
 func (t *TLS) readContext(path string, c *tlsv3.CommonTlsContext, known secrets) error {
@@ -114,74 +110,38 @@ func (t *TLS) readContext(path string, c *tlsv3.CommonTlsContext, known secrets)
 			return nil, err
 		}
 		if s.GetValidationContext() == nil {
-			return nil, fmt.Errorf("secret %q is no validation_context", s.GetName())
+			return nil, fmt.Errorf("%s: secret %q is no validation_context", path, s.GetName())
 		}
-		return readValidation(combine(base, s.GetValidationContext()))
+		return readValidation(path, combine(base, s.GetValidationContext()))
 	}}
-	return firstUse(path, from, t.validation)
+	return firstUse(from, t.validation)
 }
 
 // firstUse makes it once at start, so that a bootstrap which cannot work is
 // refused. A file from elsewhere may still be on its way, as in Envoy.
-func firstUse[T any](path string, from source, k *kept[T]) error {
+func firstUse[T any](from source, k *kept[T]) error {
 	if _, err := k.get(); err != nil && from.path == "" {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	return nil
 }
 
-var versions = map[tlsv3.TlsParameters_TlsProtocol]uint16{
-	tlsv3.TlsParameters_TLSv1_0: tls.VersionTLS10, tlsv3.TlsParameters_TLSv1_1: tls.VersionTLS11,
-	tlsv3.TlsParameters_TLSv1_2: tls.VersionTLS12, tlsv3.TlsParameters_TLSv1_3: tls.VersionTLS13,
-}
-
-// ciphers are BoringSSL's names; those of TLS 1.3 are never chosen, there as here.
-var ciphers = map[string]uint16{
-	"ECDHE-ECDSA-AES128-GCM-SHA256": tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-	"ECDHE-RSA-AES128-GCM-SHA256":   tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-	"ECDHE-ECDSA-AES256-GCM-SHA384": tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-	"ECDHE-RSA-AES256-GCM-SHA384":   tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-	"ECDHE-ECDSA-CHACHA20-POLY1305": tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305,
-	"ECDHE-RSA-CHACHA20-POLY1305":   tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305,
-	"ECDHE-ECDSA-AES128-SHA":        tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA,
-	"ECDHE-RSA-AES128-SHA":          tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
-	"ECDHE-ECDSA-AES256-SHA":        tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA,
-	"ECDHE-RSA-AES256-SHA":          tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA,
-	"AES128-GCM-SHA256":             tls.TLS_RSA_WITH_AES_128_GCM_SHA256,
-	"AES256-GCM-SHA384":             tls.TLS_RSA_WITH_AES_256_GCM_SHA384,
-	"AES128-SHA":                    tls.TLS_RSA_WITH_AES_128_CBC_SHA,
-	"AES256-SHA":                    tls.TLS_RSA_WITH_AES_256_CBC_SHA,
-}
-
-var curves = map[string]tls.CurveID{
-	"X25519": tls.X25519, "P-256": tls.CurveP256, "P-384": tls.CurveP384, "P-521": tls.CurveP521, "X25519MLKEM768": tls.X25519MLKEM768,
-}
-
+// params are those of any client, but that TLS 1.3 is spoken unless it is ruled
+// out: Envoy's clients stop at 1.2 if they are not told, and control planes need
+// not put up with that.
 func (t *TLS) params(p *tlsv3.TlsParameters) error {
-	t.base.MinVersion = tls.VersionTLS12
-	if v, ok := versions[p.GetTlsMinimumProtocolVersion()]; ok {
-		t.base.MinVersion = v
+	c, err := resource.ClientParams("common_tls_context.tls_params", p)
+	if err != nil {
+		return err
 	}
-	t.base.MaxVersion = versions[p.GetTlsMaximumProtocolVersion()]
-	for i, list := range p.GetCipherSuites() {
-		// [a|b] are ciphers of equal preference.
-		for _, name := range strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune("[]|:", r) }) {
-			id, ok := ciphers[name]
-			if !ok {
-				return fmt.Errorf("cipher_suites[%d]: Failed to initialize cipher suites %s", i, list)
-			}
-			t.base.CipherSuites = append(t.base.CipherSuites, id)
+	t.base.MinVersion, t.base.MaxVersion, t.base.CipherSuites = c.MinVersion, c.MaxVersion, c.Ciphers
+	if p.GetTlsMaximumProtocolVersion() == tlsv3.TlsParameters_TLS_AUTO {
+		t.base.MaxVersion = 0
+	}
+	if len(p.GetEcdhCurves()) > 0 {
+		for _, id := range c.Curves {
+			t.base.CurvePreferences = append(t.base.CurvePreferences, tls.CurveID(id))
 		}
-	}
-	for i, name := range p.GetEcdhCurves() {
-		id, ok := curves[name]
-		if !ok {
-			return fmt.Errorf("ecdh_curves[%d]: Failed to initialize ECDH curves %s", i, name)
-		}
-		t.base.CurvePreferences = append(t.base.CurvePreferences, id)
-	}
-	if len(p.GetSignatureAlgorithms())+len(p.GetCompliancePolicies()) > 0 {
-		return errors.New("signature_algorithms: not supported yet")
 	}
 	return nil
 }
@@ -197,11 +157,10 @@ func (t *TLS) secure(ctx context.Context, raw net.Conn, host string, spoken stri
 		c.ServerName = host
 	}
 	if t.nameIsSNI && c.ServerName != "" {
-		own := *v
-		name := c.ServerName
 		// It replaces what else is configured, as in Envoy.
-		own.sans = []san{{kind: tlsv3.SubjectAltNameMatcher_DNS, exact: name, match: func(s string) bool { return s == name }}}
-		v = &own
+		if v, err = v.named(c.ServerName); err != nil {
+			return nil, err
+		}
 	}
 	if c.NextProtos = t.alpn; len(c.NextProtos) == 0 {
 		c.NextProtos = []string{spoken}
