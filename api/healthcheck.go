@@ -96,8 +96,9 @@ type GRPCCheck struct {
 // EndpointCheck is an endpoint's health_check_config.
 type EndpointCheck struct {
 	// Addr is what is checked instead of the endpoint's own address, invalid for
-	// that.
+	// that; Port, if it is not 0, instead of its port.
 	Addr     netip.AddrPort
+	Port     uint16
 	Hostname string
 	// Disabled takes the host out of active checks: it counts as healthy.
 	Disabled bool
@@ -105,10 +106,17 @@ type EndpointCheck struct {
 
 // CheckAddr is the address that active checks go to.
 func (e *Endpoint) CheckAddr() netip.AddrPort {
-	if e.Check != nil && e.Check.Addr.IsValid() {
-		return e.Check.Addr
+	at := e.Addr
+	if e.Check == nil {
+		return at
 	}
-	return e.Addr
+	if e.Check.Addr.IsValid() {
+		at = e.Check.Addr
+	}
+	if e.Check.Port != 0 {
+		at = netip.AddrPortFrom(at.Addr(), e.Check.Port)
+	}
+	return at
 }
 
 // Checked says whether active checks, if there are any, look at the endpoint.

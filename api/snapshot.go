@@ -17,6 +17,9 @@ type Snapshot struct {
 	// Clusters that are still warming are not in here; their last good versions
 	// are, if there were any.
 	Clusters ClusterSet
+	// Warming are versions of clusters whose endpoints are known, and that wait for
+	// the first round of their active checks; the plane says when it has ended.
+	Warming ClusterSet
 	// Secrets are those that listeners and clusters refer to and that came. Where
 	// none differs from the snapshot before, it is the same map.
 	Secrets Secrets

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
+	apiruntime "github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
@@ -20,6 +21,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/drain"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
+	"github.com/sluice-proxy/sluice/dataplane/health"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/route"
@@ -53,7 +55,10 @@ type Options struct {
 	// --file-flush-min-size-kb, in bytes, of access logs; 0 is Envoy's default.
 	FlushInterval time.Duration
 	FlushSize     int
-	Log           *slog.Logger
+	// Runtime is asked for the keys of health checks and outlier detection; it may
+	// be nil.
+	Runtime *apiruntime.Runtime
+	Log     *slog.Logger
 }
 
 // Limits bound how many downstream connections may be open; 0 is no bound.
@@ -79,6 +84,10 @@ type Plane struct {
 	drains       *drain.Manager
 	drainOptions DrainOptions
 	drainStats   drainStats
+	// watch is what looks after hosts' health.
+	watch upstream.Watch
+	// warmed is told of clusters whose hosts have been checked once.
+	warmed atomic.Pointer[func(*api.Cluster)]
 	// spliceStats is the scope `splice.`.
 	spliceStats *stats.Scope
 	// buckets are those that rate limits share; it has a lock of its own.
@@ -104,7 +113,8 @@ type Plane struct {
 	sockets   map[string]*bound // by api.Listener.PlaceKey
 	replaced  replaced
 	stopped   stop
-	timers    map[*time.Timer]struct{} // that have not fired
+	timers    map[*time.Timer]struct{}   // that have not fired
+	warming   map[string]*health.Checker // by cluster
 	closed    bool
 }
 
@@ -131,6 +141,7 @@ func New(o Options) (*Plane, error) {
 		return nil, err
 	}
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, services, o.Log)
+	p.watchHealth(&o)
 	p.destinations.Store(&destinations{})
 	p.SetLimits(o.Limits)
 	p.spliceStats = o.Stats.Scope("splice")
@@ -195,6 +206,7 @@ func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
 	}
 	p.generation = s.Generation
 	gone := p.clustersInLocked(s)
+	p.warmLocked(s)
 	if p.retry || !sameListeners(s, p.wanted) {
 		a.Refused = p.listenersInLocked(s)
 		leaving := p.leavingLocked(s, a.Refused)
@@ -226,9 +238,9 @@ func (p *Plane) clustersInLocked(s *api.Snapshot) (gone []string) {
 		u := p.cluster(c.Name)
 		switch {
 		case u == nil:
-			p.clusters.Store(c.Name, upstream.New(c, p.stats))
+			p.clusters.Store(c.Name, upstream.New(c, p.stats, p.watch))
 		case u.Config().StatName() != c.StatName():
-			p.clusters.Store(c.Name, upstream.New(c, p.stats))
+			p.clusters.Store(c.Name, upstream.New(c, p.stats, p.watch))
 			u.Close()
 		case !u.Config().Equal(c):
 			u.Update(c)
@@ -300,6 +312,9 @@ func (p *Plane) Close() error {
 		l.holders.Drop()
 	}
 	p.eachCluster((*upstream.Cluster).Close)
+	for _, k := range p.warming {
+		k.Close()
+	}
 	p.files.Close()
 	if p.capture != nil {
 		errs = append(errs, p.capture.Close())

@@ -74,6 +74,7 @@ type Client struct {
 	edsEpoch  uint64 // of the model, when EDS was last told what is wanted
 	live      bool   // Initialized is closed
 	held      bool   // the static listeners wait for the static clusters
+	warm      warmNews
 }
 
 type answer struct {
@@ -96,6 +97,11 @@ func New(o Options) (*Client, error) {
 	node, _ := proto.Clone(o.Bootstrap.Node).(*corev3.Node)
 	if node != nil && node.GetUserAgentVersionType() == nil && o.Version != "" {
 		node.UserAgentVersionType = &corev3.Node_UserAgentVersion{UserAgentVersion: o.Version}
+	}
+	c.warm.wake = make(chan struct{}, 1)
+	if w, ok := o.Sink.(Warmer); ok {
+		c.model.Checks = true
+		w.OnWarm(c.warm.tell)
 	}
 	return c, c.open(node)
 }
@@ -128,6 +134,8 @@ func (c *Client) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-c.warm.wake:
+			c.checked(ctx)
 		case e := <-c.events:
 			c.event(ctx, e)
 		case a := <-c.names.answers:

@@ -97,6 +97,30 @@ func (r *Runtime) Values() map[string]string {
 	return out
 }
 
+// Number is the value of key, or def where it has none or it is no number.
+func (r *Runtime) Number(key string, def uint64) uint64 {
+	if r == nil {
+		return def
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.layers) - 1; i >= 0; i-- {
+		if v, ok := r.layers[i].Values[key]; ok {
+			if n, ok := Uint(v); ok {
+				return n
+			}
+			return def
+		}
+	}
+	return def
+}
+
+// Chance draws whether a feature that is on in so many percent of cases is on
+// now.
+func Chance(percent uint64, rng func() uint64) bool {
+	return percent >= 100 || rng()%100 < percent
+}
+
 // Uint reads a value as Envoy reads a number of its runtime.
 func Uint(value string) (uint64, bool) {
 	n, err := strconv.ParseUint(value, 10, 64)

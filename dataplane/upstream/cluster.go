@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
+	"github.com/sluice-proxy/sluice/dataplane/health"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
 )
 
@@ -32,8 +33,12 @@ type Cluster struct {
 	view    atomic.Pointer[view]
 	holders *stats.Holders // the plane, and every connection
 
-	mu    sync.Mutex // one update at a time
-	hosts map[hostKey]*Host
+	watch Watch
+
+	mu      sync.Mutex // one update at a time
+	hosts   map[hostKey]*Host
+	checker *health.Checker // nil without active checks
+	closed  bool
 }
 
 // view is what a pick needs, swapped whole.
@@ -52,9 +57,9 @@ type hostKey struct {
 	target, priority uint32
 }
 
-// New puts a cluster in force.
-func New(c *api.Cluster, store *stats.Store) *Cluster {
-	u := &Cluster{Stats: newStats(store, c.StatName()), hosts: map[hostKey]*Host{}}
+// New puts a cluster in force. What looks after its hosts' health is w.
+func New(c *api.Cluster, store *stats.Store, w Watch) *Cluster {
+	u := &Cluster{Stats: newStats(store, c.StatName()), hosts: map[hostKey]*Host{}, watch: w}
 	u.holders = stats.NewHolders(u.Stats.release)
 	u.Update(c)
 	return u
@@ -75,6 +80,10 @@ func (u *Cluster) Hosts() []*Host { return u.view.Load().hosts }
 func (u *Cluster) Update(c *api.Cluster) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.updateLocked(c, u.watch.warmed(c))
+}
+
+func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	old := u.view.Load()
 	next := make(map[hostKey]*Host)
 	var hosts []*Host
@@ -97,8 +106,10 @@ func (u *Cluster) Update(c *api.Cluster) {
 			maxWeight = max(maxWeight, e.Weight)
 		}
 	}
+	hosts = append(hosts, u.stayingLocked(c, next)...)
 	changed = changed || len(next) != len(u.hosts)
 	u.hosts = next
+	u.checkLocked(c, hosts, warmed)
 	v := &view{config: c, hosts: hosts}
 	v.told = &stream.Cluster{Name: c.Name, Stat: c.StatName(), Metadata: stream.Metadata(c.Metadata)}
 	if old != nil && reflect.DeepEqual(old.told, v.told) {
@@ -135,16 +146,24 @@ func (u *Cluster) classifyLocked(v *view) {
 func (u *Cluster) Mark(h *Host, set, clear api.HealthFlags) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !h.mark(set, clear) {
-		return false
+	moved := h.mark(set, clear)
+	if moved {
+		u.reclassifyLocked()
 	}
-	next := *u.view.Load()
-	u.classifyLocked(&next)
-	return true
+	return moved
 }
 
-// Close forgets the cluster's figures, with its last connection.
-func (u *Cluster) Close() { u.holders.Drop() }
+func (u *Cluster) reclassifyLocked() {
+	next := *u.view.Load()
+	u.classifyLocked(&next)
+}
+
+// Close ends what looks after the hosts, and forgets the cluster's figures with
+// its last connection.
+func (u *Cluster) Close() {
+	u.unwatch()
+	u.holders.Drop()
+}
 
 // Pick chooses the host of a new connection and counts the connection as being
 // opened; the caller calls Connected or Failed on what it gets.

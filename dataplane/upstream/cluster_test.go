@@ -38,7 +38,7 @@ func pick(t *testing.T, u *Cluster) *Connection {
 }
 
 func TestBreakersOpenAndCloseAgain(t *testing.T) {
-	u := New(cluster(3, 2, "10.0.0.1:1"), stats.New())
+	u := New(cluster(3, 2, "10.0.0.1:1"), stats.New(), Watch{})
 	defer u.Close()
 	a, b := pick(t, u), pick(t, u)
 	if got := u.figures(); got != "cx 2/2 pending 2 open 0/1" {
@@ -72,7 +72,7 @@ func TestBreakersOpenAndCloseAgain(t *testing.T) {
 }
 
 func TestPickWithoutHosts(t *testing.T) {
-	u := New(cluster(3, 3), stats.New())
+	u := New(cluster(3, 3), stats.New(), Watch{})
 	defer u.Close()
 	if _, err := u.Pick(); !errors.Is(err, ErrNoHealthyHost) || u.Stats.NoneHealthy.Value() != 1 {
 		t.Errorf("picked %v", err)
@@ -83,7 +83,7 @@ func TestPickWithoutHosts(t *testing.T) {
 }
 
 func TestUpdateKeepsTheFiguresOfHostsThatStay(t *testing.T) {
-	u := New(cluster(9, 9, "10.0.0.1:1", "10.0.0.2:1"), stats.New())
+	u := New(cluster(9, 9, "10.0.0.1:1", "10.0.0.2:1"), stats.New(), Watch{})
 	defer u.Close()
 	open := map[netip.AddrPort]*Connection{}
 	for range 2 {
@@ -130,7 +130,7 @@ func TestUpdateKeepsTheFiguresOfHostsThatStay(t *testing.T) {
 // Every open connection keeps what it was told when it was made: an update that
 // says nothing new must not make another copy for those that come after.
 func TestUpdatesThatSayNothingNewLeaveWhatConnectionsAreTold(t *testing.T) {
-	u := New(cluster(9, 9, "10.0.0.1:1"), stats.New())
+	u := New(cluster(9, 9, "10.0.0.1:1"), stats.New(), Watch{})
 	defer u.Close()
 	told, endpoint := u.Told(), u.Hosts()[0].Endpoint()
 	u.Update(cluster(9, 9, "10.0.0.1:1", "10.0.0.2:1"))
@@ -150,7 +150,7 @@ func TestUpdatesThatSayNothingNewLeaveWhatConnectionsAreTold(t *testing.T) {
 }
 
 func TestMarkedHostsAreNotPicked(t *testing.T) {
-	u := New(cluster(99, 99, "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"), stats.New())
+	u := New(cluster(99, 99, "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"), stats.New(), Watch{})
 	defer u.Close()
 	sick := u.Hosts()[1]
 	if !u.Mark(sick, api.FailedActiveHC, api.PendingActiveHC) || u.Mark(sick, api.ActiveHCTimeout, 0) {

@@ -10,6 +10,7 @@ type Connection struct {
 	established bool
 	ended       bool
 	held        bool
+	watched     bool // see EndWithHost
 }
 
 // Cluster is the cluster that was picked from.
@@ -49,6 +50,23 @@ func (c *Connection) Failed(timeout bool) {
 	c.drop()
 }
 
+// EndWithHost has end called, on any goroutine, when the host becomes unhealthy
+// before the connection's end, if the cluster asks for that
+// (close_connections_on_host_health_failure). c must stay where it is.
+func (c *Connection) EndWithHost(end func()) {
+	h := c.Host
+	if !h.cluster.Config().CloseOnHealthFailure {
+		return
+	}
+	h.closing.Lock()
+	defer h.closing.Unlock()
+	if h.closers == nil {
+		h.closers = map[*Connection]func(){}
+	}
+	h.closers[c] = end
+	c.watched = true
+}
+
 // Bytes counts bytes: rx more came from the host, tx more went to it.
 func (c *Connection) Bytes(rx, tx uint64) {
 	s := c.Host.cluster.Stats
@@ -83,6 +101,11 @@ func (c *Connection) Ended(lasted time.Duration, remote bool) {
 }
 
 func (c *Connection) drop() {
+	if c.watched {
+		c.Host.closing.Lock()
+		delete(c.Host.closers, c)
+		c.Host.closing.Unlock()
+	}
 	if c.held {
 		c.held = false
 		c.Host.cluster.holders.Drop()

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -22,6 +23,10 @@ type Host struct {
 	// flags are api.HealthFlags; who changes them holds the cluster's lock.
 	flags atomic.Uint32
 
+	// closers end the connections that want to end when the host fails.
+	closing sync.Mutex
+	closers map[*Connection]func()
+
 	// counted by every worker
 	cxTotal, cxActive, cxConnectFail                 atomic.Uint64
 	rqTotal, rqActive, rqError, rqSuccess, rqTimeout atomic.Uint64
@@ -35,7 +40,7 @@ type place struct {
 // set puts a configuration in force. One that says nothing new is not taken:
 // every open connection to the host keeps the one that it was made with.
 func (h *Host) set(e api.Endpoint, l api.Locality) {
-	h.mark(e.Health.Flags(), api.EDSFlags)
+	h.mark(e.Health.Flags(), api.EDSFlags|api.PendingDynamicRemoval)
 	if p := h.place.Load(); p != nil && p.region == l.Region && p.zone == l.Zone && p.subZone == l.SubZone && same(&p.endpoint, &e) {
 		return
 	}
@@ -52,7 +57,7 @@ func (h *Host) mark(set, clear api.HealthFlags) bool {
 }
 
 func same(a, b *api.Endpoint) bool {
-	return a.Addr == b.Addr && a.Hostname == b.Hostname && a.Weight == b.Weight && a.Health == b.Health && slices.Equal(a.Additional, b.Additional) && reflect.DeepEqual(a.Metadata, b.Metadata)
+	return a.Addr == b.Addr && a.Hostname == b.Hostname && a.Weight == b.Weight && a.Health == b.Health && reflect.DeepEqual(a.Check, b.Check) && slices.Equal(a.Additional, b.Additional) && reflect.DeepEqual(a.Metadata, b.Metadata)
 }
 
 // Endpoint is the configuration of the host that is in force, read-only.
@@ -73,5 +78,14 @@ func (h *Host) Status() api.HostStatus {
 		RqTotal: h.rqTotal.Load(), RqActive: h.rqActive.Load(), RqError: h.rqError.Load(),
 		RqSuccess: h.rqSuccess.Load(), RqTimeout: h.rqTimeout.Load(),
 		RqPendingActive: h.cxActive.Load() - h.rqActive.Load(),
+	}
+}
+
+// failed ends the connections that do not outlive the host's health.
+func (h *Host) failed() {
+	h.closing.Lock()
+	defer h.closing.Unlock()
+	for _, end := range h.closers {
+		end()
 	}
 }

@@ -45,10 +45,13 @@ var floors = map[string]struct{ ours, others []string }{
 	"dataplane":                      {ours: []string{"api", "bpf", "dataplane"}, others: []string{extended}},
 	"dataplane/filter/proxyprotocol": {ours: []string{"api", "dataplane"}, others: []string{extended, "github.com/pires/go-proxyproto"}},
 	// What access logs print: strftime and UUIDs.
-	"dataplane/stream":      {ours: []string{"api"}, others: []string{"github.com/itchyny/timefmt-go", "github.com/google/uuid"}},
-	"dataplane/match":       {ours: []string{"api"}, others: []string{}},
-	"dataplane/drain":       {ours: []string{"api"}, others: []string{}},
-	"dataplane/balance":     {ours: []string{"api"}, others: []string{}},
+	"dataplane/stream":  {ours: []string{"api"}, others: []string{"github.com/itchyny/timefmt-go", "github.com/google/uuid"}},
+	"dataplane/match":   {ours: []string{"api"}, others: []string{}},
+	"dataplane/drain":   {ours: []string{"api"}, others: []string{}},
+	"dataplane/balance": {ours: []string{"api"}, others: []string{}},
+	// A leaf: it speaks grpc.health.v1.
+	"dataplane/health":      {ours: []string{"api", "dataplane"}, others: []string{grpc, protobuf}},
+	"dataplane/clock":       {ours: []string{}, others: []string{}},
 	"dataplane/grpcservice": {ours: []string{"api", "dataplane/upstream"}, others: []string{grpc}},
 	// A leaf: it speaks envoy.service.accesslog.v3.
 	"dataplane/accesslog/als": {ours: []string{"api", "dataplane/grpcservice", "dataplane/stream", "dataplane/upstream"},

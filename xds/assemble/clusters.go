@@ -15,6 +15,9 @@ type cluster struct {
 	static bool
 	// active serves; warming replaces it once its endpoints are known.
 	active, warming *held[api.Cluster]
+	// checking is warming with its endpoints, while their first active checks are
+	// waited for; nil while the endpoints are.
+	checking *api.Cluster
 	// joined is active with its endpoints, as published.
 	joined *api.Cluster
 	failed *Failure
@@ -127,10 +130,8 @@ func (m *Model) changeCluster(c *cluster, r Resource[api.Cluster], now time.Time
 // the old way.
 func (m *Model) setCluster(c *cluster, h *held[api.Cluster]) {
 	c.failed = nil
-	if c.warming != nil {
-		m.warming--
-		old := c.warming
-		c.warming = nil
+	if old := c.warming; old != nil {
+		m.stopWarming(c)
 		defer m.unwant(c, old)
 	}
 	if h.value.Discovery == api.EDS {
@@ -145,7 +146,71 @@ func (m *Model) setCluster(c *cluster, h *held[api.Cluster]) {
 		m.warming++
 		return
 	}
+	m.settle(c, h)
+}
+
+// stopWarming forgets c's warming version.
+func (m *Model) stopWarming(c *cluster) {
+	c.warming = nil
+	m.warming--
+	if c.checking != nil {
+		c.checking = nil
+		m.dirty = true
+		m.unpublishedWarming = append(m.unpublishedWarming, c.name)
+	}
+}
+
+// settle goes on with a version whose endpoints are known: it is active, or
+// warms until its hosts have been checked (ClusterImplBase::onInitDone).
+func (m *Model) settle(c *cluster, h *held[api.Cluster]) {
+	if len(h.value.HealthChecks) == 0 || !m.Checks {
+		if c.warming != nil {
+			m.stopWarming(c)
+		}
+		m.activate(c, h)
+		return
+	}
+	if c.warming == nil {
+		m.warming++
+	}
+	c.warming = h
+	if joined := m.joined(h); c.checking == nil || !c.checking.Equal(joined) {
+		c.checking = joined
+		m.dirty = true
+		m.unpublishedWarming = append(m.unpublishedWarming, c.name)
+	}
+}
+
+// Checking is how many clusters wait for their first active checks.
+func (m *Model) Checking() int {
+	n := 0
+	if m.warming > 0 {
+		for _, c := range m.clusters {
+			if c.checking != nil {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Checked says that the hosts of a warming version, as it was published, have
+// been checked. It tells whether that was still of interest.
+func (m *Model) Checked(v *api.Cluster) bool {
+	c := m.clusters[v.Name]
+	if c == nil || c.checking == nil {
+		return false
+	}
+	// The endpoints may have changed meanwhile: those are not waited for again.
+	was, is := *v, *c.checking
+	was.Assignment, is.Assignment = nil, nil
+	if !was.Equal(&is) {
+		return false
+	}
+	h := c.warming
+	m.stopWarming(c)
 	m.activate(c, h)
+	return true
 }
 
 // activate puts h in force with the endpoints there are.
@@ -161,7 +226,18 @@ func (m *Model) activate(c *cluster, h *held[api.Cluster]) {
 
 // join rebuilds what is published of c; equal content keeps its pointer.
 func (m *Model) join(c *cluster) {
-	joined := c.active.value
+	joined := m.joined(c.active)
+	if c.joined != nil && c.joined.Equal(joined) {
+		return
+	}
+	c.joined = joined
+	m.unpublished = append(m.unpublished, c.name)
+	m.dirty = true
+}
+
+// joined is a version with its endpoints.
+func (m *Model) joined(h *held[api.Cluster]) *api.Cluster {
+	joined := h.value
 	if joined.Discovery == api.EDS {
 		cp := *joined
 		cp.Assignment = m.endpoints[joined.EDSKey()].current.value
@@ -169,7 +245,7 @@ func (m *Model) join(c *cluster) {
 	}
 	if joined.DNS != nil {
 		cp := *joined
-		cp.Assignment = resolved(joined, c.active.answers)
+		cp.Assignment = resolved(joined, h.answers)
 		joined = &cp
 	}
 	if joined.Assignment == nil {
@@ -177,12 +253,7 @@ func (m *Model) join(c *cluster) {
 		cp.Assignment = emptyAssignment()
 		joined = &cp
 	}
-	if c.joined != nil && c.joined.Equal(joined) {
-		return
-	}
-	c.joined = joined
-	m.unpublished = append(m.unpublished, c.name)
-	m.dirty = true
+	return joined
 }
 
 // removeCluster takes c out, unless it is static. A listener that still names it
@@ -194,8 +265,7 @@ func (m *Model) removeCluster(c *cluster) bool {
 	delete(m.clusters, c.name)
 	was := c.latest() != nil
 	if w := c.warming; w != nil {
-		c.warming = nil
-		m.warming--
+		m.stopWarming(c)
 		m.unwant(c, w)
 	}
 	if a := c.active; a != nil {

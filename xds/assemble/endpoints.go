@@ -211,11 +211,10 @@ func (m *Model) GiveUpAll() {
 
 func (m *Model) arrived(name string, e *endpoints) {
 	for c := range e.users {
-		if w := c.warming; w != nil && w.value.EDSKey() == name {
-			c.warming = nil
-			m.warming--
-			m.activate(c, w)
-		} else if a := c.active; a != nil && a.value.Discovery == api.EDS && a.value.EDSKey() == name {
+		if w := c.warming; w != nil && w.value.Discovery == api.EDS && w.value.EDSKey() == name {
+			m.settle(c, w)
+		}
+		if a := c.active; a != nil && a.value.Discovery == api.EDS && a.value.EDSKey() == name {
 			m.join(c)
 		}
 	}
@@ -241,7 +240,7 @@ func (m *Model) Waiters(name string) []*api.Cluster {
 	}
 	var out []*api.Cluster
 	for c := range e.users {
-		if c.warming != nil && c.warming.value.EDSKey() == name {
+		if c.warming != nil && c.checking == nil && c.warming.value.EDSKey() == name {
 			out = append(out, c.warming.value)
 		}
 	}

@@ -108,6 +108,10 @@ func (h *held[T]) same(raw *anypb.Any) bool {
 
 // Model is the state. Not safe for concurrent use.
 type Model struct {
+	// Checks says that somebody does the first active checks of clusters, and
+	// tells when they are done; else nobody waits for them.
+	Checks bool
+
 	clusters  map[string]*cluster
 	listeners map[string]*listener
 	endpoints map[string]*endpoints // by EDS name; all that are wanted, no others
@@ -128,8 +132,8 @@ type Model struct {
 	// published are the clusters of the last snapshot; unpublished are the names of
 	// those that changed since. listed are the listeners; unlisted says that those
 	// are not up to date, and neither are the two counts.
-	published                         api.ClusterSet
-	unpublished                       []string
+	published, publishedWarming       api.ClusterSet
+	unpublished, unpublishedWarming   []string
 	listed                            []*api.Listener
 	unlisted                          bool
 	activeListeners, warmingListeners int
@@ -194,8 +198,14 @@ func (m *Model) Snapshot() *api.Snapshot {
 		}
 		return nil
 	})
-	m.unpublished = nil
-	return &api.Snapshot{Generation: m.generation, Listeners: m.listed, Clusters: m.published}
+	m.publishedWarming = m.publishedWarming.Edit(m.unpublishedWarming, func(name string) *api.Cluster {
+		if c := m.clusters[name]; c != nil {
+			return c.checking
+		}
+		return nil
+	})
+	m.unpublished, m.unpublishedWarming = nil, nil
+	return &api.Snapshot{Generation: m.generation, Listeners: m.listed, Clusters: m.published, Warming: m.publishedWarming}
 }
 
 // View is one resource as the model has it, for dumps.

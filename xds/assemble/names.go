@@ -76,9 +76,7 @@ func (m *Model) Answer(v *api.Cluster, target int, addrs []netip.Addr, failed bo
 	}
 	switch {
 	case c.warming == h:
-		c.warming = nil
-		m.warming--
-		m.activate(c, h)
+		m.settle(c, h)
 	case changed:
 		m.join(c)
 	}

@@ -137,7 +137,7 @@ func TestAssignmentIsDecoded(t *testing.T) {
 		Region: "r", Zone: "z", SubZone: "u", Priority: 1, Weight: 5, Endpoints: []api.Endpoint{
 			{Addr: netip.MustParseAddrPort("10.0.0.1:0"), Hostname: "h", Weight: 3, Health: api.HealthUnhealthy, Metadata: api.Metadata{"f": {"k": "v"}}},
 			{Addr: netip.MustParseAddrPort("[::ffff:10.0.0.2]:65535"), Weight: 1, Health: api.HealthDegraded,
-				Check: &api.EndpointCheck{Addr: netip.MustParseAddrPort("[::ffff:10.0.0.2]:1")}},
+				Check: &api.EndpointCheck{Port: 1}},
 		}}, {}}}
 	if d := cmp.Diff(want, got, plainAddrs); d != "" {
 		t.Error(d)

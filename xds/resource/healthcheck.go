@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -237,14 +236,10 @@ func (w *walker) endpointCheck(path string, e *api.Endpoint, p *endpointv3.Endpo
 	if p == nil {
 		return
 	}
-	v := api.EndpointCheck{Hostname: p.GetHostname(), Disabled: p.GetDisableActiveHealthCheck()}
+	// The proto bounds the port.
+	v := api.EndpointCheck{Port: uint16(p.GetPortValue()), Hostname: p.GetHostname(), Disabled: p.GetDisableActiveHealthCheck()}
 	if a := p.GetAddress(); a != nil {
 		v.Addr, _ = w.addr(path+".address", a)
-	} else if p.GetPortValue() != 0 {
-		v.Addr = e.Addr
-	}
-	if port := p.GetPortValue(); port != 0 && v.Addr.IsValid() {
-		v.Addr = netip.AddrPortFrom(v.Addr.Addr(), uint16(port)) // the proto bounds it
 	}
 	if v != (api.EndpointCheck{}) {
 		e.Check = &v

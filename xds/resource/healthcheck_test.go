@@ -104,9 +104,9 @@ func TestChecksOfHealthAreRefused(t *testing.T) {
 func TestEndpointsSayWhereTheyAreChecked(t *testing.T) {
 	for in, want := range map[string]*api.EndpointCheck{
 		`{}`:               nil,
-		`{port_value: 80}`: {Addr: netip.MustParseAddrPort("10.0.0.1:80")},
+		`{port_value: 80}`: {Port: 80},
 		`{address: {socket_address: {address: 10.0.0.9, port_value: 1}}}`:                {Addr: netip.MustParseAddrPort("10.0.0.9:1")},
-		`{port_value: 5, address: {socket_address: {address: 10.0.0.9, port_value: 1}}}`: {Addr: netip.MustParseAddrPort("10.0.0.9:5")},
+		`{port_value: 5, address: {socket_address: {address: 10.0.0.9, port_value: 1}}}`: {Addr: netip.MustParseAddrPort("10.0.0.9:1"), Port: 5},
 		`{disable_active_health_check: true, hostname: h}`:                               {Hostname: "h", Disabled: true},
 	} {
 		_, as, _, err := Assignment(pack(t, assignmentOf(t, `cluster_name: s, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 9}}, health_check_config: `+in+`}}]}]`)))

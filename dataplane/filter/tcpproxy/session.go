@@ -44,6 +44,7 @@ type Session struct {
 	pair      *pair.Pair
 	opening   *opening // nil once the upstream connection stands
 	timers    *timers  // nil unless the configuration asks for one
+	over      bool
 }
 
 // opening is the way to an upstream connection.
@@ -184,6 +185,13 @@ func (s *Session) dialed(fd int, err error) {
 		cfg.Gate = func(end bool) bool { return s.conn.Data(end) == filter.Continue }
 		cfg.EveryRead = w == filter.EveryByte
 	}
+	s.up.EndWithHost(func() {
+		s.conn.Core.Worker.Post(func() {
+			if !s.over {
+				s.Close()
+			}
+		})
+	})
 	s.pair = s.conn.Core.Pairs.Start(cfg)
 }
 
@@ -300,6 +308,7 @@ func (s *Session) Data(bool) filter.Status { return filter.Continue }
 
 // Ended writes the access logs: everything is known now.
 func (s *Session) Ended() {
+	s.over = true
 	s.factory.logs.Write(s.conn.Info, accesslog.End)
 	w := s.conn.Core.Worker
 	if t := s.timers; t != nil {

@@ -1,0 +1,151 @@
+package upstream
+
+import (
+	"net/netip"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/health"
+)
+
+// Watch is what looks after the health of hosts. The zero value is for clusters
+// that ask for none.
+type Watch struct {
+	Health health.Options
+	// Warmed returns the checker that a cluster warmed up with, once; nil if there
+	// is none.
+	Warmed func(*api.Cluster) *health.Checker
+}
+
+// warmed is the checker that waits for c to be put in force.
+func (w *Watch) warmed(c *api.Cluster) *health.Checker {
+	if len(c.HealthChecks) == 0 || w.Warmed == nil {
+		return nil
+	}
+	return w.Warmed(c)
+}
+
+// activeFlags are those that active checks set.
+const activeFlags = api.FailedActiveHC | api.DegradedActiveHC | api.PendingActiveHC | api.ExcludedViaImmediateHCFail | api.ActiveHCTimeout
+
+// stayingLocked are the hosts that discovery has dropped, and that stay as long as
+// active checks call them healthy (BaseDynamicClusterImpl::updateDynamicHostList).
+// It puts them in next.
+func (u *Cluster) stayingLocked(c *api.Cluster, next map[hostKey]*Host) (staying []*Host) {
+	if u.checker == nil || !u.checker.Fits(c) || c.Discovery == api.Static || c.DNS != nil && c.DNS.One || c.IgnoreHealthOnRemoval {
+		return nil
+	}
+	moved := map[netip.AddrPort]bool{} // to another priority
+	for key := range next {
+		moved[key.addr] = true
+	}
+	for _, h := range u.Hosts() {
+		key := hostKey{h.Addr, h.Endpoint().Target, h.priority}
+		if moved[h.Addr] || !h.Endpoint().Checked() || h.Flags()&(api.FailedActiveHC|api.FailedEDSHealth|api.EDSStatusDraining) != 0 {
+			continue
+		}
+		h.mark(api.PendingDynamicRemoval, 0)
+		next[key] = h
+		staying = append(staying, h)
+	}
+	return staying
+}
+
+// checkLocked has the hosts checked as c asks for, and gives them the flags of
+// what is known.
+func (u *Cluster) checkLocked(c *api.Cluster, hosts []*Host, warmed *health.Checker) {
+	if u.closed {
+		return
+	}
+	old := u.checker
+	if old == nil && len(c.HealthChecks) == 0 {
+		return
+	}
+	switch {
+	case len(c.HealthChecks) == 0:
+		u.checker = nil
+	case warmed != nil:
+		u.checker = warmed
+		u.checker.Attach(u.checked, u.used)
+		u.checker.Update(u.watched(c, hosts))
+	case old != nil && old.Fits(c):
+		old.Update(u.watched(c, hosts))
+	default:
+		u.checker = health.New(u.watched(c, hosts), u.watch.Health, nil)
+		u.checker.Attach(u.checked, u.used)
+	}
+	if old != nil && old != u.checker {
+		old.Close()
+	}
+	for _, h := range hosts {
+		h.mark(u.flags(h), activeFlags)
+	}
+}
+
+// watched is c with the hosts that only stay.
+func (u *Cluster) watched(c *api.Cluster, hosts []*Host) *api.Cluster {
+	var more []api.Locality
+	for _, h := range hosts {
+		if h.Flags()&api.PendingDynamicRemoval != 0 {
+			p := h.place.Load()
+			more = append(more, api.Locality{Region: p.region, Zone: p.zone, SubZone: p.subZone, Priority: h.priority, Endpoints: []api.Endpoint{p.endpoint}})
+		}
+	}
+	if more == nil {
+		return c
+	}
+	cp, as := *c, *c.Assignment
+	as.Localities = append(as.Localities[:len(as.Localities):len(as.Localities)], more...)
+	cp.Assignment = &as
+	return &cp
+}
+
+func (u *Cluster) flags(h *Host) api.HealthFlags {
+	if u.checker == nil || !h.Endpoint().Checked() {
+		return 0
+	}
+	return u.checker.Flags(h.Addr)
+}
+
+// used tells whether the cluster has ever had a connection.
+func (u *Cluster) used() bool { return u.Stats.Total.Value() > 0 }
+
+// checked takes over what an active check found out about a host.
+func (u *Cluster) checked(addr netip.AddrPort, healthy, moved bool) {
+	if !moved {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.checker == nil || u.closed {
+		return
+	}
+	coarse, gone := false, false
+	for _, h := range u.Hosts() {
+		if h.Addr != addr {
+			continue
+		}
+		was := h.Flags()
+		coarse = h.mark(u.flags(h), activeFlags) || coarse
+		is := h.Flags()
+		if is&^was&api.FailedActiveHC != 0 {
+			h.failed()
+		}
+		gone = gone || is&api.PendingDynamicRemoval != 0 && is&api.FailedActiveHC != 0
+	}
+	switch {
+	case gone:
+		u.updateLocked(u.Config(), nil)
+	case coarse:
+		u.reclassifyLocked()
+	}
+}
+
+// unwatch ends what looks after the hosts.
+func (u *Cluster) unwatch() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.closed = true
+	if u.checker != nil {
+		u.checker.Close()
+	}
+}
