@@ -97,6 +97,7 @@ type Filter struct {
 
 	RBAC            *RBAC
 	ExtAuthz        *ExtAuthz
+	RateLimit       *RateLimit
 	ConnectionLimit *ConnectionLimit
 	LocalRateLimit  *LocalRateLimit
 	DirectResponse  *DirectResponse

@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/filter/originalsrc"
 	"github.com/sluice-proxy/sluice/dataplane/filter/proxyprotocol"
+	"github.com/sluice-proxy/sluice/dataplane/filter/ratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/filter/rbac"
 	"github.com/sluice-proxy/sluice/dataplane/filter/setfilterstate"
 	"github.com/sluice-proxy/sluice/dataplane/filter/snicluster"
@@ -64,6 +65,8 @@ func (p *Plane) newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, er
 		return rbac.New(f.RBAC, ctx), nil
 	case f.ExtAuthz != nil:
 		return extauthz.New(f.ExtAuthz, ctx), nil
+	case f.RateLimit != nil:
+		return ratelimit.New(f.RateLimit, ctx), nil
 	case f.SetFilterState != nil:
 		return setfilterstate.New(f.SetFilterState), nil
 	case f.SNICluster != nil:

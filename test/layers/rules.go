@@ -60,6 +60,9 @@ var floors = map[string]struct{ ours, others []string }{
 	"dataplane/filter/extauthz": {ours: []string{"api", "dataplane"},
 		others: []string{envoy + "/config/core/v3", envoy + "/service/auth/v3", grpc, protobuf}},
 	// The last two read private keys with a password, and in PKCS #12.
+	// A leaf: it speaks envoy.service.ratelimit.v3.
+	"dataplane/filter/ratelimit": {ours: []string{"api", "dataplane"},
+		others: []string{envoy + "/extensions/common/ratelimit/v3", envoy + "/service/ratelimit/v3", grpc, protobuf}},
 	"xds": {ours: []string{"api", "xds"},
 		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time",
 			"github.com/youmark/pkcs8", "software.sslmate.com/src/go-pkcs12"}},
@@ -74,7 +77,7 @@ var floors = map[string]struct{ ours, others []string }{
 
 // envoyFloors are the folders that may know Envoy's protos. A leaf package that
 // speaks one of Envoy's gRPC services is added here by name.
-var envoyFloors = []string{"xds", "test", "cmd/sluice/admin", "cmd/sluice/demo", "dataplane/filter/extauthz", "dataplane/accesslog/als"}
+var envoyFloors = []string{"xds", "test", "cmd/sluice/admin", "cmd/sluice/demo", "dataplane/filter/extauthz", "dataplane/filter/ratelimit", "dataplane/accesslog/als"}
 
 // testOnly are the modules that tests of any package may import besides.
 var testOnly = []string{"github.com/miekg/dns", "go.uber.org/goleak", "github.com/google/go-cmp", "github.com/rogpeppe/go-internal", sys}

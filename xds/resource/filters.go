@@ -64,6 +64,7 @@ func networkFilters() map[string]networkFilter {
 	maps.Copy(known, rbacFilters())
 	maps.Copy(known, stateFilters())
 	maps.Copy(known, extAuthzFilters())
+	maps.Copy(known, rateLimitFilters())
 	return known
 }
 

@@ -31,6 +31,8 @@ func unfitFilter(f *api.Filter) string {
 		return "local_ratelimit"
 	case f.ExtAuthz != nil && (f.ExtAuthz.Service.Timeout <= 0 || f.ExtAuthz.Service.Cluster == "" && f.ExtAuthz.Service.Target == ""):
 		return "ext_authz"
+	case f.RateLimit != nil && (f.RateLimit.Timeout <= 0 || f.RateLimit.Service.Cluster == "" && f.RateLimit.Service.Target == ""):
+		return "ratelimit"
 	case f.RBAC != nil && f.RBAC.DelayDeny < 0:
 		return "rbac"
 	}
