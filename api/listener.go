@@ -103,6 +103,8 @@ type Filter struct {
 	DirectResponse  *DirectResponse
 	SetFilterState  *SetFilterState
 	SNICluster      *SNICluster
+	HTTP            *HTTP
+	UnservedHTTP    *UnservedHTTP
 
 	// Discovery is set while the configuration is to come by itself.
 	Discovery *FilterDiscovery

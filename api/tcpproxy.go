@@ -38,6 +38,9 @@ type TCPProxy struct {
 	ProxyProtocolTLVs []TLV
 	// CheckDrainClose ends connections when their listener drains.
 	CheckDrainClose bool
+	// ForHTTP says that it stands for an HTTP connection manager all of whose
+	// requests go to one place; StatPrefix is that one's.
+	ForHTTP bool
 }
 
 // WeightedCluster is one of several clusters; MetadataMatch is complete.

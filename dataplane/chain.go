@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/echo"
 	"github.com/sluice-proxy/sluice/dataplane/filter/extauthz"
 	"github.com/sluice-proxy/sluice/dataplane/filter/httpinspector"
+	"github.com/sluice-proxy/sluice/dataplane/filter/httpserver"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/filter/originalsrc"
 	"github.com/sluice-proxy/sluice/dataplane/filter/proxyprotocol"
@@ -24,14 +25,14 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/stream"
 )
 
-// newChain makes the filters of a chain. The order is the configuration's.
+// newChain makes the filters of a chain of a listener. The order is the configuration's.
 // old, if it is not nil, is the equal chain of the listener's version before,
 // whose limits go on. The error is that of opening an access log.
-func (p *Plane) newChain(c *api.FilterChain, old *filter.Chain) (*filter.Chain, error) {
-	ctx := filter.Context{Stats: p.stats, Cluster: p.cluster, Log: p.log, Files: p.files}
+func (p *Plane) newChain(listener string, c *api.FilterChain, old *filter.Chain) (*filter.Chain, error) {
+	ctx := filter.Context{Stats: p.stats, Cluster: p.cluster, Log: p.log, Files: p.files, Listener: listener, Failing: p.drains.HealthChecksFail}
 	ch := &filter.Chain{Chain: stream.Chain{Name: c.Name}}
 	for i := range c.Filters {
-		f, err := p.newFilter(&c.Filters[i], ctx)
+		f, err := p.newFilter(plain(c, &c.Filters[i]), ctx)
 		if err != nil {
 			ch.Release()
 			return nil, err
@@ -42,6 +43,15 @@ func (p *Plane) newChain(c *api.FilterChain, old *filter.Chain) (*filter.Chain, 
 		ch.Factories = append(ch.Factories, f)
 	}
 	return ch, nil
+}
+
+// plain is a filter of a chain, but for HTTP routes behind TLS, which are not
+// built.
+func plain(c *api.FilterChain, f *api.Filter) *api.Filter {
+	if f.HTTP == nil || c.TLS == nil {
+		return f
+	}
+	return &api.Filter{Name: f.Name, UnservedHTTP: &api.UnservedHTTP{StatPrefix: f.HTTP.StatPrefix, Why: "transport_socket: HTTP routes behind TLS are not supported yet"}}
 }
 
 // same is the listener's chain that equals c, or nil. The listener may be nil.
@@ -75,6 +85,10 @@ func (p *Plane) newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, er
 		return connectionlimit.New(f.ConnectionLimit, ctx), nil
 	case f.LocalRateLimit != nil:
 		return localratelimit.New(f.LocalRateLimit, ctx, &p.buckets), nil
+	case f.HTTP != nil:
+		return httpserver.New(f.HTTP, ctx), nil
+	case f.UnservedHTTP != nil:
+		return httpserver.NewUnserved(f.UnservedHTTP, ctx), nil
 	case f.DirectResponse != nil:
 		return directresponse.New(f.DirectResponse), nil
 	case f.Echo != nil:

@@ -47,7 +47,7 @@ func (c *Client) Dump() Dump {
 	defer c.mu.RUnlock()
 	return Dump{
 		Resources: map[string][]ResourceDump{
-			listenerURL:  append(dumps(c.model.Listeners()), c.idle(c.o.Bootstrap.HTTP)...),
+			listenerURL:  dumps(c.model.Listeners()),
 			clusterURL:   append(dumps(c.model.Clusters()), c.idle(c.o.Bootstrap.Reserved)...),
 			endpointURL:  dumps(c.model.Endpoints()),
 			extensionURL: dumps(c.model.Extensions()),

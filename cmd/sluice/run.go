@@ -58,7 +58,6 @@ func (o *options) run(ctx context.Context, e env) error {
 		fmt.Fprintf(e.stdout, "configuration '%s' OK\n", o.configPath)
 		return nil
 	}
-	warnIdle(log, "static listeners need HTTP: they are shown and not bound", config.HTTP)
 	warnIdle(log, "static clusters ask for what traffic cannot have yet: Sluice alone connects to them, what is sent there ends", config.Reserved)
 	return o.serve(ctx, config, log)
 }

@@ -56,6 +56,9 @@ type since struct{ atomic.Int64 }
 // FailHealthChecks says whether /healthcheck/fail is in force.
 func (m *Manager) FailHealthChecks(fail bool) { m.failed.Store(fail) }
 
+// HealthChecksFail says whether it is.
+func (m *Manager) HealthChecksFail() bool { return m.failed.Load() }
+
 // Start begins the drain of all listeners, or of the inbound ones. It returns
 // false if one of them drains already.
 func (m *Manager) Start(inboundOnly bool) bool {

@@ -89,6 +89,10 @@ type Context struct {
 	Log     *slog.Logger
 	// Files are where access logs go.
 	Files *accesslog.Files
+	// Listener is the listener's name in statistics.
+	Listener string
+	// Failing says whether health checks are made to fail (/healthcheck/fail).
+	Failing func() bool
 }
 
 // Core is what filters use of the worker that they run on.

@@ -258,16 +258,39 @@ func get(ts *testscript.TestScript, method, to, target string) (int, string, err
 	return r.StatusCode, string(b), err
 }
 
-// listening [!] PORT: somebody listens there, or `! listening`: nobody.
-func listening(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, false, args, 1, "listening PORT")
-	c, err := net.DialTimeout("tcp", "127.0.0.1:"+args[0], 5*time.Second)
-	if err == nil {
-		c.Close()
-	}
-	if (err == nil) == neg {
-		ts.Fatalf("port %s: %v", args[0], err)
-	}
+// closes PORT: a connection is taken and ended without a byte.
+func closes(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, "closes PORT")
+	retry(ts, func() error {
+		c, err := net.DialTimeout("tcp", "127.0.0.1:"+args[0], 5*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		ts.Check(c.SetDeadline(time.Now().Add(5 * time.Second)))
+		if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			ts.Fatalf("read %d bytes, %v", n, err)
+		}
+		return nil
+	})
+}
+
+// agent NAME PATH: a server that answers requests for PATH, as an agent does.
+// $NAME is its port.
+func agent(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 2, "agent NAME PATH")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+args[1], func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "agent: %s %s\n", r.Method, r.URL) })
+	s := &http.Server{Handler: mux}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(l) // ends with the story
+	}()
+	ts.Defer(func() { s.Close(); <-done })
 }
 
 // options of a plane.

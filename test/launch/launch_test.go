@@ -74,7 +74,7 @@ func TestLaunchers(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ports": ports, "expand": expand, "ca": ca, "backend": backend, "plane": plane, "push": push, "requests": requests,
-			"ask": ask, "dial": dial, "hold": hold, "still": still, "fifo": fifo, "listening": listening, "term": term, "await": await,
+			"ask": ask, "dial": dial, "hold": hold, "still": still, "fifo": fifo, "closes": closes, "agent": agent, "term": term, "await": await,
 		},
 	})
 }

@@ -56,6 +56,8 @@ var floors = map[string]struct{ ours, others []string }{
 	// A leaf: it speaks envoy.service.accesslog.v3.
 	"dataplane/accesslog/als": {ours: []string{"api", "dataplane/grpcservice", "dataplane/stream", "dataplane/upstream"},
 		others: []string{envoy + "/config/core/v3", envoy + "/data/accesslog/v3", envoy + "/service/accesslog/v3", grpc, protobuf, "github.com/google/uuid"}},
+	// Request IDs are UUIDs.
+	"dataplane/filter/httpserver": {ours: []string{"api", "dataplane"}, others: []string{extended, "github.com/google/uuid"}},
 	// A leaf: it speaks envoy.service.auth.v3.
 	"dataplane/filter/extauthz": {ours: []string{"api", "dataplane"},
 		others: []string{envoy + "/config/core/v3", envoy + "/service/auth/v3", grpc, protobuf}},

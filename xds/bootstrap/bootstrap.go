@@ -46,9 +46,6 @@ type Config struct {
 
 	Listeners []StaticListener
 	Clusters  []StaticCluster
-	// HTTP are the static listeners that need HTTP: they are shown and not bound.
-	// The owner of the log warns once for all.
-	HTTP []Idle
 	// Reserved are the static clusters that ask for what traffic cannot have yet:
 	// they may be ControlPlanes, or what Envoy's helpers use (Envoy Gateway's
 	// local_cluster). No static listener names any; a connection that a later

@@ -67,16 +67,9 @@ func (c *Config) static(o Options) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", place, file.OneLine(err))
 		}
-		name, v, notes, err := resource.Listener(a)
+		_, v, notes, err := resource.Listener(a)
 		if err == nil {
 			err = tolerate(notes.Unknown, o)
-		}
-		if errors.Is(err, resource.ErrHTTP) {
-			if name == "" {
-				name = fmt.Sprintf("static_resources.listeners[%d]", i)
-			}
-			c.HTTP = append(c.HTTP, Idle{Name: name, Any: a, Why: err})
-			continue
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", place, err)

@@ -32,8 +32,6 @@ var (
 	// constraint inside an Any costs only the resource that holds the Any, and is
 	// not wrapped in this error.
 	ErrConstraint = errors.New("constraint of the resource's proto broken")
-	// ErrHTTP says that a listener needs an HTTP connection manager.
-	ErrHTTP = errors.New("http_connection_manager: not supported")
 	// ErrType says that the Any is not of the type that was asked for.
 	ErrType = errors.New("unexpected resource type")
 )

@@ -24,24 +24,6 @@ func noEffect(name string) bool {
 	return name == "envoy.tcp.metadataexchange.config.MetadataExchange" || name == "stats.PluginConfig"
 }
 
-// needsHTTP finds the first HTTP connection manager.
-func needsHTTP(l *listenerv3.Listener) error {
-	find := func(path string, c *listenerv3.FilterChain) error {
-		for i, f := range c.GetFilters() {
-			if innerURL(f.GetTypedConfig()) == typeHTTP {
-				return at(fmt.Sprintf("%s.filters[%d]", path, i), ErrHTTP)
-			}
-		}
-		return nil
-	}
-	for i, c := range l.GetFilterChains() {
-		if err := find(fmt.Sprintf("filter_chains[%d]", i), c); err != nil {
-			return err
-		}
-	}
-	return find("default_filter_chain", l.GetDefaultFilterChain())
-}
-
 // networkFilter decodes the filters of one type.
 type networkFilter struct {
 	terminal bool
@@ -65,6 +47,7 @@ func networkFilters() map[string]networkFilter {
 	maps.Copy(known, stateFilters())
 	maps.Copy(known, extAuthzFilters())
 	maps.Copy(known, rateLimitFilters())
+	maps.Copy(known, httpManagers())
 	return known
 }
 

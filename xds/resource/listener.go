@@ -15,15 +15,12 @@ import (
 // Listener decodes an envoy.config.listener.v3.Listener. The name is returned
 // also with an error, whenever it can be had. A listener without a name is
 // called by its first address, so that the same resource keeps its name (Envoy
-// draws a UUID). An error that wraps ErrHTTP says that it is an HTTP listener.
+// draws a UUID).
 func Listener(a *anypb.Any) (name string, l *api.Listener, n Notes, err error) {
 	var p listenerv3.Listener
 	n, err = decode(a, &p)
 	name = p.GetName()
 	if err != nil {
-		return name, nil, n, err
-	}
-	if err := needsHTTP(&p); err != nil {
 		return name, nil, n, err
 	}
 	w := walker{policies: table()}

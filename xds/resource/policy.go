@@ -53,6 +53,7 @@ func allPolicies() policies {
 	maps.Copy(t, statePolicies())
 	maps.Copy(t, extAuthzPolicies())
 	maps.Copy(t, rateLimitPolicies())
+	maps.Copy(t, httpPolicies())
 	maps.Copy(t, clusterPolicies())
 	maps.Copy(t, healthPolicies())
 	maps.Copy(t, dnsPolicies())

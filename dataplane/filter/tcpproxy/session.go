@@ -310,6 +310,10 @@ func (s *Session) Data(bool) filter.Status { return filter.Continue }
 func (s *Session) Ended() {
 	s.over = true
 	s.factory.logs.Write(s.conn.Info, accesslog.End)
+	if h := s.factory.stats.http; h != nil {
+		h.active.Dec()
+		h.destroy.Inc()
+	}
 	w := s.conn.Core.Worker
 	if t := s.timers; t != nil {
 		w.Stop(&t.duration)
@@ -334,6 +338,10 @@ func (s *Session) Flush() {
 	s.up.Bytes(tx, rx)
 	stats.rxBytes.Add(rx)
 	stats.txBytes.Add(tx)
+	if h := stats.http; h != nil {
+		h.rx.Add(rx)
+		h.tx.Add(tx)
+	}
 	i.Received += rx
 	i.Upstream.Sent, i.Sent = request, response
 }

@@ -21,6 +21,29 @@ type factoryStats struct {
 	scope                                         *stats.Scope
 	total, noRoute, rxBytes, txBytes, idleTimeout *stats.Counter
 	maxDuration, early, drainClose                *stats.Counter
+	http                                          *httpStats // nil unless it stands for HTTP
+}
+
+// httpStats are those of a connection manager that can be told of its connections
+// alone.
+type httpStats struct {
+	scope                         *stats.Scope
+	total, destroy, asTCP, rx, tx *stats.Counter
+	active                        *stats.Gauge
+}
+
+func newHTTPStats(c *api.TCPProxy, ctx filter.Context) *httpStats {
+	if !c.ForHTTP {
+		return nil
+	}
+	sc := ctx.Stats.Scope("http", stats.Tag{Name: "envoy.http_conn_manager_prefix", Value: c.StatPrefix})
+	return &httpStats{
+		scope: sc, total: sc.Counter("downstream_cx_total"), destroy: sc.Counter("downstream_cx_destroy"),
+		// What Envoy does to the headers of every request is lost on these.
+		asTCP: sc.Counter("downstream_cx_as_tcp"),
+		rx:    sc.Counter("downstream_cx_rx_bytes_total"), tx: sc.Counter("downstream_cx_tx_bytes_total"),
+		active: sc.Gauge("downstream_cx_active"),
+	}
 }
 
 // New makes the factory of one chain. The error is that of opening an access
@@ -48,6 +71,7 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 		early:       sc.Counter("early_data_received_count_total"),
 		drainClose:  sc.Counter("downstream_cx_drain_close"),
 	}}
+	f.stats.http = newHTTPStats(c, ctx)
 	for i := range c.Clusters {
 		f.weights += uint64(c.Clusters[i].Weight)
 	}
@@ -58,6 +82,11 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 // that a filter before it turns away.
 func (f *Factory) New(c *filter.Connection) filter.Filter {
 	f.stats.total.Inc()
+	if h := f.stats.http; h != nil {
+		h.total.Inc()
+		h.asTCP.Inc()
+		h.active.Inc()
+	}
 	return &Session{factory: f, conn: c}
 }
 
@@ -69,4 +98,7 @@ func (f *Factory) Watch() filter.Watch { return filter.Nothing }
 func (f *Factory) Release() {
 	f.logs.Close()
 	f.stats.scope.Release()
+	if h := f.stats.http; h != nil {
+		h.scope.Release()
+	}
 }
