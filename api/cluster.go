@@ -20,28 +20,6 @@ const (
 	DefaultInitialFetchTimeout = 15 * time.Second
 )
 
-// LBPolicy says how a host is picked.
-type LBPolicy uint8
-
-// The policies that are built.
-const (
-	RoundRobin LBPolicy = iota
-	LeastRequest
-	Random
-)
-
-func (p LBPolicy) String() string {
-	switch p {
-	case RoundRobin:
-		return "ROUND_ROBIN"
-	case LeastRequest:
-		return "LEAST_REQUEST"
-	case Random:
-		return "RANDOM"
-	}
-	return "UNKNOWN"
-}
-
 // Discovery says where a cluster's endpoints come from.
 type Discovery uint8
 
@@ -82,9 +60,7 @@ type Cluster struct {
 	// there are none.
 	DNS            *DNS
 	ConnectTimeout time.Duration
-	LBPolicy       LBPolicy
-	// ChoiceCount is the number of hosts that LEAST_REQUEST draws, at least 2.
-	ChoiceCount uint32
+	Balancing      Balancing
 	// PanicThreshold is common_lb_config.healthy_panic_threshold in percent:
 	// under it health is ignored. 0 turns panic off.
 	PanicThreshold float64
@@ -151,7 +127,10 @@ type CircuitBreakers struct {
 type Assignment struct {
 	// OverprovisioningFactor in percent, 140 unless set.
 	OverprovisioningFactor uint32
-	Localities             []Locality
+	// WeightedHealth takes weights for numbers where health is a share of hosts.
+	WeightedHealth bool
+	Drop           Drop
+	Localities     []Locality
 }
 
 // Equal compares by content.

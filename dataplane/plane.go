@@ -51,6 +51,10 @@ type Options struct {
 	// Node is a serialized envoy.config.core.v3.Node: who Sluice is to access log
 	// services.
 	Node []byte
+	// Home is the proxy's own locality, LocalCluster the cluster of its own kind,
+	// or empty: with it near hosts are preferred.
+	Home         api.Place
+	LocalCluster string
 	// FlushInterval and FlushSize are --file-flush-interval-msec and
 	// --file-flush-min-size-kb, in bytes, of access logs; 0 is Envoy's default.
 	FlushInterval time.Duration
@@ -82,6 +86,7 @@ type Plane struct {
 	files        *accesslog.Files
 	status       api.SpliceStatus
 	drains       *drain.Manager
+	near         upstream.Near
 	drainOptions DrainOptions
 	drainStats   drainStats
 	// watch is what looks after hosts' health.
@@ -143,6 +148,10 @@ func New(o Options) (*Plane, error) {
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, services, o.Log)
 	p.watchHealth(&o)
 	p.destinations.Store(&destinations{})
+	p.near.Home = o.Home
+	if o.LocalCluster != "" {
+		p.near.Local = func() *upstream.Cluster { return p.cluster(o.LocalCluster) }
+	}
 	p.SetLimits(o.Limits)
 	p.spliceStats = o.Stats.Scope("splice")
 	if o.Capture != nil || o.Inbound != nil {
@@ -238,9 +247,9 @@ func (p *Plane) clustersInLocked(s *api.Snapshot) (gone []string) {
 		u := p.cluster(c.Name)
 		switch {
 		case u == nil:
-			p.clusters.Store(c.Name, upstream.New(c, p.stats, p.watch))
+			p.clusters.Store(c.Name, upstream.NewNear(c, p.stats, p.watch, p.near))
 		case u.Config().StatName() != c.StatName():
-			p.clusters.Store(c.Name, upstream.New(c, p.stats, p.watch))
+			p.clusters.Store(c.Name, upstream.NewNear(c, p.stats, p.watch, p.near))
 			u.Close()
 		case !u.Config().Equal(c):
 			u.Update(c)

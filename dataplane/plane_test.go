@@ -50,7 +50,7 @@ func (w *world) apply(listeners ...*api.Listener) *api.Applied {
 }
 
 func (w *world) cluster(name string, hosts ...netip.AddrPort) {
-	c := &api.Cluster{Name: name, ConnectTimeout: time.Second, ChoiceCount: 2, PanicThreshold: 50,
+	c := &api.Cluster{Name: name, ConnectTimeout: time.Second, PanicThreshold: 50,
 		CircuitBreakers: api.CircuitBreakers{MaxConnections: 1024, MaxPendingRequests: 1024}, Assignment: &api.Assignment{}}
 	l := api.Locality{}
 	for _, h := range hosts {

@@ -1,61 +1,153 @@
 // Package balance picks the host that a new connection goes to.
 //
-// A Set is one immutable view of a cluster's hosts; a Balancer picks from it and
-// keeps what must outlive a Set, such as whose turn it is. The rules are those
-// of Envoy's load balancers (docs: "Priority levels", "Panic threshold",
-// "Supported load balancers"; source/common/upstream/load_balancer_impl.cc and
-// edf_scheduler.h). Weights of localities are not looked at, as in Envoy unless
-// locality_weighted_lb_config is set.
+// A Set is one immutable view of a cluster's hosts, made anew by every update; a
+// Picker is one worker's own, and keeps what must outlive a Set, such as whose
+// turn it is. The rules are those of Envoy's load balancers
+// (source/extensions/load_balancing_policies, docs "Load balancing"), so that
+// the same client gets the same host wherever Envoy would tell.
 package balance
 
-import "github.com/sluice-proxy/sluice/api"
+import (
+	"github.com/sluice-proxy/sluice/api"
+)
 
-// Host is what a balancer picks from. Upstream owns it; a host that stays in
-// the cluster should stay the same value from Set to Set, else its turn is lost.
+// Host is what is picked from. Upstream owns it; a host that stays in the
+// cluster should stay the same value from Set to Set, else its turn is lost.
 type Host interface {
-	comparable
 	// Weight is load_balancing_weight; 0 counts as 1.
 	Weight() uint32
 	// Active is the number of connections open now.
-	Active() uint32
+	Active() uint64
 	// Flags are what is wrong with the host now.
 	Flags() api.HealthFlags
 	// Priority 0 is the highest.
 	Priority() uint32
+	Place() api.Place
+	// Address and Hostname name the host where connections are hashed, unless
+	// its metadata do (envoy.lb, hash_key).
+	Address() string
+	Hostname() string
+	Metadata() api.Metadata
+	// HealthySince is when the host became healthy, by the clock of Config.
+	HealthySince() int64
 }
 
-// Balancer picks hosts by one policy. It is safe for concurrent use.
-type Balancer[H Host] interface {
-	// Pick returns the host for the next connection. False means that s has no
-	// host to offer: no endpoint, or none healthy and panic off (flag UH).
-	Pick(s *Set[H]) (h H, ok bool)
+// Asked is what a connection brings to its pick.
+type Asked struct {
+	// Hash is what its hash policy came to, if Hashed.
+	Hash   uint64
+	Hashed bool
+	// Match is what the hosts of a cluster with subsets need; nil leaves it.
+	Match Criteria
+	// Metadata is the connection's dynamic metadata.
+	Metadata map[string]map[string]any
+	// Named is how many of the hosts that they name have been tried.
+	Named int
 }
 
-// New returns the balancer for p. choiceCount is the number of hosts that
-// LEAST_REQUEST draws; under 2 counts as 2, which is Envoy's lower bound. rng
-// yields uniform 64-bit numbers and must be safe for concurrent use, as
-// math/rand/v2.Uint64 is.
-func New[H Host](p api.LBPolicy, choiceCount uint32, rng func() uint64) Balancer[H] {
-	switch p {
-	case api.LeastRequest:
-		return &leastRequest[H]{
-			rng:     rng,
-			choices: max(choiceCount, 2),
-			turns:   newTurns(rng, leastRequestWeight[H]),
+// Config is what a Set is made of, but for its hosts.
+type Config struct {
+	Balancing *api.Balancing
+	// PanicThreshold is in percent, and 0 turns panic off.
+	PanicThreshold float64
+	// Overprovisioning is in percent; 0 means 140, Envoy's default.
+	Overprovisioning uint32
+	WeightedHealth   bool
+	// Weights are load_balancing_weight of localities.
+	Weights map[Spot]uint32
+	// Home is where the proxy stands, Local the hosts of its own kind; without
+	// Local zones are not looked at.
+	Home  api.Place
+	Local func() *Set
+	Stats *Stats
+	// ActiveTotal is the number of the cluster's open connections.
+	ActiveTotal func() uint64
+	// Rand yields uniform 64-bit numbers and is safe for concurrent use, Now
+	// monotonic nanoseconds; both have defaults.
+	Rand func() uint64
+	Now  func() int64
+}
+
+// Spot is a locality in a priority.
+type Spot struct {
+	Priority uint32
+	Place    api.Place
+}
+
+// Set is a cluster's hosts, and how they are picked.
+type Set struct {
+	config  Config
+	whole   *group
+	subsets *subsets // nil: without
+	// seats are whose turns outlive this Set, by what they are for.
+	seats map[seatKey]*seat
+	// addresses finds the hosts that a connection names; nil unless it can.
+	addresses map[string]Host
+	total     int
+}
+
+// New makes a Set. before is the one that it replaces, nil if there is none:
+// what has not changed is taken over from it. hosts is not kept.
+func New(c Config, hosts []Host, before *Set) *Set {
+	c.defaults()
+	s := &Set{config: c, seats: map[seatKey]*seat{}, total: len(hosts)}
+	var was *group
+	if before != nil {
+		was = before.whole
+	}
+	s.whole = newGroup(s, "", sort(hosts, &s.config), c.Weights, was, before)
+	switch {
+	case c.Balancing.Subsets != nil:
+		s.subsets = newSubsets(s, hosts, before)
+	case before != nil:
+		before.Close()
+	}
+	if c.Balancing.Override != nil {
+		s.addresses = make(map[string]Host, len(hosts))
+		for _, h := range hosts {
+			s.addresses[h.Address()] = h
 		}
-	case api.Random:
-		return &random[H]{rng: rng}
-	default:
-		return &roundRobin[H]{
-			rng:   rng,
-			start: rng(),
-			next:  make(map[poolID]uint64),
-			turns: newTurns(rng, weight[H]),
-		}
+	}
+	s.whole.report()
+	return s
+}
+
+// Close takes what the Set counts as there out of the figures, when its cluster
+// goes.
+func (s *Set) Close() {
+	if s.subsets != nil {
+		s.subsets.close()
 	}
 }
 
-func weight[H Host](h H) float64 { return float64(max(h.Weight(), 1)) }
+// Pick returns the host for the next connection. False means that there is none
+// to offer: no endpoint, or none healthy and panic off (flag UH).
+func (s *Set) Pick(p *Picker, a *Asked) (Host, bool) {
+	p.enter(s)
+	if s.addresses != nil {
+		if h := s.named(a); h != nil {
+			return h, true
+		}
+	}
+	var h Host
+	if s.subsets != nil {
+		h = s.subsets.pick(p, a)
+	} else {
+		h = s.whole.pick(p, a)
+	}
+	return h, h != nil
+}
 
-// leastRequestWeight is Envoy's with active_request_bias 1, its default.
-func leastRequestWeight[H Host](h H) float64 { return weight(h) / float64(h.Active()+1) }
+// Total, Healthy, Degraded and Excluded are the gauges membership_total and so on.
+func (s *Set) Total() int { return s.total }
+
+// Healthy counts hosts that are picked first.
+func (s *Set) Healthy() int { return s.whole.count(func(l *level) int { return len(l.healthy.hosts) }) }
+
+// Degraded counts those that are picked when healthy ones run short.
+func (s *Set) Degraded() int {
+	return s.whole.count(func(l *level) int { return len(l.degraded.hosts) })
+}
+
+// Excluded counts hosts that do not count where health is a share.
+func (s *Set) Excluded() int { return s.whole.count(func(l *level) int { return l.excluded }) }

@@ -103,7 +103,7 @@ func (s *Service) dial(ctx context.Context, _ string) (net.Conn, error) {
 	if c == nil {
 		return nil, fmt.Errorf("%w: %s", errNoCluster, s.config.Cluster)
 	}
-	up, err := c.Pick()
+	up, err := c.PickAside()
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,9 @@ package stream
 type Object struct {
 	Value string
 	// Address says that the object is an address, which Value prints.
-	Address  bool
+	Address bool
+	// Hashable says that a hash policy may use it.
+	Hashable bool
 	ReadOnly bool
 	// Shared says with whom upstream the object is shared.
 	Shared Sharing

@@ -2,11 +2,11 @@ package upstream
 
 import (
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
@@ -32,6 +32,9 @@ type Cluster struct {
 
 	view    atomic.Pointer[view]
 	holders *stats.Holders // the plane, and every connection
+	near    Near
+	born    time.Time
+	pickers pickers
 
 	watch Watch
 
@@ -46,10 +49,9 @@ type view struct {
 	config *api.Cluster
 	// told is what connections are told of the cluster. It is shared by them all,
 	// and the same from view to view as long as it says the same.
-	told     *stream.Cluster
-	set      *balance.Set[*Host]
-	hosts    []*Host
-	balancer balance.Balancer[*Host]
+	told  *stream.Cluster
+	set   *balance.Set
+	hosts []*Host
 }
 
 type hostKey struct {
@@ -57,9 +59,21 @@ type hostKey struct {
 	target, priority uint32
 }
 
+// Near is what is known of where the proxy stands, for zone-aware routing.
+type Near struct {
+	// Home is the proxy's own locality.
+	Home api.Place
+	// Local is the cluster of the proxy's own kind, or nil as long as there is
+	// none; no function means that nobody named one.
+	Local func() *Cluster
+}
+
 // New puts a cluster in force. What looks after its hosts' health is w.
-func New(c *api.Cluster, store *stats.Store, w Watch) *Cluster {
-	u := &Cluster{Stats: newStats(store, c.StatName()), hosts: map[hostKey]*Host{}, watch: w}
+func New(c *api.Cluster, store *stats.Store, w Watch) *Cluster { return NewNear(c, store, w, Near{}) }
+
+// NewNear puts a cluster in force that knows where the proxy stands.
+func NewNear(c *api.Cluster, store *stats.Store, w Watch, near Near) *Cluster {
+	u := &Cluster{Stats: newStats(store, c.StatName()), watch: w, near: near, born: time.Now(), hosts: map[hostKey]*Host{}}
 	u.holders = stats.NewHolders(u.Stats.release)
 	u.Update(c)
 	return u
@@ -97,7 +111,8 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 			}
 			h := u.hosts[key]
 			if h == nil {
-				h = &Host{cluster: u, Addr: e.Addr, priority: l.Priority}
+				h = &Host{cluster: u, Addr: e.Addr, priority: l.Priority, text: e.Addr.String()}
+				h.since.Store(u.now())
 				changed = true
 			}
 			h.set(e, l)
@@ -115,11 +130,6 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	if old != nil && reflect.DeepEqual(old.told, v.told) {
 		v.told = old.told
 	}
-	if old != nil && old.config.LBPolicy == c.LBPolicy && old.config.ChoiceCount == c.ChoiceCount {
-		v.balancer = old.balancer
-	} else {
-		v.balancer = balance.New[*Host](c.LBPolicy, c.ChoiceCount, rand.Uint64)
-	}
 	if changed {
 		u.Stats.MembershipChange.Inc()
 	}
@@ -131,7 +141,7 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 // classifyLocked sorts the hosts of v by the health that they have now, and puts
 // v in force.
 func (u *Cluster) classifyLocked(v *view) {
-	v.set = balance.NewSet(v.hosts, v.config.Assignment.OverprovisioningFactor, v.config.PanicThreshold)
+	v.set = u.newSet(v)
 	u.view.Store(v)
 	s := u.Stats
 	s.MembershipTotal.Set(uint64(v.set.Total()))
@@ -162,34 +172,6 @@ func (u *Cluster) reclassifyLocked() {
 // its last connection.
 func (u *Cluster) Close() {
 	u.unwatch()
+	u.view.Load().set.Close()
 	u.holders.Drop()
-}
-
-// Pick chooses the host of a new connection and counts the connection as being
-// opened; the caller calls Connected or Failed on what it gets.
-func (u *Cluster) Pick() (Connection, error) {
-	v, s := u.view.Load(), u.Stats
-	if v.set.Panicking() || v.set.Total() == 0 && v.config.PanicThreshold > 0 {
-		s.HealthyPanic.Inc()
-	}
-	h, ok := v.balancer.Pick(v.set)
-	if !ok {
-		s.NoneHealthy.Inc()
-		return Connection{}, ErrNoHealthyHost
-	}
-	limits := &v.config.CircuitBreakers
-	if !s.takeActive(limits.MaxConnections) {
-		s.Overflow.Inc()
-		return Connection{}, ErrConnectionOverflow
-	}
-	if !s.takePending(limits.MaxPendingRequests) {
-		s.giveActive(limits.MaxConnections)
-		s.PendingOverflow.Inc()
-		return Connection{}, ErrPendingOverflow
-	}
-	s.Total.Inc()
-	s.PendingTotal.Inc()
-	h.cxTotal.Add(1)
-	h.cxActive.Add(1)
-	return Connection{Host: h, held: u.holders.Hold()}, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/dataplane/balance"
 )
 
 func cluster(connections, pending uint32, hosts ...string) *api.Cluster {
@@ -30,7 +31,7 @@ func (u *Cluster) figures() string {
 
 func pick(t *testing.T, u *Cluster) *Connection {
 	t.Helper()
-	c, err := u.Pick()
+	c, err := u.Pick(0, &balance.Asked{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func TestBreakersOpenAndCloseAgain(t *testing.T) {
 	if got := u.figures(); got != "cx 2/2 pending 2 open 0/1" {
 		t.Errorf("two being opened: %s", got)
 	}
-	if _, err := u.Pick(); !errors.Is(err, ErrPendingOverflow) || u.Stats.PendingOverflow.Value() != 1 {
+	if _, err := u.Pick(0, &balance.Asked{}); !errors.Is(err, ErrPendingOverflow) || u.Stats.PendingOverflow.Value() != 1 {
 		t.Errorf("a third being opened: %v", err)
 	}
 	a.Connected(time.Millisecond)
@@ -52,7 +53,7 @@ func TestBreakersOpenAndCloseAgain(t *testing.T) {
 	if got := u.figures(); got != "cx 3/3 pending 2 open 1/1" {
 		t.Errorf("one open, two being opened: %s", got)
 	}
-	if _, err := u.Pick(); !errors.Is(err, ErrConnectionOverflow) || u.Stats.Overflow.Value() != 1 {
+	if _, err := u.Pick(0, &balance.Asked{}); !errors.Is(err, ErrConnectionOverflow) || u.Stats.Overflow.Value() != 1 {
 		t.Errorf("a fourth: %v", err)
 	}
 	b.Failed(true)
@@ -74,7 +75,7 @@ func TestBreakersOpenAndCloseAgain(t *testing.T) {
 func TestPickWithoutHosts(t *testing.T) {
 	u := New(cluster(3, 3), stats.New(), Watch{})
 	defer u.Close()
-	if _, err := u.Pick(); !errors.Is(err, ErrNoHealthyHost) || u.Stats.NoneHealthy.Value() != 1 {
+	if _, err := u.Pick(0, &balance.Asked{}); !errors.Is(err, ErrNoHealthyHost) || u.Stats.NoneHealthy.Value() != 1 {
 		t.Errorf("picked %v", err)
 	}
 	if got := u.figures(); got != "cx 0/0 pending 0 open 0/0" {

@@ -17,11 +17,14 @@ type Host struct {
 	Addr     netip.AddrPort
 	cluster  *Cluster
 	priority uint32
+	text     string // of Addr
 
 	// replaced by updates
 	place atomic.Pointer[place]
 	// flags are api.HealthFlags; who changes them holds the cluster's lock.
 	flags atomic.Uint32
+	// since is when the host became healthy, by its cluster's clock.
+	since atomic.Int64
 
 	// closers end the connections that want to end when the host fails.
 	closing sync.Mutex
@@ -33,18 +36,19 @@ type Host struct {
 }
 
 type place struct {
-	endpoint              api.Endpoint
-	region, zone, subZone string
+	endpoint api.Endpoint
+	place    api.Place
 }
 
 // set puts a configuration in force. One that says nothing new is not taken:
 // every open connection to the host keeps the one that it was made with.
 func (h *Host) set(e api.Endpoint, l api.Locality) {
 	h.mark(e.Health.Flags(), api.EDSFlags|api.PendingDynamicRemoval)
-	if p := h.place.Load(); p != nil && p.region == l.Region && p.zone == l.Zone && p.subZone == l.SubZone && same(&p.endpoint, &e) {
+	at := api.Place{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone}
+	if p := h.place.Load(); p != nil && p.place == at && same(&p.endpoint, &e) {
 		return
 	}
-	h.place.Store(&place{endpoint: e, region: l.Region, zone: l.Zone, subZone: l.SubZone})
+	h.place.Store(&place{endpoint: e, place: at})
 }
 
 // mark clears flags and then sets others; it tells whether the health that
@@ -53,6 +57,9 @@ func (h *Host) mark(set, clear api.HealthFlags) bool {
 	was := h.Flags()
 	is := was&^clear | set
 	h.flags.Store(uint32(is))
+	if is.Coarse() == api.HealthHealthy && was.Coarse() != api.HealthHealthy {
+		h.since.Store(h.cluster.now())
+	}
 	return was.Coarse() != is.Coarse() || was.Excluded() != is.Excluded()
 }
 
@@ -63,17 +70,23 @@ func same(a, b *api.Endpoint) bool {
 // Endpoint is the configuration of the host that is in force, read-only.
 func (h *Host) Endpoint() *api.Endpoint { return &h.place.Load().endpoint }
 
-// Weight, Active, Flags and Priority are what a balancer asks.
+// Weight, Active, Flags and the rest down to HealthySince are what a balancer
+// asks.
 func (h *Host) Weight() uint32         { return h.place.Load().endpoint.Weight }
-func (h *Host) Active() uint32         { return uint32(h.rqActive.Load()) }
+func (h *Host) Active() uint64         { return h.rqActive.Load() }
 func (h *Host) Flags() api.HealthFlags { return api.HealthFlags(h.flags.Load()) }
 func (h *Host) Priority() uint32       { return h.priority }
+func (h *Host) Place() api.Place       { return h.place.Load().place }
+func (h *Host) Address() string        { return h.text }
+func (h *Host) Hostname() string       { return h.place.Load().endpoint.Hostname }
+func (h *Host) Metadata() api.Metadata { return h.place.Load().endpoint.Metadata }
+func (h *Host) HealthySince() int64    { return h.since.Load() }
 
 // Status are the host's figures.
 func (h *Host) Status() api.HostStatus {
 	p := h.place.Load()
 	return api.HostStatus{
-		Endpoint: p.endpoint, Flags: h.Flags(), Region: p.region, Zone: p.zone, SubZone: p.subZone, Priority: h.priority,
+		Endpoint: p.endpoint, Flags: h.Flags(), Region: p.place.Region, Zone: p.place.Zone, SubZone: p.place.SubZone, Priority: h.priority,
 		CxTotal: h.cxTotal.Load(), CxActive: h.cxActive.Load(), CxConnectFail: h.cxConnectFail.Load(),
 		RqTotal: h.rqTotal.Load(), RqActive: h.rqActive.Load(), RqError: h.rqError.Load(),
 		RqSuccess: h.rqSuccess.Load(), RqTimeout: h.rqTimeout.Load(),

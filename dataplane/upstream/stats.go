@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
+	"github.com/sluice-proxy/sluice/dataplane/balance"
 )
 
 // Stats are a cluster's figures, under Envoy's names (docs: "Cluster manager
@@ -16,11 +17,12 @@ type Stats struct {
 	Destroy, DestroyLocal, DestroyRemote                                                      *stats.Counter
 	DestroyWithActiveRq, DestroyLocalWithActiveRq, DestroyRemoteWithActiveRq                  *stats.Counter
 	RxBytes, TxBytes, RqTotal, PendingTotal, PendingOverflow, PendingFailureEject             *stats.Counter
-	HealthyPanic, MembershipChange                                                            *stats.Counter
+	MembershipChange                                                                          *stats.Counter
 	Active, RqActive, PendingActive                                                           *stats.Gauge
 	MembershipTotal, MembershipHealthy, MembershipDegraded, MembershipExcluded, MaxHostWeight *stats.Gauge
 	ConnectMS, LengthMS                                                                       *stats.Histogram
 
+	balance             *balance.Stats
 	cxOpen, pendingOpen *stats.Gauge
 	active, pending     atomic.Int64
 }
@@ -34,7 +36,7 @@ func newStats(store *stats.Store, name string) *Stats {
 		sc.Counter(always) // named as Envoy names them, and never moved yet
 	}
 	return &Stats{
-		scope: sc, breaker: cb,
+		scope: sc, breaker: cb, balance: balance.NewStats(sc),
 		Total:                     sc.Counter("upstream_cx_total"),
 		ConnectFail:               sc.Counter("upstream_cx_connect_fail"),
 		ConnectTimeout:            sc.Counter("upstream_cx_connect_timeout"),
@@ -53,7 +55,6 @@ func newStats(store *stats.Store, name string) *Stats {
 		PendingTotal:              sc.Counter("upstream_rq_pending_total"),
 		PendingOverflow:           sc.Counter("upstream_rq_pending_overflow"),
 		PendingFailureEject:       sc.Counter("upstream_rq_pending_failure_eject"),
-		HealthyPanic:              sc.Counter("lb_healthy_panic"),
 		MembershipChange:          sc.Counter("membership_change"),
 		Active:                    sc.Gauge("upstream_cx_active"),
 		RqActive:                  sc.Gauge("upstream_rq_active"),

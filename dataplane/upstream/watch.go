@@ -87,7 +87,7 @@ func (u *Cluster) watched(c *api.Cluster, hosts []*Host) *api.Cluster {
 	for _, h := range hosts {
 		if h.Flags()&api.PendingDynamicRemoval != 0 {
 			p := h.place.Load()
-			more = append(more, api.Locality{Region: p.region, Zone: p.zone, SubZone: p.subZone, Priority: h.priority, Endpoints: []api.Endpoint{p.endpoint}})
+			more = append(more, api.Locality{Region: p.place.Region, Zone: p.place.Zone, SubZone: p.place.SubZone, Priority: h.priority, Endpoints: []api.Endpoint{p.endpoint}})
 		}
 	}
 	if more == nil {

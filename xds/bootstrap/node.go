@@ -7,6 +7,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/sluice-proxy/sluice/api"
 )
 
 // userAgent is what control planes see. It is not Envoy's: some refuse an envoy
@@ -40,6 +42,12 @@ func (c *Config) node(o Options) {
 		n.Locality.Zone = o.ServiceZone
 	}
 	c.Proto.Node, c.Node = shown, n
+}
+
+// Home is the node's locality.
+func (c *Config) Home() api.Place {
+	l := c.Node.GetLocality()
+	return api.Place{Region: l.GetRegion(), Zone: l.GetZone(), SubZone: l.GetSubZone()}
 }
 
 // version reads major.minor.patch; what is no number is 0.

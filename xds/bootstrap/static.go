@@ -60,6 +60,9 @@ func (c *Config) static(o Options) error {
 		v.Static = true
 		c.Clusters = append(c.Clusters, StaticCluster{Value: v, Any: a, Notes: notes})
 	}
+	if local := c.Proto.GetClusterManager().GetLocalClusterName(); local != "" && !clusters[local] {
+		return fmt.Errorf("cluster_manager.local_cluster_name: local cluster '%s' must be defined", local)
+	}
 	b := binder{names: map[string]bool{}, addrs: map[string]bool{}}
 	for i, p := range c.Proto.GetStaticResources().GetListeners() {
 		place := place("listeners", i, p.GetName())

@@ -7,6 +7,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -44,9 +45,8 @@ func (w *walker) names(path string, p *endpointv3.ClusterLoadAssignment) *api.As
 func (w *walker) localities(path string, p *endpointv3.ClusterLoadAssignment, read func(string, *endpointv3.LbEndpoint, *api.Endpoint)) *api.Assignment {
 	as := &api.Assignment{
 		OverprovisioningFactor: uint32Or(p.GetPolicy().GetOverprovisioningFactor(), api.DefaultOverprovisioningFactor),
-	}
-	if n := len(p.GetPolicy().GetDropOverloads()); n > 1 {
-		w.fail(join(path, "policy.drop_overloads"), fmt.Errorf("Cluster drop_overloads config has %d categories. Envoy only support one.", n))
+		WeightedHealth:         p.GetPolicy().GetWeightedPriorityHealth(),
+		Drop:                   w.drop(join(path, "policy.drop_overloads"), p.GetPolicy()),
 	}
 	for i, l := range p.GetEndpoints() {
 		at := join(path, fmt.Sprintf("endpoints[%d]", i))
@@ -64,6 +64,31 @@ func (w *walker) localities(path string, p *endpointv3.ClusterLoadAssignment, re
 		as.Localities = append(as.Localities, loc)
 	}
 	return as
+}
+
+// drop reads the one category of connections that are turned away.
+func (w *walker) drop(path string, p *endpointv3.ClusterLoadAssignment_Policy) api.Drop {
+	all := p.GetDropOverloads()
+	if len(all) == 0 {
+		return api.Drop{}
+	}
+	if len(all) > 1 {
+		w.fail(path, fmt.Errorf("Cluster drop_overloads config has %d categories. Envoy only support one.", len(all)))
+		return api.Drop{}
+	}
+	of := uint32(100)
+	switch all[0].GetDropPercentage().GetDenominator() {
+	case typev3.FractionalPercent_TEN_THOUSAND:
+		of = 10000
+	case typev3.FractionalPercent_MILLION:
+		of = 1000000
+	}
+	n := all[0].GetDropPercentage().GetNumerator()
+	d := api.Drop{Category: all[0].GetCategory(), Share: float64(n) / float64(of)}
+	if d.Share > 1 {
+		w.fail(path, fmt.Errorf("Cluster drop_overloads config is invalid. drop_ratio=%g(Numerator %d / Denominator %d). The valid range is 0~1.", d.Share, n, of))
+	}
+	return d
 }
 
 func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint, read func(string, *endpointv3.LbEndpoint, *api.Endpoint)) api.Endpoint {

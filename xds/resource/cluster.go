@@ -40,7 +40,7 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 		Name:            p.GetName(),
 		AltStatName:     p.GetAltStatName(),
 		ConnectTimeout:  w.duration("connect_timeout", p.GetConnectTimeout(), api.DefaultConnectTimeout),
-		ChoiceCount:     uint32Or(p.GetLeastRequestLbConfig().GetChoiceCount(), api.DefaultChoiceCount),
+		Balancing:       w.balancing(p),
 		PanicThreshold:  api.DefaultPanicThreshold,
 		CircuitBreakers: w.circuitBreakers(p.GetCircuitBreakers()),
 		Metadata:        metadata(p.GetMetadata()),
@@ -49,14 +49,6 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 	}
 	if trafficTLS {
 		w.sockets(c, p)
-	}
-	switch p.GetLbPolicy() {
-	case clusterv3.Cluster_LEAST_REQUEST:
-		c.LBPolicy = api.LeastRequest
-	case clusterv3.Cluster_RANDOM:
-		c.LBPolicy = api.Random
-	default:
-		c.LBPolicy = api.RoundRobin
 	}
 	if t := p.GetCommonLbConfig().GetHealthyPanicThreshold(); t != nil {
 		c.PanicThreshold = t.GetValue()

@@ -34,9 +34,9 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 			c.Assignment.Localities = []api.Locality{{Endpoints: []api.Endpoint{{Addr: netip.MustParseAddrPort("[::1]:9"), Weight: 1}}}}
 		}},
 		{what: "least request", in: `name: c, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 3, active_request_bias: {default_value: 1, runtime_key: k}}`, want: func(c *api.Cluster) {
-			c.LBPolicy, c.ChoiceCount = api.LeastRequest, 3
-		}, unbuilt: []string{"least_request_lb_config.active_request_bias"}},
-		{what: "random", in: `name: c, lb_policy: RANDOM`, want: func(c *api.Cluster) { c.LBPolicy = api.Random }},
+			c.Balancing.Policy, c.Balancing.ChoiceCount = api.LeastRequest, 3
+		}, unbuilt: []string{"least_request_lb_config.active_request_bias.runtime_key"}},
+		{what: "random", in: `name: c, lb_policy: RANDOM`, want: func(c *api.Cluster) { c.Balancing.Policy = api.Random }},
 		{what: "numbers", in: `name: c, alt_stat_name: a, connect_timeout: 0.25s, per_connection_buffer_limit_bytes: 32768, common_lb_config: {healthy_panic_threshold: {value: 0}}`, want: func(c *api.Cluster) {
 			c.AltStatName, c.ConnectTimeout, c.PerConnectionBufferLimit, c.PanicThreshold = "a", 250*time.Millisecond, 32768, 0
 		}},
@@ -51,7 +51,7 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			want := &api.Cluster{
-				Name: "c", ConnectTimeout: 5 * time.Second, ChoiceCount: 2, PanicThreshold: 50, PerConnectionBufferLimit: 1 << 20,
+				Name: "c", ConnectTimeout: 5 * time.Second, Balancing: defaultBalancing(), PanicThreshold: 50, PerConnectionBufferLimit: 1 << 20,
 				CircuitBreakers: api.CircuitBreakers{MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 3},
 				Assignment:      &api.Assignment{OverprovisioningFactor: 140},
 			}
@@ -85,10 +85,6 @@ func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
 		{"EDS with an empty source", `name: c, type: EDS, eds_cluster_config: {service_name: s}`, "eds_cluster_config.eds_config: Missing config source specifier in envoy::config::core::v3::ConfigSource"},
 		{"EDS from another server", `name: c, type: EDS, eds_cluster_config: {eds_config: {api_config_source: {api_type: GRPC}}}`, `eds_cluster_config.eds_config.api_config_source.grpc_services: API configs must have either a gRPC service or a cluster name defined`},
 		{"an EDS source for a STATIC cluster", `name: c, eds_cluster_config: {}`, "eds_cluster_config: eds_cluster_config set in a non-EDS cluster"},
-		{"another policy", `name: c, lb_policy: RING_HASH`, "lb_policy: not supported yet (RING_HASH)"},
-		{"a typed policy", `name: c, load_balancing_policy: {}`, "load_balancing_policy: not supported yet ({})"},
-		{"locality weights", `name: c, common_lb_config: {locality_weighted_lb_config: {}}`, "common_lb_config.locality_weighted_lb_config: not supported yet ({})"},
-		{"subsets", `name: c, lb_subset_config: {subset_selectors: [{keys: [a]}]}`, `lb_subset_config: not supported yet ({"subset_selectors":[{"keys":["a"]}]})`},
 		{"TLS", `name: c, transport_socket: ` + tls, "transport_socket: not supported yet (envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext)"},
 		{"TLS by match", `name: c, transport_socket_matches: [{name: m, transport_socket: ` + tls + `}]`, "transport_socket_matches[0]: not supported yet"},
 		{"a source address", `name: c, upstream_bind_config: {source_address: {address: 127.0.0.6, port_value: 0}}`, `upstream_bind_config: not supported yet ({"source_address":{"address":"127.0.0.6","port_value":0}})`},
@@ -133,7 +129,7 @@ func TestAssignmentIsDecoded(t *testing.T) {
 	if err != nil || name != "s" {
 		t.Fatal(name, err)
 	}
-	want := &api.Assignment{OverprovisioningFactor: 200, Localities: []api.Locality{{
+	want := &api.Assignment{OverprovisioningFactor: 200, Drop: api.Drop{Category: "a"}, Localities: []api.Locality{{
 		Region: "r", Zone: "z", SubZone: "u", Priority: 1, Weight: 5, Endpoints: []api.Endpoint{
 			{Addr: netip.MustParseAddrPort("10.0.0.1:0"), Hostname: "h", Weight: 3, Health: api.HealthUnhealthy, Metadata: api.Metadata{"f": {"k": "v"}}},
 			{Addr: netip.MustParseAddrPort("[::ffff:10.0.0.2]:65535"), Weight: 1, Health: api.HealthDegraded,
@@ -158,7 +154,6 @@ func TestAssignmentIsRefusedByFieldAndValue(t *testing.T) {
 		{"a name for an endpoint", one(`{endpoint_name: e}`), `endpoints[0].lb_endpoints[0].endpoint_name: not supported yet ("e")`},
 		{"an unknown health", one(`{health_status: 77, endpoint: {address: {socket_address: {address: 1.1.1.1, port_value: 9}}}}`), "endpoints[0].lb_endpoints[0].health_status: unknown enum value (77)"},
 		{"a health beyond a byte", one(`{health_status: 257, endpoint: {address: {socket_address: {address: 1.1.1.1, port_value: 9}}}}`), "endpoints[0].lb_endpoints[0].health_status: unknown enum value (257)"},
-		{"drops", `cluster_name: s, policy: {drop_overloads: [{category: a, drop_percentage: {numerator: 1}}]}`, `policy.drop_overloads[0]: not supported yet ({"category":"a","drop_percentage":{"numerator":1}})`},
 		{"two kinds of drops", `cluster_name: s, policy: {drop_overloads: [{category: a, drop_percentage: {}}, {category: b, drop_percentage: {}}]}`, "policy.drop_overloads: Cluster drop_overloads config has 2 categories. Envoy only support one."},
 		{"LEDS", `cluster_name: s, endpoints: [{leds_cluster_locality_config: {leds_config: {ads: {}}, leds_collection_name: e}}]`, `endpoints[0].leds_cluster_locality_config: not supported yet ({"leds_config":{"ads":{}},"leds_collection_name":"e"})`},
 	} {

@@ -79,7 +79,7 @@ func FuzzCluster(f *testing.F) {
 		if c == nil {
 			return
 		}
-		if c.Name == "" || c.ConnectTimeout <= 0 || c.ChoiceCount < 2 || !(c.PanicThreshold >= 0 && c.PanicThreshold <= 100) ||
+		if c.Name == "" || c.ConnectTimeout <= 0 || c.Balancing.ChoiceCount < 2 || !(c.PanicThreshold >= 0 && c.PanicThreshold <= 100) ||
 			c.PerConnectionBufferLimit == 0 || (c.Assignment == nil) != (c.Discovery == api.EDS) {
 			t.Fatalf("unfit: %+v", c)
 		}

@@ -55,6 +55,7 @@ func allPolicies() policies {
 	maps.Copy(t, rateLimitPolicies())
 	maps.Copy(t, httpPolicies())
 	maps.Copy(t, clusterPolicies())
+	maps.Copy(t, balancingPolicies())
 	maps.Copy(t, healthPolicies())
 	maps.Copy(t, dnsPolicies())
 	maps.Copy(t, endpointPolicies())

@@ -44,8 +44,8 @@ func bootstrapPolicies() policies {
 			fields(refused, "lds_resources_locator", "cds_resources_locator"),
 		"envoy.config.bootstrap.v3.ClusterManager": policy{}.
 			fields(refused, "upstream_bind_config").
-			// local_cluster_name makes Envoy prefer near hosts among those configured.
-			fields(noted, "local_cluster_name", "outlier_detection", "load_stats_config",
+			fields(built, "local_cluster_name").
+			fields(noted, "outlier_detection", "load_stats_config",
 				"enable_deferred_cluster_creation"),
 		"envoy.config.bootstrap.v3.Admin": policy{}.
 			fields(built, "address", "allow_paths").

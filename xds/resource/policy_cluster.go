@@ -11,9 +11,9 @@ func clusterPolicies() policies {
 		"envoy.config.cluster.v3.Cluster": policy{}.
 			// load_assignment and eds_cluster_config count for one type each (cluster.go).
 			fields(built, "name", "alt_stat_name", "connect_timeout", "per_connection_buffer_limit_bytes",
-				"load_assignment", "eds_cluster_config", "metadata").
+				"load_assignment", "eds_cluster_config", "metadata", "load_balancing_policy").
 			fields(inside, "circuit_breakers", "common_lb_config", "least_request_lb_config",
-				"round_robin_lb_config").
+				"round_robin_lb_config", "ring_hash_lb_config", "maglev_lb_config", "lb_subset_config").
 			judge(oneOf(int32(clusterv3.Cluster_STATIC), int32(clusterv3.Cluster_EDS), int32(clusterv3.Cluster_STRICT_DNS),
 				int32(clusterv3.Cluster_LOGICAL_DNS)), "type").
 			judge(clusterType, "cluster_type").
@@ -22,16 +22,12 @@ func clusterPolicies() policies {
 				"dns_lookup_family", "dns_resolvers", "use_tcp_for_dns_lookups", "dns_resolution_config",
 				"typed_dns_resolver_config", "wait_for_warm_on_init").
 			judge(oneOf(int32(clusterv3.Cluster_ROUND_ROBIN), int32(clusterv3.Cluster_LEAST_REQUEST),
-				int32(clusterv3.Cluster_RANDOM)), "lb_policy").
+				int32(clusterv3.Cluster_RANDOM), int32(clusterv3.Cluster_RING_HASH), int32(clusterv3.Cluster_MAGLEV),
+				int32(clusterv3.Cluster_CLUSTER_PROVIDED), int32(clusterv3.Cluster_LOAD_BALANCING_POLICY_CONFIG)), "lb_policy").
 			judge(upstreamFilter, "filters").
 			transportSocket().socketMatches().
-			// Without selectors there are no subsets.
-			onlyIf(func(v protoreflect.Value) bool {
-				m, ok := v.Message().Interface().(*clusterv3.Cluster_LbSubsetConfig)
-				return ok && len(m.GetSubsetSelectors()) == 0
-			}, "lb_subset_config").
 			// Which host, from which address, how.
-			fields(refused, "transport_socket_matcher", "upstream_bind_config", "load_balancing_policy", "upstream_config").
+			fields(refused, "transport_socket_matcher", "upstream_bind_config", "upstream_config").
 			// HTTP, figures, timing, and the parameters of policies that are refused.
 			// What is noted of these changes nothing in who may connect, and where to:
 			// without it a connection to a bad host fails, as it does until a check has
@@ -42,21 +38,10 @@ func clusterPolicies() policies {
 				"max_requests_per_connection", "upstream_http_protocol_options", "common_http_protocol_options",
 				"http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options",
 				"cleanup_interval",
-				"ring_hash_lb_config", "maglev_lb_config", "original_dst_lb_config",
+				"original_dst_lb_config",
 				"protocol_selection", "upstream_connection_options", "lrs_server", "lrs_report_endpoint_metrics",
 				"track_timeout_budgets", "track_cluster_stats", "preconnect_policy",
 				"connection_pool_per_downstream_connection", "queuing_policies"),
-		"envoy.config.cluster.v3.Cluster.CommonLbConfig": policy{}.
-			fields(built, "healthy_panic_threshold", "ignore_new_hosts_until_first_hc").
-			// Weights are the operator's word; to be near (zone_aware) is only a preference.
-			fields(refused, "locality_weighted_lb_config").
-			fields(noted, "zone_aware_lb_config", "update_merge_window",
-				"close_connections_on_host_set_change", "consistent_hashing_lb_config", "override_host_status"),
-		"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig": policy{}.
-			fields(built, "choice_count").
-			fields(noted, "active_request_bias", "slow_start_config"),
-		"envoy.config.cluster.v3.Cluster.RoundRobinLbConfig": policy{}.
-			fields(noted, "slow_start_config"),
 		"envoy.config.cluster.v3.CircuitBreakers": policy{}.
 			fields(inside, "thresholds").
 			fields(built, "per_host_thresholds"),

@@ -1,10 +1,5 @@
 package resource
 
-import (
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	"google.golang.org/protobuf/reflect/protoreflect"
-)
-
 func endpointPolicies() policies {
 	return policies{
 		"envoy.config.endpoint.v3.ClusterLoadAssignment": policy{}.
@@ -12,13 +7,7 @@ func endpointPolicies() policies {
 			fields(inside, "endpoints", "policy").
 			fields(refused, "named_endpoints"),
 		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy": policy{}.
-			fields(built, "overprovisioning_factor").
-			// It turns connections away.
-			onlyIf(func(v protoreflect.Value) bool {
-				d, ok := v.Message().Interface().(*endpointv3.ClusterLoadAssignment_Policy_DropOverload)
-				return ok && d.GetDropPercentage().GetNumerator() == 0
-			}, "drop_overloads").
-			onlyIf(isFalse, "weighted_priority_health").
+			fields(built, "overprovisioning_factor", "drop_overloads", "weighted_priority_health").
 			fields(noted, "endpoint_stale_after"),
 		"envoy.config.endpoint.v3.LocalityLbEndpoints": policy{}.
 			fields(built, "locality", "load_balancing_weight", "priority").

@@ -96,7 +96,7 @@ func (f *Factory) run() { _ = f.server.Serve(f.accepts) }
 
 // pick opens the books for a connection to a host of a cluster that is there.
 func pick(c *upstream.Cluster) (*attempt, error) {
-	up, err := c.Pick()
+	up, err := c.PickAside()
 	if err != nil {
 		return nil, err
 	}

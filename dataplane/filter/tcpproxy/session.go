@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/address"
+	"github.com/sluice-proxy/sluice/dataplane/balance"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
@@ -51,6 +52,8 @@ type Session struct {
 type opening struct {
 	route    string // the cluster's name
 	attempts uint32
+	match    balance.Criteria
+	named    int  // of the hosts that metadata name, those that were tried
 	early    bool // waits for the client's first bytes
 	dial     *upstream.Dial
 	dialing  time.Time
@@ -64,7 +67,8 @@ type timers struct{ duration, periodic loop.Timer }
 // too, shows then.
 func (s *Session) NewConnection() filter.Status {
 	c, w := s.factory.config, s.conn.Core.Worker
-	s.opening = &opening{route: s.pickRoute()}
+	s.opening = &opening{}
+	s.opening.route, s.opening.match = s.pickRoute()
 	if c.LogOptions.OnStart {
 		s.factory.logs.Write(s.conn.Info, accesslog.Start)
 	}
@@ -86,13 +90,13 @@ func (s *Session) NewConnection() filter.Status {
 }
 
 // pickRoute is drawn once: later attempts go to the same cluster.
-func (s *Session) pickRoute() string {
+func (s *Session) pickRoute() (string, balance.Criteria) {
 	if o, ok := s.conn.Info.State()[stateCluster]; ok {
-		return o.Value
+		return o.Value, nil
 	}
 	c := s.factory.config
 	if len(c.Clusters) == 0 {
-		return c.Cluster
+		return c.Cluster, s.factory.match
 	}
 	n := rand.Uint64N(max(s.factory.weights, 1))
 	for i := range c.Clusters {
@@ -100,9 +104,9 @@ func (s *Session) pickRoute() string {
 			n -= w
 			continue
 		}
-		return c.Clusters[i].Name
+		return c.Clusters[i].Name, s.factory.matches[i]
 	}
-	return c.Clusters[len(c.Clusters)-1].Name
+	return c.Clusters[len(c.Clusters)-1].Name, s.factory.matches[len(c.Clusters)-1]
 }
 
 func (s *Session) connect() {
@@ -115,7 +119,9 @@ func (s *Session) connect() {
 		return
 	}
 	info.Upstream.Cluster = c.Told()
-	up, err := c.Pick()
+	asked := s.asked()
+	up, err := c.Pick(s.conn.Core.Worker.ID, &asked)
+	o.named = asked.Named
 	if err != nil {
 		if errors.Is(err, upstream.ErrPendingOverflow) {
 			c.Stats.ConnectAttemptsExceeded.Inc()

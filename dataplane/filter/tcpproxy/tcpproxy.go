@@ -4,6 +4,7 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
+	"github.com/sluice-proxy/sluice/dataplane/balance"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 )
@@ -15,6 +16,9 @@ type Factory struct {
 	cluster func(name string) *upstream.Cluster
 	logs    accesslog.Logs
 	weights uint64 // the sum
+	// match is for the one cluster, matches for those drawn by weight.
+	match   balance.Criteria
+	matches []balance.Criteria
 }
 
 type factoryStats struct {
@@ -60,7 +64,7 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 	for _, always := range []string{"downstream_cx_rx_bytes_buffered", "downstream_cx_tx_bytes_buffered", "upstream_flush_active"} {
 		sc.Gauge(always)
 	}
-	f := &Factory{config: c, cluster: ctx.Cluster, logs: logs, stats: &factoryStats{
+	f := &Factory{config: c, match: balance.NewCriteria(c.MetadataMatch, false), cluster: ctx.Cluster, logs: logs, stats: &factoryStats{
 		scope:       sc,
 		total:       sc.Counter("downstream_cx_total"),
 		noRoute:     sc.Counter("downstream_cx_no_route"),
@@ -74,6 +78,7 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 	f.stats.http = newHTTPStats(c, ctx)
 	for i := range c.Clusters {
 		f.weights += uint64(c.Clusters[i].Weight)
+		f.matches = append(f.matches, balance.NewCriteria(c.Clusters[i].MetadataMatch, false))
 	}
 	return f, nil
 }

@@ -11,7 +11,7 @@ import (
 
 // set reads one word per priority: h healthy, u unknown, d degraded, x unhealthy,
 // n draining, t timed out.
-func set(t *testing.T, factor uint32, panicThreshold float64, levels ...string) *Set[*testHost] {
+func set(t *testing.T, factor uint32, panicThreshold float64, levels ...string) *one {
 	t.Helper()
 	healths := map[rune]api.Health{'h': api.HealthHealthy, 'u': api.HealthUnknown, 'd': api.HealthDegraded,
 		'x': api.HealthUnhealthy, 'n': api.HealthDraining, 't': api.HealthTimeout}
@@ -25,12 +25,14 @@ func set(t *testing.T, factor uint32, panicThreshold float64, levels ...string) 
 			hs = append(hs, &testHost{name: fmt.Sprintf("%d%c%d", p, r, i), weight: 1, health: health, priority: uint32(p)})
 		}
 	}
-	return NewSet(hs, factor, panicThreshold)
+	c := config(api.RoundRobin, seeded())
+	c.Overprovisioning, c.PanicThreshold = factor, panicThreshold
+	return with(c, hs)
 }
 
-func loads(s *Set[*testHost]) string {
+func loads(o *one) string {
 	var out []string
-	for _, l := range s.levels {
+	for _, l := range o.set.whole.levels {
 		w := fmt.Sprintf("%d+%d", l.healthyLoad, l.degradedLoad)
 		if l.panic {
 			w += "!"
@@ -83,15 +85,21 @@ func TestPriorityLoad(t *testing.T) {
 }
 
 func TestCounts(t *testing.T) {
-	s := set(t, 140, 50, "hhud", "xntd")
-	if s.Total() != 8 || s.Healthy() != 3 || s.Degraded() != 2 {
-		t.Errorf("total %d healthy %d degraded %d, want 8 3 2", s.Total(), s.Healthy(), s.Degraded())
+	s := set(t, 140, 50, "hhud", "xntd").set
+	if s.Total() != 8 || s.Healthy() != 3 || s.Degraded() != 2 || s.Excluded() != 1 {
+		t.Errorf("total %d healthy %d degraded %d excluded %d, want 8 3 2 1", s.Total(), s.Healthy(), s.Degraded(), s.Excluded())
 	}
-	if s.Panicking() {
-		t.Error("panics although priority 0 takes all load")
-	}
-	if !set(t, 140, 50, "hxx").Panicking() {
-		t.Error("does not panic with one of three healthy")
+}
+
+func TestHealthByWeight(t *testing.T) {
+	hs := hosts("a*1", "b*9", "c")
+	hs[0].health, hs[2].priority = api.HealthUnhealthy, 1
+	for byWeight, want := range map[bool]string{false: "70+0 30+0", true: "100+0 0+0"} {
+		c := config(api.RoundRobin, seeded())
+		c.WeightedHealth = byWeight
+		if got := loads(with(c, hs)); got != want {
+			t.Errorf("by weight %t: %s, want %s", byWeight, got, want)
+		}
 	}
 }
 
@@ -111,10 +119,11 @@ func TestPicksFollowTheLoad(t *testing.T) {
 		for _, p := range []api.LBPolicy{api.RoundRobin, api.LeastRequest, api.Random} {
 			t.Run(tt.name+"/"+p.String(), func(t *testing.T) {
 				const n = 20000
-				s, b := set(t, 140, tt.panic, tt.levels...), New[*testHost](p, 2, seeded())
+				o := set(t, 140, tt.panic, tt.levels...)
+				o.set.config.Balancing.Policy = p
 				got := map[string]int{}
 				for range n {
-					h, ok := b.Pick(s)
+					h, ok := o.pick()
 					if !ok {
 						t.Fatal("no host")
 					}
@@ -143,7 +152,7 @@ func TestLoadsAlwaysAddUpTo100(t *testing.T) {
 		factor, threshold := uint32(r.IntN(400)+1), float64(r.IntN(101))
 		s := set(t, factor, threshold, levels...)
 		var sum uint32
-		for _, l := range s.levels {
+		for _, l := range s.set.whole.levels {
 			sum += l.healthyLoad + l.degradedLoad
 		}
 		if sum != 100 {

@@ -1,0 +1,135 @@
+package balance
+
+// zoneState is what zone-aware routing comes to for the first level of a group
+// (ZoneAwareLoadBalancerBase::regenerateLocalityRoutingStructures). Every worker
+// computes it anew when the hosts here or those of the local cluster changed.
+type zoneState struct {
+	local *Set
+	mode  zoneMode
+	// toRoute of 10000 connections stay in the home locality; the others go to
+	// localities by residual, which accumulates.
+	toRoute  uint64
+	residual []uint64
+}
+
+type zoneMode uint8
+
+const (
+	zoneOff zoneMode = iota
+	zoneDirect
+	zoneResidual
+)
+
+// zone is the locality that the next connection goes to, -1 if localities are
+// not looked at; false if it is to fail.
+func (p *Picker) zone(g *group, l *level) (int, bool) {
+	c := &g.set.config
+	local := c.Local()
+	if local == nil || len(local.whole.levels) == 0 {
+		return -1, true
+	}
+	z := p.zones[g]
+	if z == nil || z.local != local {
+		z = newZoneState(c, l, local)
+		p.zones[g] = z
+	}
+	switch {
+	case z.mode == zoneOff:
+		return -1, true
+	case c.Rand()%100 >= uint64(c.Balancing.Zone.Enabled):
+		return -1, true
+	case local.whole.levels[0].under(uint64(c.PanicThreshold)):
+		c.Stats.LocalClusterNotOK.Inc()
+		return -1, !c.Balancing.Zone.FailOnPanic
+	case z.mode == zoneDirect:
+		c.Stats.AllDirectly.Inc()
+		return 0, true
+	case c.Rand()%10000 < z.toRoute:
+		c.Stats.Sampled.Inc()
+		return 0, true
+	}
+	c.Stats.CrossZone.Inc()
+	most := z.residual[len(z.residual)-1]
+	if most == 0 {
+		c.Stats.NoCapacity.Inc()
+		return int(c.Rand() % uint64(len(z.residual))), true
+	}
+	at := c.Rand() % most
+	for i, upTo := range z.residual {
+		if at < upTo {
+			return i, true
+		}
+	}
+	return len(z.residual) - 1, true
+}
+
+func newZoneState(c *Config, l *level, local *Set) *zoneState {
+	z := &zoneState{local: local}
+	c.Stats.Recalculate.Inc()
+	home := &local.whole.levels[0]
+	if !zoneFits(c, l, home) {
+		return z
+	}
+	here, there := shares(c, l, l), shares(c, home, l)
+	force := c.Balancing.Zone.ForceLocal
+	if l.home && (here[0] > 0 && here[0] >= there[0] || force > 0 && len(l.localities[0].healthy.hosts) >= int(force)) {
+		z.mode = zoneDirect
+		return z
+	}
+	z.mode = zoneResidual
+	if l.home && there[0] > 0 {
+		z.toRoute = here[0] * 10000 / there[0]
+	}
+	sum := uint64(0)
+	for i := range here {
+		if !(i == 0 && l.home) && here[i] > there[i] {
+			sum += here[i] - there[i]
+		}
+		z.residual = append(z.residual, sum)
+	}
+	return z
+}
+
+func zoneFits(c *Config, l, home *level) bool {
+	zone := &c.Balancing.Zone
+	switch {
+	case len(l.localities) < 2:
+		return false
+	case len(home.localities) < 2 && zone.ForceLocal == 0:
+		return false
+	case !home.home || len(home.localities[0].all) == 0:
+		c.Stats.LocalClusterNotOK.Inc()
+		return false
+	case uint64(len(l.healthy.hosts)) < zone.MinClusterSize:
+		c.Stats.TooSmall.Inc()
+		return false
+	}
+	return true
+}
+
+// shares are how much of the healthy hosts of of each locality of l has, of
+// 10000. A locality of l without healthy hosts has none.
+func shares(c *Config, of, l *level) []uint64 {
+	size := func(p *pool) uint64 {
+		if c.Balancing.Zone.ByWeight {
+			return p.weight(c)
+		}
+		return uint64(len(p.hosts))
+	}
+	out := make([]uint64, len(l.localities))
+	total := size(&of.healthy)
+	if total == 0 {
+		return out
+	}
+	for i := range l.localities {
+		if len(l.localities[i].healthy.hosts) == 0 {
+			continue
+		}
+		for j := range of.localities {
+			if of.localities[j].place == l.localities[i].place {
+				out[i] = 10000 * size(&of.localities[j].healthy) / total
+			}
+		}
+	}
+	return out
+}

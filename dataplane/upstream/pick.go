@@ -1,0 +1,118 @@
+package upstream
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/balance"
+)
+
+// Pick chooses the host of a new connection and counts the connection as being
+// opened; the caller calls Connected or Failed on what it gets. worker is the
+// number of the worker whose thread this is: workers do not wait for each other.
+// For others there is PickAside.
+func (u *Cluster) Pick(worker int, a *balance.Asked) (Connection, error) {
+	v, s := u.view.Load(), u.Stats
+	picked, ok := u.choose(worker, v.set, a)
+	if !ok {
+		s.NoneHealthy.Inc()
+		return Connection{}, ErrNoHealthyHost
+	}
+	h, _ := picked.(*Host)
+	limits := &v.config.CircuitBreakers
+	if !s.takeActive(limits.MaxConnections) {
+		s.Overflow.Inc()
+		return Connection{}, ErrConnectionOverflow
+	}
+	if !s.takePending(limits.MaxPendingRequests) {
+		s.giveActive(limits.MaxConnections)
+		s.PendingOverflow.Inc()
+		return Connection{}, ErrPendingOverflow
+	}
+	s.Total.Inc()
+	s.PendingTotal.Inc()
+	h.cxTotal.Add(1)
+	h.cxActive.Add(1)
+	return Connection{Host: h, held: u.holders.Hold()}, nil
+}
+
+// PickAside is Pick for goroutines that are no worker's.
+func (u *Cluster) PickAside() (Connection, error) { return u.Pick(-1, &balance.Asked{}) }
+
+func (u *Cluster) choose(worker int, set *balance.Set, a *balance.Asked) (balance.Host, bool) {
+	if worker >= 0 {
+		return set.Pick(u.pickers.of(worker), a)
+	}
+	u.pickers.mu.Lock()
+	defer u.pickers.mu.Unlock()
+	if u.pickers.others == nil {
+		u.pickers.others = balance.NewPicker()
+	}
+	return set.Pick(u.pickers.others, a)
+}
+
+// pickers are the workers' own parts of the balancer, made when they first pick.
+type pickers struct {
+	byWorker atomic.Pointer[[]*balance.Picker]
+
+	mu     sync.Mutex
+	others *balance.Picker // of all who are no worker
+}
+
+func (p *pickers) of(worker int) *balance.Picker {
+	if all := p.byWorker.Load(); all != nil && worker < len(*all) && (*all)[worker] != nil {
+		return (*all)[worker]
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var next []*balance.Picker
+	if all := p.byWorker.Load(); all != nil {
+		next = append(next, *all...)
+	}
+	for len(next) <= worker {
+		next = append(next, nil)
+	}
+	next[worker] = balance.NewPicker()
+	p.byWorker.Store(&next)
+	return next[worker]
+}
+
+// newSet makes what picks of v need.
+func (u *Cluster) newSet(v *view) *balance.Set {
+	as := v.config.Assignment
+	c := balance.Config{
+		Balancing: &v.config.Balancing, PanicThreshold: v.config.PanicThreshold,
+		Overprovisioning: as.OverprovisioningFactor, WeightedHealth: as.WeightedHealth,
+		Home: u.near.Home, Stats: u.Stats.balance, ActiveTotal: u.Stats.RqActive.Value, Now: u.now,
+	}
+	for _, l := range as.Localities {
+		if l.Weight > 0 {
+			if c.Weights == nil {
+				c.Weights = map[balance.Spot]uint32{}
+			}
+			c.Weights[balance.Spot{Priority: l.Priority, Place: api.Place{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone}}] = l.Weight
+		}
+	}
+	if local := u.near.Local; local != nil {
+		c.Local = func() *balance.Set {
+			if l := local(); l != nil {
+				return l.view.Load().set
+			}
+			return nil
+		}
+	}
+	hosts := make([]balance.Host, len(v.hosts))
+	for i, h := range v.hosts {
+		hosts[i] = h
+	}
+	var before *balance.Set
+	if old := u.view.Load(); old != nil {
+		before = old.set
+	}
+	return balance.New(c, hosts, before)
+}
+
+// now is the cluster's clock, which balancers compare with Host.HealthySince.
+func (u *Cluster) now() int64 { return int64(time.Since(u.born)) }
