@@ -122,8 +122,8 @@ func (m *Model) changeCluster(c *cluster, r Resource[api.Cluster], now time.Time
 	return true
 }
 
-// setCluster makes h active if it needs no endpoints, or they are known, and
-// warming otherwise. Endpoints that are in force for the same EDS name count:
+// setCluster makes h active if it needs no endpoints and no secrets, or they are
+// known, and warming otherwise. Endpoints that are in force for the same EDS name count:
 // servers on go-control-plane do not send an unchanged assignment again, and
 // Envoy uses them too, if only after initial_fetch_timeout (since 1.32). Where
 // the way to dial them changed, that time is waited here too: they may belong to
@@ -134,6 +134,7 @@ func (m *Model) setCluster(c *cluster, h *held[api.Cluster]) {
 		m.stopWarming(c)
 		defer m.unwant(c, old)
 	}
+	m.refer(h.value.SecretRefs())
 	if h.value.Discovery == api.EDS {
 		if e := m.want(c, h.value.EDSKey()); e.current == nil || c.active != nil && c.active.dialling != h.dialling {
 			c.warming = h
@@ -161,8 +162,17 @@ func (m *Model) stopWarming(c *cluster) {
 }
 
 // settle goes on with a version whose endpoints are known: it is active, or
-// warms until its hosts have been checked (ClusterImplBase::onInitDone).
+// warms until its secrets came and its hosts have been checked
+// (ClusterImplBase::onInitDone).
 func (m *Model) settle(c *cluster, h *held[api.Cluster]) {
+	h.fed = true
+	if m.lacks(h.value.SecretRefs()) {
+		if c.warming == nil {
+			m.warming++
+		}
+		c.warming = h
+		return
+	}
 	if len(h.value.HealthChecks) == 0 || !m.Checks {
 		if c.warming != nil {
 			m.stopWarming(c)

@@ -38,6 +38,7 @@ func (m *Model) want(c *cluster, name string) *endpoints {
 // forgotten, their deletion is implied (xds_protocol.rst).
 func (m *Model) unwant(c *cluster, old *held[api.Cluster]) {
 	m.unfollow(old)
+	m.unrefer(old.value.SecretRefs())
 	if old.value.Discovery != api.EDS {
 		return
 	}
@@ -240,7 +241,7 @@ func (m *Model) Waiters(name string) []*api.Cluster {
 	}
 	var out []*api.Cluster
 	for c := range e.users {
-		if c.warming != nil && c.checking == nil && c.warming.value.EDSKey() == name {
+		if w := c.warming; w != nil && c.checking == nil && !w.fed && w.value.Discovery == api.EDS && w.value.EDSKey() == name {
 			out = append(out, c.warming.value)
 		}
 	}

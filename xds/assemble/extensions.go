@@ -33,8 +33,12 @@ func discoveries(l *api.Listener, f func(name string, d *api.FilterDiscovery)) {
 	}
 }
 
-// waits tells whether a listener has to wait for the configuration of a filter.
+// waits tells whether a listener has to wait for the configuration of a filter, or
+// for a secret.
 func (m *Model) waits(l *api.Listener) (wait bool) {
+	if m.lacks(l.SecretRefs()) {
+		return true
+	}
 	discoveries(l, func(name string, d *api.FilterDiscovery) {
 		if e := m.extensions[name]; !d.WithoutWarming && (e == nil || !e.given) {
 			wait = true
@@ -43,8 +47,10 @@ func (m *Model) waits(l *api.Listener) (wait bool) {
 	return wait
 }
 
-// wantExtensions takes stock of the extensions that listeners want.
+// wantExtensions takes stock of the extensions, and the secrets, that listeners
+// want.
 func (m *Model) wantExtensions() {
+	m.wantListenerSecrets()
 	wanted := map[string]bool{}
 	for _, name := range m.listenersInOrder() {
 		l := m.listeners[name]
@@ -87,7 +93,7 @@ func (m *Model) ExtensionNames() []string { return slices.Clone(m.extensionNames
 // ExtensionEpoch changes whenever ExtensionNames does.
 func (m *Model) ExtensionEpoch() uint64 { return m.extensionEpoch }
 
-// WarmingListeners is how many listeners wait for an extension.
+// WarmingListeners is how many listeners wait for an extension or a secret.
 func (m *Model) WarmingListeners() int {
 	m.list()
 	return m.warmingListeners
@@ -261,6 +267,11 @@ func (m *Model) Unready() map[string][]string {
 	for name, l := range m.listeners {
 		if l.warming == nil {
 			continue
+		}
+		for _, r := range l.warming.value.SecretRefs() {
+			if m.lacks([]api.SecretRef{r}) {
+				out[name] = append(out[name], kinds[r.Kind]+" "+r.Name)
+			}
 		}
 		discoveries(l.warming.value, func(n string, d *api.FilterDiscovery) {
 			if e := m.extensions[n]; !d.WithoutWarming && (e == nil || !e.given) {

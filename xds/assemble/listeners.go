@@ -14,7 +14,8 @@ type listener struct {
 	name   string
 	static bool
 	active *held[api.Listener]
-	// warming replaces active once the extensions that it waits for are there.
+	// warming replaces active once the extensions and secrets that it waits for are
+	// there.
 	warming *held[api.Listener]
 	// resolved is active as it was published, if it has discovered filters.
 	resolved *api.Listener
@@ -231,7 +232,7 @@ func (m *Model) Commit(refused map[string]error, now time.Time) []Problem {
 		l.tentative, l.before = false, nil
 	}
 	m.tentative = m.tentative[:0]
-	if len(m.extensions) > 0 {
+	if len(m.extensions)+len(m.secrets) > 0 {
 		m.wantExtensions()
 	}
 	return out

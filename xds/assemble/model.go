@@ -94,6 +94,8 @@ type held[T any] struct {
 	updated  time.Time
 	value    *T
 	dialling string
+	// fed says of a cluster's version that it has the endpoints that it waited for.
+	fed bool
 	// answers are what the names of a cluster were resolved to, in their order.
 	answers [][]netip.Addr
 }
@@ -122,8 +124,9 @@ type Model struct {
 	extensions     map[string]*extension
 	extensionNames []string
 	extensionEpoch uint64
-	warming        int // clusters with a warming version
-	active         int // clusters with an active version
+	secretState
+	warming int // clusters with a warming version
+	active  int // clusters with an active version
 	// tentative are the listeners that changed since the last Commit.
 	tentative []*listener
 
@@ -145,13 +148,13 @@ type Model struct {
 func New() *Model {
 	return &Model{
 		clusters: map[string]*cluster{}, listeners: map[string]*listener{}, endpoints: map[string]*endpoints{}, named: map[*api.Cluster]*cluster{},
-		extensions: map[string]*extension{},
-		dirty:      true, // the first snapshot is due even if it is empty
-		unlisted:   true,
+		extensions: map[string]*extension{}, secretState: newSecretState(),
+		dirty:    true, // the first snapshot is due even if it is empty
+		unlisted: true,
 	}
 }
 
-// Warming is how many clusters wait for endpoints.
+// Warming is how many clusters wait for endpoints, secrets.
 func (m *Model) Warming() int { return m.warming }
 
 // ActiveClusters is how many clusters are in the snapshot.
@@ -205,7 +208,7 @@ func (m *Model) Snapshot() *api.Snapshot {
 		return nil
 	})
 	m.unpublished, m.unpublishedWarming = nil, nil
-	return &api.Snapshot{Generation: m.generation, Listeners: m.listed, Clusters: m.published, Warming: m.publishedWarming}
+	return &api.Snapshot{Generation: m.generation, Listeners: m.listed, Clusters: m.published, Warming: m.publishedWarming, Secrets: m.secretSet()}
 }
 
 // View is one resource as the model has it, for dumps.
