@@ -177,8 +177,10 @@ const (
 // Static tells whether it is one of the bootstrap's.
 func (r SecretRef) Static() bool { return r.Source == nil }
 
-// StaticSecretKey is the key of the bootstrap's secret called name.
-func StaticSecretKey(name string) string { return name + "\x00static" }
+// StaticSecretKey is the key of the bootstrap's secret of that name and kind.
+func StaticSecretKey(name string, kind SecretKind) string {
+	return fmt.Sprintf("%s\x00static %d", name, kind)
+}
 
 // SecretKey is the key of the secret called name that src has. Those of the
 // aggregated stream have their name.

@@ -61,8 +61,11 @@ type Client struct {
 	ctx     context.Context // Run's; nil before
 	failed  error           // ends Run
 	names   names
-	fetches *fetches
-	ttls    *fetches // when resources end unless they are sent again
+	secrets secrets
+	// secretsAsked says that ADS was asked for secrets before.
+	secretsAsked bool
+	fetches      *fetches
+	ttls         *fetches // when resources end unless they are sent again
 	// withheld are the CDS responses whose answer waits for warm clusters.
 	withheld  []answer
 	cdsDone   bool // answered or timed out, or not asked for
@@ -92,7 +95,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{
 		o: o, figures: newFigures(o.Stats, o.Log), model: assemble.New(),
 		initialized: make(chan struct{}), made: time.Now(), versions: map[string]string{}, fetches: newFetches(), ttls: newFetches(),
-		names: newNames(),
+		names: newNames(), secrets: newSecrets(),
 	}
 	node, _ := proto.Clone(o.Bootstrap.Node).(*corev3.Node)
 	if node != nil && node.GetUserAgentVersionType() == nil && o.Version != "" {
@@ -118,7 +121,7 @@ func (c *Client) Run(ctx context.Context) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer func() { cancel(); c.wg.Wait(); c.names.wg.Wait() }()
+	defer func() { cancel(); c.wg.Wait(); c.names.wg.Wait(); c.closeSecrets() }()
 	c.ctx = ctx
 	c.followNames()
 	c.begin()
@@ -140,6 +143,8 @@ func (c *Client) loop(ctx context.Context) {
 			c.event(ctx, e)
 		case a := <-c.names.answers:
 			c.answered(ctx, a)
+		case dir := <-c.secrets.moves:
+			c.moved(ctx, dir)
 		case <-c.fetches.timer.C:
 			c.overdue(ctx)
 		case <-c.ttls.timer.C:
@@ -247,6 +252,7 @@ func (c *Client) disconnected(from ads.Source) {
 			e.disconnected()
 		}
 	}
+	c.theirs(from, func(_ string, f *secretFigures) { f.disconnected() })
 	if c.cds != from {
 		return
 	}
@@ -271,6 +277,12 @@ func (c *Client) unread(ctx context.Context, e ads.Event) {
 		c.ldsDone = true
 		c.maybeLive()
 	default:
+		if key, f := c.ownSecret(e.From); f != nil {
+			f.disconnected()
+			c.giveUpSecret(key)
+			c.secretsRipe(ctx)
+			return
+		}
 		key, v := c.ownKey(e.From)
 		if v == nil {
 			return

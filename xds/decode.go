@@ -22,6 +22,7 @@ const (
 	endpointURL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	// extensionURL's resources have their name in field 1 too.
 	extensionURL = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+	secretURL    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 )
 
 // chunk is how many resources are decoded before other goroutines get a turn.

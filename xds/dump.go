@@ -51,6 +51,7 @@ func (c *Client) Dump() Dump {
 			clusterURL:   append(dumps(c.model.Clusters()), c.idle(c.o.Bootstrap.Reserved)...),
 			endpointURL:  dumps(c.model.Endpoints()),
 			extensionURL: dumps(c.model.Extensions()),
+			secretURL:    dumps(c.model.Secrets()),
 		},
 		VersionInfo: maps.Clone(c.versions),
 	}

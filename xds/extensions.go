@@ -31,6 +31,7 @@ func (f *figures) extension(name string) *extensionFigures {
 // wantExtensions tells ECDS which names are wanted now. Envoy asks for each filter
 // as it comes across it, so new names are asked for one by one.
 func (c *Client) wantExtensions() {
+	c.wantSecrets()
 	if c.ecdsEpoch == c.model.ExtensionEpoch() {
 		return
 	}

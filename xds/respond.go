@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -31,6 +32,8 @@ func (c *Client) response(ctx context.Context, r *ads.Response) {
 		c.listeners(ctx, r)
 	case extensionURL:
 		c.extensions(ctx, r)
+	case secretURL:
+		c.takeSecrets(ctx, r)
 	default:
 		c.o.Log.Warn("response of a type that nobody asked for", "type", r.TypeURL)
 	}
@@ -224,6 +227,13 @@ func (c *Client) updateListeners(ctx context.Context, r *ads.Response) error {
 	if err != nil {
 		return err
 	}
+	for i := range u.Resources {
+		if res := &u.Resources[i]; res.Value != nil {
+			if err := c.placeSecrets(res.Value.SecretRefs()); err != nil {
+				res.Value, res.Err = nil, fmt.Errorf("transport_socket: %w", err)
+			}
+		}
+	}
 	u.Whole = !r.Delta
 	c.timeToLive(r, u.Removed)
 	return c.applyListeners(ctx, u)
@@ -311,6 +321,7 @@ func (c *Client) answer(r *ads.Response, err error) {
 // wantEndpoints tells EDS which names are wanted now, and starts the clock of
 // those that are new.
 func (c *Client) wantEndpoints() {
+	c.wantSecrets()
 	again := c.again
 	c.again = false
 	if c.edsEpoch == c.model.EDSEpoch() && !again {
@@ -377,6 +388,11 @@ func (c *Client) overdue(ctx context.Context) {
 			c.model.GiveUpExtension(f.name, time.Now())
 			c.mu.Unlock()
 			c.listenersWarmed(ctx)
+		case secretURL:
+			c.secrets.all[f.name].timedOut()
+			c.o.Log.Warn("no secret within initial_fetch_timeout", "name", shown(f.name))
+			c.giveUpSecret(f.name)
+			c.secretsRipe(ctx)
 		case endpointURL:
 			for _, user := range c.model.EDSUsers(f.name) {
 				c.figures.of(user).timedOut()

@@ -127,6 +127,7 @@ func (c *Client) start(ctx context.Context) {
 		o.stop = c.run(o.Source)
 		c.own[key] = o
 	}
+	c.runSecrets()
 }
 
 // wantOwnEndpoints starts and ends the subscriptions that do not go over ads.
@@ -164,6 +165,9 @@ func (c *Client) wantOwnEndpoints() {
 // have them from nowhere.
 func (c *Client) place(v *api.Cluster) (*api.Cluster, error) {
 	const path = "eds_cluster_config.eds_config"
+	if err := c.placeSecrets(v.SecretRefs()); err != nil {
+		return v, fmt.Errorf("transport_socket: %w", err)
+	}
 	if v.Discovery != api.EDS {
 		return c.resolving(v), nil
 	}
@@ -206,6 +210,9 @@ func (c *Client) edsSource(v *api.Cluster) ads.Source {
 
 func (c *Client) knows(from ads.Source) bool {
 	if from == c.cds || from == c.lds || c.ads != nil && from == ads.Source(c.ads) {
+		return true
+	}
+	if _, f := c.ownSecret(from); f != nil {
 		return true
 	}
 	_, v := c.ownKey(from)

@@ -13,7 +13,16 @@ import (
 // listeners only if no cluster has to warm.
 func (c *Client) applyStatic(ctx context.Context) error {
 	now := time.Now()
+	for _, s := range c.o.Bootstrap.Secrets {
+		if s.Value != nil {
+			r := assemble.Resource[api.Secret]{Name: s.Name, Raw: s.Any, Value: s.Value}
+			_ = c.static(func() error { c.model.AddStaticSecret(r, now); return nil })
+		}
+	}
 	for _, s := range c.o.Bootstrap.Clusters {
+		if err := c.placeSecrets(s.Value.SecretRefs()); err != nil {
+			return fmt.Errorf("add static cluster %s: transport_socket: %w", s.Value.Name, err)
+		}
 		v := *c.resolving(s.Value)
 		v.Static = true
 		r := assemble.Resource[api.Cluster]{Name: v.Name, Raw: s.Any, Value: &v}
@@ -37,6 +46,9 @@ func (c *Client) applyStatic(ctx context.Context) error {
 func (c *Client) staticListeners(ctx context.Context) error {
 	now := time.Now()
 	for _, s := range c.o.Bootstrap.Listeners {
+		if err := c.placeSecrets(s.Value.SecretRefs()); err != nil {
+			return fmt.Errorf("add static listener %s: transport_socket: %w", s.Value.Name, err)
+		}
 		v := *s.Value
 		v.Static = true
 		r := assemble.Resource[api.Listener]{Name: v.Name, Raw: s.Any, Value: &v}

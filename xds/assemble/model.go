@@ -154,7 +154,7 @@ func New() *Model {
 	}
 }
 
-// Warming is how many clusters wait for endpoints, secrets.
+// Warming is how many clusters wait for endpoints, secrets or checks.
 func (m *Model) Warming() int { return m.warming }
 
 // ActiveClusters is how many clusters are in the snapshot.

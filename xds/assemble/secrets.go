@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/anypb"
@@ -51,12 +50,12 @@ var kinds = map[api.SecretKind]string{
 
 // AddStaticSecret adds a secret of the bootstrap.
 func (m *Model) AddStaticSecret(r Resource[api.Secret], now time.Time) {
-	m.staticSecrets[r.Name] = hold(r, now)
+	m.staticSecrets[api.StaticSecretKey(r.Name, r.Value.Kind())] = hold(r, now)
 }
 
 // Static is the bootstrap's secret of that name and kind, or nil.
 func (m *Model) Static(name string, kind api.SecretKind) *api.Secret {
-	if h := m.staticSecrets[name]; h != nil && h.value.Kind() == kind {
+	if h := m.staticSecrets[api.StaticSecretKey(name, kind)]; h != nil {
 		return h.value
 	}
 	return nil
@@ -69,7 +68,7 @@ func (m *Model) refer(refs []api.SecretRef) {
 		if s == nil {
 			s = &secret{ref: r}
 			if r.Static() {
-				s.current, s.given = m.staticSecrets[r.Name], true
+				s.current, s.given = m.staticSecrets[r.Key], true
 				m.unset = true
 			}
 			m.secrets[r.Key] = s
@@ -258,8 +257,8 @@ func (m *Model) secretSet() api.Secrets {
 // that did not come yet has no version at all.
 func (m *Model) Secrets() []View {
 	out := make([]View, 0, len(m.secrets)+len(m.staticSecrets))
-	for name, h := range m.staticSecrets {
-		out = append(out, view(name, true, h, nil, nil))
+	for _, h := range m.staticSecrets {
+		out = append(out, view(h.value.Name, true, h, nil, nil))
 	}
 	for _, s := range m.secrets {
 		if !s.ref.Static() {
@@ -267,10 +266,4 @@ func (m *Model) Secrets() []View {
 		}
 	}
 	return sortViews(out)
-}
-
-// SecretName is the name in a key.
-func SecretName(key string) string {
-	name, _, _ := strings.Cut(key, "\x00")
-	return name
 }

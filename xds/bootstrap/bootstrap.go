@@ -46,6 +46,7 @@ type Config struct {
 
 	Listeners []StaticListener
 	Clusters  []StaticCluster
+	Secrets   []StaticSecret
 	// Reserved are the static clusters that ask for what traffic cannot have yet:
 	// they may be ControlPlanes, or what Envoy's helpers use (Envoy Gateway's
 	// local_cluster). No static listener names any; a connection that a later
@@ -83,6 +84,15 @@ type StaticListener struct {
 	Value *api.Listener
 	Any   *anypb.Any
 	Notes resource.Notes
+}
+
+// StaticSecret is a secret of static_resources. Value is nil if it is no good, and
+// Err says why; it does no harm unless somebody uses it, as in Envoy.
+type StaticSecret struct {
+	Name  string
+	Value *api.Secret
+	Any   *anypb.Any
+	Err   error
 }
 
 // StaticCluster is a cluster of static_resources.

@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -25,7 +26,9 @@ func (c *Config) static(o Options) error {
 		if err := resource.Constraint(s); err != nil {
 			return fmt.Errorf("%s: %w", place("secrets", i, s.GetName()), err)
 		}
-		secrets[s.GetName()] = s
+		if err := c.secret(s, secrets); err != nil {
+			return fmt.Errorf("%s: %w", place("secrets", i, s.GetName()), err)
+		}
 	}
 	c.ControlPlanes, c.unfit = map[string]*transport.Cluster{}, map[string]error{}
 	for i, p := range c.Proto.GetStaticResources().GetClusters() {
@@ -87,6 +90,37 @@ func (c *Config) static(o Options) error {
 		c.Listeners = append(c.Listeners, StaticListener{Value: v, Any: a, Notes: notes})
 	}
 	return nil
+}
+
+// secret adds one to secrets and to c.
+func (c *Config) secret(p *tlsv3.Secret, secrets map[string]*tlsv3.Secret) error {
+	a, err := anypb.New(p)
+	if err != nil {
+		return file.OneLine(err)
+	}
+	if p.GetType() == nil {
+		return errors.New("type: Secret type not implemented")
+	}
+	if old := secrets[p.GetName()]; old != nil && reflect.TypeOf(old.GetType()) == reflect.TypeOf(p.GetType()) {
+		return fmt.Errorf("name: Duplicate static %s secret name %s", kindOf(p), resource.Short(p.GetName()))
+	}
+	secrets[p.GetName()] = p
+	_, v, _, err := resource.Secret(a)
+	c.Secrets = append(c.Secrets, StaticSecret{Name: p.GetName(), Value: v, Any: a, Err: err})
+	return nil
+}
+
+// kindOf is Envoy's word for what a secret holds.
+func kindOf(p *tlsv3.Secret) string {
+	switch p.GetType().(type) {
+	case *tlsv3.Secret_ValidationContext:
+		return "CertificateValidationContext"
+	case *tlsv3.Secret_SessionTicketKeys:
+		return "TlsSessionTicketKeys"
+	case *tlsv3.Secret_GenericSecret:
+		return "GenericSecret"
+	}
+	return "TlsCertificate"
 }
 
 // routed are the clusters that listeners send connections to.

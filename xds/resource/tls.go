@@ -175,7 +175,7 @@ func (w *walker) common(path string, p *tlsv3.CommonTlsContext, defaults api.TLS
 func (w *walker) secretRef(path string, p *tlsv3.SdsSecretConfig, kind api.SecretKind) api.SecretRef {
 	r := api.SecretRef{Name: p.GetName(), Kind: kind}
 	if p.GetSdsConfig() == nil {
-		r.Key = api.StaticSecretKey(r.Name)
+		r.Key = api.StaticSecretKey(r.Name, kind)
 		return r
 	}
 	path += ".sds_config"

@@ -282,7 +282,7 @@ func TestWhatAContextSays(t *testing.T) {
 	if r := d.ValidationRef; r.Key != "ROOTCA" || r.Kind != api.ValidationSecret || r.Static() || r.Source.InitialFetchTimeout != api.DefaultInitialFetchTimeout {
 		t.Errorf("%+v", r)
 	}
-	if r := d.TicketKeysRef; !r.Static() || r.Key != api.StaticSecretKey("t") || r.Kind != api.TicketKeysSecret {
+	if r := d.TicketKeysRef; !r.Static() || r.Key != api.StaticSecretKey("t", api.TicketKeysSecret) || r.Kind != api.TicketKeysSecret {
 		t.Errorf("%+v", r)
 	}
 	u, err := readUp(t, `sni: a.b, common_tls_context: {tls_params: {tls_maximum_protocol_version: TLSv1_3, cipher_suites: ["[ECDHE-RSA-AES128-SHA|AES128-SHA]"], ecdh_curves: [P-384]}, tls_certificate_sds_secret_configs: [{name: default, sds_config: {api_config_source: {api_type: GRPC, grpc_services: [{envoy_grpc: {cluster_name: sds-grpc}}]}, initial_fetch_timeout: 0s, resource_api_version: V3}}]}`)
