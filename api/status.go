@@ -66,9 +66,10 @@ const (
 	PathRelay  Path = iota // through user space, by recv and send
 	PathSplice             // in the kernel, by the verdict
 	PathPipe               // by splice(2), through a pipe of the worker's
+	PathTLS                // through user space, where it is encrypted or decrypted
 )
 
-func (p Path) String() string { return [...]string{"relay", "splice", "pipe"}[p] }
+func (p Path) String() string { return [...]string{"relay", "splice", "pipe", "relay/tls"}[p] }
 
 // Connection is one pair, as /connections shows it.
 type Connection struct {

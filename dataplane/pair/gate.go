@@ -24,7 +24,11 @@ func (d *direction) ask() bool {
 	case d.gate == gateHeld:
 		return false
 	}
-	ok := p.cfg.Gate(d.src().fin)
+	end, come := d.arrived()
+	if !come {
+		return false
+	}
+	ok := p.cfg.Gate(end)
 	switch {
 	case p.closed:
 	case !ok:

@@ -51,6 +51,8 @@ type Config struct {
 	IdleTimeout time.Duration
 	// Consumed are the bytes of the downstream that were read before.
 	Consumed uint64
+	// Transports of the two sockets, nil where the stream is what is on the wire.
+	Transports [2]Transport
 	// Unix says that one of the sockets is a Unix socket: the pair never leaves
 	// user space.
 	Unix bool
@@ -91,11 +93,12 @@ type terms struct {
 
 // hooks are what few pairs have.
 type hooks struct {
-	Gate      func(end bool) bool
-	EveryRead bool
-	Moved     func()
-	Changed   func(Change)
-	told      uint64 // bytes of both directions that Moved knows of
+	Gate       func(end bool) bool
+	EveryRead  bool
+	Moved      func()
+	Changed    func(Change)
+	Transports [2]Transport
+	told       uint64 // bytes of both directions that Moved knows of
 }
 
 // Pair is a downstream and an upstream socket that belong together. There are
@@ -197,13 +200,16 @@ func (d *direction) dst() *end { return &d.p.ends[1-d.side] }
 func (s *Set) Start(cfg Config) *Pair {
 	p := &Pair{set: s, active: s.worker.Now(), scanIndex: -1, firstEnd: -1}
 	p.cfg = terms{IdleTimeout: cfg.IdleTimeout, Consumed: cfg.Consumed, Ended: cfg.Ended, hooks: &s.noHooks, Limit: cfg.Limit, Unix: cfg.Unix}
-	if cfg.Gate != nil || cfg.Moved != nil || cfg.Changed != nil {
-		p.cfg.hooks = &hooks{Gate: cfg.Gate, EveryRead: cfg.EveryRead, Moved: cfg.Moved, Changed: cfg.Changed}
+	if cfg.Gate != nil || cfg.Moved != nil || cfg.Changed != nil || cfg.Transports != [2]Transport{} {
+		p.cfg.hooks = &hooks{Gate: cfg.Gate, EveryRead: cfg.EveryRead, Moved: cfg.Moved, Changed: cfg.Changed, Transports: cfg.Transports}
 	}
 	fds := [2]int{cfg.Downstream, cfg.Upstream}
 	for i := range p.ends {
 		p.ends[i] = end{p: p, fd: fds[i], side: uint8(i)}
 		p.direction[i] = direction{p: p, side: uint8(i), reading: true, changed: p.active, reason: p.startReason()}
+	}
+	if p.secured() {
+		p.direction[0].path, p.direction[1].path = api.PathTLS, api.PathTLS
 	}
 	if cfg.Nagle {
 		p.ends[1].delays = delayFirst
@@ -226,6 +232,11 @@ func (s *Set) Start(cfg Config) *Pair {
 			return p
 		}
 		e.watched = true
+	}
+	for i := range p.ends {
+		if p.ends[i].transport() != nil {
+			p.direction[i].pumpNext() // the handshake may have read ahead
+		}
 	}
 	if s.mode == Always {
 		for i := range p.direction {
@@ -315,7 +326,7 @@ func (e *end) dead() bool {
 // reads tells whether a pump will read from the source, and so learn what is
 // wrong with it.
 func (d *direction) reads() bool {
-	return d.path == api.PathRelay && d.gate == gateOpen && d.reading && !d.done && !d.holds()
+	return (d.path == api.PathRelay || d.path == api.PathTLS) && d.gate == gateOpen && d.reading && !d.done && !d.holds()
 }
 
 // tell calls Moved if there is something to tell.
@@ -457,17 +468,18 @@ func (d *direction) finish() {
 	if !d.balanced(true) {
 		return
 	}
+	last := d.p.direction[1-d.src().side].done
+	if !last && !d.dst().endStream() {
+		d.awaiting = !p.closed
+		return
+	}
 	d.done = true
 	d.reading = false
 	if p.firstEnd < 0 {
 		p.firstEnd = int8(d.src().side)
 	}
-	if p.direction[0].done && p.direction[1].done {
+	if last {
 		p.close(Complete, false) // which sends the FIN
-		return
-	}
-	if err := shutdownWrite(d.dst().fd); err != 0 && err != unix.ENOTCONN {
-		p.fail(d.dst(), false)
 	}
 }
 
@@ -508,6 +520,7 @@ func (p *Pair) close(o Outcome, reset bool) {
 			w.Forget(e.fd)
 		}
 		if !reset {
+			e.farewell()
 			lingerOff(e.fd)
 		}
 		unix.Close(e.fd)

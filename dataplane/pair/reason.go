@@ -21,6 +21,7 @@ const (
 	reasonNoSlot
 	reasonAsked
 	reasonUnix
+	reasonTLS
 )
 
 var reasons = [...]string{
@@ -40,6 +41,7 @@ var reasons = [...]string{
 	reasonNoSlot:     "splice maps are full",
 	reasonAsked:      "asked for",
 	reasonUnix:       "unix",
+	reasonTLS:        "TLS",
 }
 
 // say puts a reason into words.
@@ -51,12 +53,14 @@ func (s *Set) say(r reason) string {
 }
 
 // stays says that the pair never leaves user space.
-func (p *Pair) stays() bool { return p.cfg.Unix || p.cfg.Moved != nil }
+func (p *Pair) stays() bool { return p.cfg.Unix || p.cfg.Moved != nil || p.secured() }
 
 // startReason is that of a direction that has not moved anything yet.
 func (p *Pair) startReason() reason {
 	s := p.set
 	switch {
+	case p.secured():
+		return reasonTLS
 	case p.cfg.Unix:
 		return reasonUnix
 	case p.cfg.Moved != nil:

@@ -8,6 +8,10 @@ import (
 // relayRounds is how often one direction may read before others get their turn.
 const relayRounds = 4
 
+// tlsRead bounds the turn of a direction whose bytes are encrypted or decrypted:
+// at about a microsecond for each KiB and side.
+const tlsRead = 64 << 10
+
 // pumpRelay reads from the source and writes to the destination until the
 // source is empty or the destination is full.
 func (d *direction) pumpRelay() {
@@ -19,9 +23,12 @@ func (d *direction) pumpRelay() {
 		d.pumpPipe()
 		return
 	}
-	buf := p.set.worker.Buffer()[:p.set.readSize(p.cfg.Limit)]
-	for range relayRounds {
-		n, err := recv(d.src().fd, buf, 0)
+	buf, rounds := p.set.worker.Buffer()[:p.set.readSize(p.cfg.Limit)], relayRounds
+	if d.path == api.PathTLS {
+		buf, rounds = buf[:min(len(buf), tlsRead)], 1
+	}
+	for range rounds {
+		n, err := d.src().recv(buf)
 		switch {
 		case err == unix.EAGAIN:
 			if d.src().failed {
@@ -46,7 +53,7 @@ func (d *direction) pumpRelay() {
 		if !d.give(buf[:n]) {
 			return
 		}
-		if n < len(buf) && !d.src().fin {
+		if n < len(buf) && !d.src().fin && d.src().transport() == nil {
 			// A short read has emptied the queue: asking again would only say so.
 			d.emptied = true
 			d.choose(true)
@@ -59,6 +66,10 @@ func (d *direction) pumpRelay() {
 // yield ends a turn that could go on, for fairness: the rest comes with the next
 // event, or, if the source is not watched any more, with the next poll.
 func (d *direction) yield() {
+	if d.src().transport() != nil { // which may have read all that the socket had
+		d.pumpNext()
+		return
+	}
 	d.choose(false)
 	if !d.src().watched && !d.p.closed {
 		d.backoff = 0
@@ -66,16 +77,26 @@ func (d *direction) yield() {
 	}
 }
 
+// pumpNext has the direction pumped in the next round of events, whatever they are.
+func (d *direction) pumpNext() {
+	if !d.p.closed {
+		d.due = d.p.set.worker.Now() + 1
+		d.p.arm()
+	}
+}
+
 // holds tells whether user space, or a pipe, has bytes that the destination's
 // TCP has not: then nothing more may be read, and no path changed.
-func (d *direction) holds() bool { return d.pending != nil || d.pipe != nil }
+func (d *direction) holds() bool {
+	return d.pending != nil || d.pipe != nil || d.dst().keeps()
+}
 
 // flush writes what the direction holds; false says that some is left.
 func (d *direction) flush() bool {
 	if d.pipe != nil {
 		return d.empty()
 	}
-	return d.pending == nil || d.give(nil)
+	return (d.pending == nil || d.give(nil)) && d.dst().flush()
 }
 
 // give writes what is pending and then b. What the destination does not take is
@@ -84,7 +105,7 @@ func (d *direction) flush() bool {
 func (d *direction) give(b []byte) bool {
 	for d.pending != nil {
 		d.dst().hurry(true)
-		n, err := send(d.dst().fd, d.pending.left)
+		n, err := d.dst().send(d.pending.left)
 		if err == unix.EAGAIN {
 			return false
 		}
@@ -98,7 +119,7 @@ func (d *direction) give(b []byte) bool {
 	}
 	for len(b) > 0 {
 		d.dst().hurry(true)
-		n, err := send(d.dst().fd, b)
+		n, err := d.dst().send(b)
 		if err == unix.EAGAIN {
 			d.pending = d.p.set.buffers.get(len(b))
 			d.pending.left = d.pending.whole[:copy(d.pending.whole, b)]

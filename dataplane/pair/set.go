@@ -156,7 +156,7 @@ func (s *Set) readSize(limit uint32) int {
 // choose asks the rule about a direction that user space moves and that holds no
 // byte. empty says that its source was found empty.
 func (d *direction) choose(empty bool) {
-	if d.src().fin || d.done || d.p.closed {
+	if d.src().fin || d.done || d.p.closed || d.path == api.PathTLS {
 		return
 	}
 	to, why := d.p.set.mode.fromUserSpace(d.path, &d.traffic, d.situation(empty))

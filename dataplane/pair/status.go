@@ -35,7 +35,7 @@ func (d *direction) status() api.DirectionStatus {
 	}
 	// The kernel's own count, not ours. A FIN counts one in it; the SYN does not.
 	s.Bytes = s.Relayed + s.Piped + s.Spliced
-	if tcpInfo(d.src().fd, &d.p.set.info) == 0 {
+	if d.src().transport() == nil && tcpInfo(d.src().fd, &d.p.set.info) == 0 {
 		s.Bytes = d.p.set.info.Bytes_received - d.before()
 		if d.src().fin && !d.src().failed && s.Bytes > 0 {
 			s.Bytes--
