@@ -44,6 +44,8 @@ type rare struct {
 	metadata Metadata
 	attempts []Attempt // but for the last
 	consumed uint64
+
+	downstreamTLS, upstreamTLS *TLS
 }
 
 // needRare is for writing.
@@ -114,6 +116,8 @@ type Reasons struct {
 	// Termination says why a filter ended the connection, LocalClose why the
 	// proxy did.
 	Termination, LocalClose string
+	// DownstreamFailure is why the client's TLS failed.
+	DownstreamFailure string
 	// UpstreamFailure is why the last connect failed, UpstreamLocalClose why the
 	// proxy closed the connection to the host.
 	UpstreamFailure, UpstreamLocalClose string

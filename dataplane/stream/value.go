@@ -24,8 +24,8 @@ type Moment struct {
 // an integer, a bool, or what JSON has for the rest.
 type getter func(Moment) any
 
-// compile finds the getter of a command. What Envoy has for HTTP only, and what
-// needs a TLS session or is not known here, is nil for every connection.
+// compile finds the getter of a command. What Envoy has for HTTP only, and what is
+// not known here (the id of a TLS session), is nil for every connection.
 func compile(p substitution.Piece) getter {
 	if g := plain(p.Command); g != nil {
 		return g
@@ -71,6 +71,9 @@ func compile(p substitution.Piece) getter {
 			bits = n
 		}
 		return func(m Moment) any { return withoutPort(get(m.Info), bits) }
+	}
+	if get := secured(p.Command, arg); get != nil {
+		return get
 	}
 	return func(Moment) any { return nil }
 }
@@ -152,6 +155,10 @@ func plain(command string) getter {
 		return func(m Moment) any { return uint64(m.Info.Duration().Milliseconds()) }
 	case "CONNECTION_TERMINATION_DETAILS":
 		return func(m Moment) any { return text(m.Info.Reasons().Termination) }
+	case "DOWNSTREAM_TRANSPORT_FAILURE_REASON":
+		return func(m Moment) any {
+			return text(strings.ReplaceAll(m.Info.Reasons().DownstreamFailure, " ", "_"))
+		}
 	case "DOWNSTREAM_LOCAL_CLOSE_REASON":
 		return func(m Moment) any { return text(m.Info.Reasons().LocalClose) }
 	case "DOWNSTREAM_DETECTED_CLOSE_TYPE":
