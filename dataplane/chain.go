@@ -23,14 +23,22 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
 	"github.com/sluice-proxy/sluice/dataplane/filter/tlsinspector"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"github.com/sluice-proxy/sluice/dataplane/tls"
 )
 
 // newChain makes the filters of a chain of a listener. The order is the configuration's.
 // old, if it is not nil, is the equal chain of the listener's version before,
-// whose limits go on. The error is that of opening an access log.
+// whose limits go on. The error is that of opening an access log, or of a TLS context.
 func (p *Plane) newChain(listener string, c *api.FilterChain, old *filter.Chain) (*filter.Chain, error) {
 	ctx := filter.Context{Stats: p.stats, Cluster: p.cluster, Log: p.log, Files: p.files, Listener: listener, Failing: p.drains.HealthChecksFail}
-	ch := &filter.Chain{Chain: stream.Chain{Name: c.Name}}
+	ch := &filter.Chain{Chain: stream.Chain{Name: c.Name}, ConnectTimeout: c.TransportSocketConnectTimeout}
+	if c.TLS != nil {
+		var err error
+		if ch.TLS, err = tls.NewServer(c.TLS, p.secretsNow(), tls.NewServerStats(p.stats, listener), p.handshakes.servers); err != nil {
+			ch.Release()
+			return nil, err
+		}
+	}
 	for i := range c.Filters {
 		f, err := p.newFilter(plain(c, &c.Filters[i]), ctx)
 		if err != nil {

@@ -47,7 +47,7 @@ type listener struct {
 type listenerStats struct {
 	scope                            *stats.Scope
 	total, destroy, noMatch, missing *stats.Counter
-	timeout, remoteClose             *stats.Counter
+	timeout, remoteClose, handshake  *stats.Counter
 	overflow, globalOverflow         *stats.Counter
 	active, inspected                *stats.Gauge
 	length, accepts                  *stats.Histogram
@@ -89,6 +89,9 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 		l.configs[l.chains[chain]] = chain
 	}
 	l.stats = p.newListenerStats(c.StatName())
+	for _, chain := range l.chains {
+		chain.TimedOut = l.stats.handshake
+	}
 	l.holders = stats.NewHolders(l.release)
 	return l, nil
 }
@@ -96,7 +99,7 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 func (p *Plane) newListenerStats(name string) *listenerStats {
 	tag := stats.Tag{Name: "envoy.listener_address", Value: name}
 	sc := p.stats.Scope("listener", tag)
-	for _, always := range []string{"downstream_cx_transport_socket_connect_timeout", "downstream_cx_overload_reject", "extension_config_missing", "downstream_listener_filter_error"} {
+	for _, always := range []string{"downstream_cx_overload_reject", "extension_config_missing", "downstream_listener_filter_error"} {
 		sc.Counter(always) // named as Envoy names them, and never moved yet
 	}
 	s := &listenerStats{
@@ -107,6 +110,7 @@ func (p *Plane) newListenerStats(name string) *listenerStats {
 		missing: sc.Counter("network_extension_config_missing"),
 		// of the listener filters
 		timeout:     sc.Counter("downstream_pre_cx_timeout"),
+		handshake:   sc.Counter("downstream_cx_transport_socket_connect_timeout"),
 		remoteClose: sc.Counter("downstream_listener_filter_remote_close"),
 		inspected:   sc.Gauge("downstream_pre_cx_active"),
 

@@ -98,12 +98,14 @@ type Plane struct {
 	// buckets are those that rate limits share; it has a lock of its own.
 	buckets localratelimit.Shared
 
+	handshakes handshakes
 	// clusters in force, *upstream.Cluster by name.
 	clusters sync.Map
 
 	// swapped whole
 	destinations atomic.Pointer[destinations]
 	limits       atomic.Pointer[Limits]
+	secrets      atomic.Pointer[api.Secrets]
 	nextID       atomic.Uint64
 	// open counts the downstream sockets.
 	open atomic.Int64
@@ -141,6 +143,7 @@ func New(o Options) (*Plane, error) {
 	}
 	p := &Plane{drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
 		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, crowd: pair.NewCrowd(), stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, retry: true, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
+	p.handshakes = newHandshakes(o.Concurrency)
 	services, err := als.New(o.Node, p.cluster, o.Stats, o.Log)
 	if err != nil {
 		return nil, err
@@ -214,6 +217,7 @@ func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
 		return a
 	}
 	p.generation = s.Generation
+	p.secretsInLocked(s)
 	gone := p.clustersInLocked(s)
 	p.warmLocked(s)
 	if p.retry || !sameListeners(s, p.wanted) {
@@ -247,9 +251,9 @@ func (p *Plane) clustersInLocked(s *api.Snapshot) (gone []string) {
 		u := p.cluster(c.Name)
 		switch {
 		case u == nil:
-			p.clusters.Store(c.Name, upstream.NewNear(c, p.stats, p.watch, p.near))
+			p.clusters.Store(c.Name, upstream.NewNear(c, p.stats, p.watch, p.near, p.upstreamTLS()))
 		case u.Config().StatName() != c.StatName():
-			p.clusters.Store(c.Name, upstream.NewNear(c, p.stats, p.watch, p.near))
+			p.clusters.Store(c.Name, upstream.NewNear(c, p.stats, p.watch, p.near, p.upstreamTLS()))
 			u.Close()
 		case !u.Config().Equal(c):
 			u.Update(c)
@@ -317,6 +321,7 @@ func (p *Plane) Close() error {
 		})
 		c.Worker.Close()
 	}
+	p.handshakes.wait()
 	for _, l := range p.listeners {
 		l.holders.Drop()
 	}

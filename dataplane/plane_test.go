@@ -28,11 +28,13 @@ type world struct {
 	snap  api.Snapshot
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldOf(t, "auto") }
+
+func newWorldOf(t *testing.T, splice string) *world {
 	t.Helper()
 	w := &world{t: t, store: stats.New()}
 	var err error
-	w.plane, err = New(Options{Concurrency: 2, Splice: "auto", Stats: w.store, Log: slog.New(slog.DiscardHandler)})
+	w.plane, err = New(Options{Concurrency: 2, Splice: splice, Stats: w.store, FlushInterval: 10 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,9 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"github.com/sluice-proxy/sluice/dataplane/tls"
 	"golang.org/x/sys/unix"
 )
 
@@ -12,6 +14,12 @@ import (
 // the last of which makes Terminals. No factories at all close every connection.
 type Chain struct {
 	stream.Chain
+	// TLS terminates the connections' TLS; nil: they are in the clear. The handshake
+	// may take ConnectTimeout, 0 is for ever; TimedOut counts those that took longer.
+	TLS            *tls.Server
+	ConnectTimeout time.Duration
+	TimedOut       *stats.Counter
+
 	Factories []Factory
 }
 
@@ -28,6 +36,9 @@ func (c *Chain) Watch() Watch {
 func (c *Chain) Release() {
 	for _, f := range c.Factories {
 		f.Release()
+	}
+	if c.TLS != nil {
+		c.TLS.Stats.Release()
 	}
 }
 
@@ -64,7 +75,8 @@ type Connection struct {
 	index    int32 // in the core's Connections
 	chain    *Chain
 	terminal Terminal
-	walk     *walk // nil where the terminal filter is the only one
+	secure   *secure // nil: in the clear
+	walk     *walk   // nil where the terminal filter is the only one
 }
 
 // walk are the filters before the terminal one, and how far they were asked.
@@ -93,7 +105,9 @@ func (ch *Chain) Accept(c *Connection) {
 		}
 	}
 	c.terminal = ch.Factories[last].New(c).(Terminal)
-	c.introduce()
+	if ch.TLS == nil || c.shakeHands() {
+		c.introduce()
+	}
 }
 
 // introduce asks the filters that were not asked yet about the connection.
@@ -201,8 +215,8 @@ func (c *Connection) Deny(reason string) {
 func (c *Connection) Discard() {
 	buf := c.Core.Worker.Buffer()
 	for left := max(int(c.Owner.Limit()), 1); left > 0; {
-		n, _, err := unix.Recvfrom(c.FD, buf[:min(len(buf), left)], unix.MSG_DONTWAIT)
-		if n <= 0 || err != nil {
+		n, err := c.Recv(buf[:min(len(buf), left)])
+		if n <= 0 || err != 0 {
 			return
 		}
 		left -= n
@@ -221,7 +235,7 @@ func (c *Connection) Close() {
 	case c.started:
 		c.terminal.Close()
 	default:
-		CloseQuietly(c.FD)
+		c.CloseSocket()
 		c.End()
 	}
 }
@@ -233,7 +247,7 @@ func (c *Connection) Kill() {
 	case c.started:
 		c.terminal.Kill()
 	default:
-		unix.Close(c.FD) // SO_LINGER{1,0} is set
+		c.ResetSocket()
 		c.End()
 	}
 }
@@ -244,6 +258,7 @@ func (c *Connection) End() {
 		return
 	}
 	c.over = true
+	c.letGo()
 	c.Info.Lasted = time.Since(c.Info.Start)
 	c.Core.Connections.remove(c)
 	c.Owner.Closed(c)
@@ -274,6 +289,9 @@ func (c *Connection) Status() api.Connection {
 	}
 	if t, ok := c.terminal.(interface{ Status(*api.Connection) }); ok && c.started {
 		t.Status(&s)
+	}
+	if c.Handshaking() {
+		s.State = "TLS handshake"
 	}
 	return s
 }

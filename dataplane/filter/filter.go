@@ -68,6 +68,10 @@ type Terminal interface {
 	Discarded(n uint64)
 }
 
+// Patient is a terminal filter that can wait for the client's TLS handshake: before
+// Secured nothing can be read or written of a connection that has one.
+type Patient interface{ Secured() }
+
 // Factory makes the filter of each connection. It is shared by all workers.
 type Factory interface {
 	New(*Connection) Filter

@@ -117,6 +117,13 @@ func (s *Service) dial(ctx context.Context, _ string) (net.Conn, error) {
 		up.Failed(errors.Is(err, context.DeadlineExceeded))
 		return nil, err
 	}
+	secured, err := up.Secure(ctx, conn, "h2")
+	if err != nil {
+		conn.Close()
+		up.Failed(errors.Is(err, context.DeadlineExceeded))
+		return nil, err
+	}
+	conn = secured
 	up.Connected(time.Since(began))
 	return &counted{Conn: conn, up: up, since: time.Now()}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/balance"
 	"github.com/sluice-proxy/sluice/dataplane/health"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"github.com/sluice-proxy/sluice/dataplane/tls"
 )
 
 // Errors of Pick.
@@ -36,12 +37,16 @@ type Cluster struct {
 	born    time.Time
 	pickers pickers
 
-	watch Watch
+	watch    Watch
+	store    *stats.Store
+	statName string
+	tls      *TLS // nil: what is TLS connects to nobody
 
-	mu      sync.Mutex // one update at a time
-	hosts   map[hostKey]*Host
-	checker *health.Checker // nil without active checks
-	closed  bool
+	mu       sync.Mutex // one update at a time
+	hosts    map[hostKey]*Host
+	checker  *health.Checker // nil without active checks
+	closed   bool
+	tlsStats *tls.Stats // nil until there was a transport socket of TLS
 }
 
 // view is what a pick needs, swapped whole.
@@ -49,9 +54,10 @@ type view struct {
 	config *api.Cluster
 	// told is what connections are told of the cluster. It is shared by them all,
 	// and the same from view to view as long as it says the same.
-	told  *stream.Cluster
-	set   *balance.Set
-	hosts []*Host
+	told    *stream.Cluster
+	set     *balance.Set
+	hosts   []*Host
+	sockets *sockets // nil: all are raw_buffer
 }
 
 type hostKey struct {
@@ -69,12 +75,18 @@ type Near struct {
 }
 
 // New puts a cluster in force. What looks after its hosts' health is w.
-func New(c *api.Cluster, store *stats.Store, w Watch) *Cluster { return NewNear(c, store, w, Near{}) }
+func New(c *api.Cluster, store *stats.Store, w Watch) *Cluster {
+	return NewNear(c, store, w, Near{}, nil)
+}
 
-// NewNear puts a cluster in force that knows where the proxy stands.
-func NewNear(c *api.Cluster, store *stats.Store, w Watch, near Near) *Cluster {
-	u := &Cluster{Stats: newStats(store, c.StatName()), watch: w, near: near, born: time.Now(), hosts: map[hostKey]*Host{}}
-	u.holders = stats.NewHolders(u.Stats.release)
+// NewNear puts a cluster in force that knows where the proxy stands, and whose sockets
+// may be TLS.
+func NewNear(c *api.Cluster, store *stats.Store, w Watch, near Near, t *TLS) *Cluster {
+	u := &Cluster{
+		Stats: newStats(store, c.StatName()), watch: w, near: near, born: time.Now(), hosts: map[hostKey]*Host{},
+		store: store, statName: c.StatName(), tls: t,
+	}
+	u.holders = stats.NewHolders(u.release)
 	u.Update(c)
 	return u
 }
@@ -100,6 +112,7 @@ func (u *Cluster) Update(c *api.Cluster) {
 func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	old := u.view.Load()
 	next := make(map[hostKey]*Host)
+	secured := u.newSockets(c, old)
 	var hosts []*Host
 	changed := false
 	maxWeight := uint32(0)
@@ -116,6 +129,7 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 				changed = true
 			}
 			h.set(e, l)
+			secured.assign(h, &e, &l)
 			next[key] = h
 			hosts = append(hosts, h)
 			maxWeight = max(maxWeight, e.Weight)
@@ -125,7 +139,8 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	changed = changed || len(next) != len(u.hosts)
 	u.hosts = next
 	u.checkLocked(c, hosts, warmed)
-	v := &view{config: c, hosts: hosts}
+	secured.assignRest(hosts)
+	v := &view{config: c, hosts: hosts, sockets: secured}
 	v.told = &stream.Cluster{Name: c.Name, Stat: c.StatName(), Metadata: stream.Metadata(c.Metadata)}
 	if old != nil && reflect.DeepEqual(old.told, v.told) {
 		v.told = old.told

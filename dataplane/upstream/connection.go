@@ -1,11 +1,17 @@
 package upstream
 
-import "time"
+import (
+	"time"
+
+	"github.com/sluice-proxy/sluice/dataplane/tls"
+)
 
 // Connection is the accounting of one upstream connection, from the pick to the
 // end. It is for one goroutine.
 type Connection struct {
 	Host *Host
+	// TLS is what originates it; nil: it is in the clear.
+	TLS *tls.Client
 
 	established bool
 	ended       bool

@@ -35,7 +35,7 @@ func (u *Cluster) Pick(worker int, a *balance.Asked) (Connection, error) {
 	s.PendingTotal.Inc()
 	h.cxTotal.Add(1)
 	h.cxActive.Add(1)
-	return Connection{Host: h, held: u.holders.Hold()}, nil
+	return Connection{Host: h, TLS: v.sockets.of(h), held: u.holders.Hold()}, nil
 }
 
 // PickAside is Pick for goroutines that are no worker's.

@@ -34,9 +34,14 @@ type session struct {
 
 // NewConnection answers, and ends the connection when all is with the kernel.
 func (s *session) NewConnection() filter.Status {
-	s.write()
+	if !s.conn.Handshaking() {
+		s.write()
+	}
 	return filter.Stop
 }
+
+// Secured answers a client with TLS.
+func (s *session) Secured() { s.write() }
 
 // Ready is called by the worker when the client takes more, or has gone.
 func (s *session) Ready(events uint32) {
@@ -49,7 +54,7 @@ func (s *session) Ready(events uint32) {
 
 func (s *session) write() {
 	for len(s.rest) > 0 {
-		n, err := unix.SendmsgN(s.conn.FD, []byte(s.rest[:min(len(s.rest), writeSize)]), nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		n, err := s.conn.Send([]byte(s.rest[:min(len(s.rest), writeSize)]))
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
@@ -58,13 +63,16 @@ func (s *session) write() {
 			}
 			s.Kill()
 			return
-		case err != nil:
+		case err != 0:
 			s.Kill()
 			return
 		default:
 			s.conn.Info.Sent += uint64(n)
 			s.rest = s.rest[n:]
 		}
+	}
+	if s.conn.Push() == unix.EAGAIN && s.wait() {
+		return
 	}
 	s.Close()
 }
@@ -92,14 +100,14 @@ func (s *session) Resume() {}
 // Close ends the connection in order.
 func (s *session) Close() {
 	s.forget()
-	filter.CloseQuietly(s.conn.FD)
+	s.conn.CloseSocket()
 	s.conn.End()
 }
 
 // Kill ends it by RST.
 func (s *session) Kill() {
 	s.forget()
-	unix.Close(s.conn.FD) // SO_LINGER{1,0} is set
+	s.conn.ResetSocket()
 	s.conn.End()
 }
 

@@ -26,17 +26,29 @@ type session struct {
 	pending []byte
 	held    bool // by the filters before
 	fin     bool
+	watched bool
 	mask    uint32
 }
 
 // NewConnection waits for bytes.
 func (s *session) NewConnection() filter.Status {
+	if !s.conn.Handshaking() {
+		s.Secured()
+	}
+	return filter.Stop
+}
+
+// Secured waits for bytes: before the handshake of a client with TLS there are none.
+func (s *session) Secured() {
 	s.mask = unix.EPOLLIN
 	if err := s.conn.Core.Worker.Add(s.conn.FD, s.mask, s); err != nil {
 		s.Kill()
-		return filter.Closed
+		return
 	}
-	return filter.Stop
+	s.watched = true
+	if s.conn.Transport() != nil {
+		s.pump() // the handshake may have read ahead
+	}
 }
 
 // Ready is called by the worker.
@@ -58,6 +70,12 @@ func (s *session) pump() {
 	if s.held {
 		return
 	}
+	if t := s.conn.Transport(); t != nil && len(s.pending) == 0 {
+		if _, err := t.Ready(); err == unix.EAGAIN { // no byte of the client's
+			s.flush()
+			return
+		}
+	}
 	if len(s.pending) == 0 && s.conn.Watch() != filter.Nothing {
 		switch s.conn.Data(false) {
 		case filter.Closed:
@@ -76,10 +94,10 @@ func (s *session) move() {
 		return
 	}
 	buf := s.conn.Core.Worker.Buffer()[:min(len(s.conn.Core.Worker.Buffer()), max(int(s.conn.Owner.Limit()), 1))]
-	n, _, err := unix.Recvfrom(s.conn.FD, buf, unix.MSG_DONTWAIT)
+	n, err := s.conn.Recv(buf)
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
-	case err != nil:
+	case err != 0:
 		s.Kill()
 		return
 	case n == 0:
@@ -87,24 +105,39 @@ func (s *session) move() {
 	default:
 		s.conn.Info.Received += uint64(n)
 		s.pending = append(s.pending[:0], buf[:n]...)
+		if s.conn.Transport() != nil {
+			// There may be more that the socket does not tell of.
+			s.conn.Core.Worker.Post(s.goOn)
+		}
 	}
 	s.flush()
+}
+
+// goOn looks for more, unless all is over.
+func (s *session) goOn() {
+	if s.watched {
+		s.pump()
+	}
 }
 
 // flush writes what is pending; true lets more be read.
 func (s *session) flush() bool {
 	for len(s.pending) > 0 {
-		n, err := unix.SendmsgN(s.conn.FD, s.pending, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		n, err := s.conn.Send(s.pending)
 		if err == unix.EAGAIN {
 			s.watch(unix.EPOLLOUT)
 			return false
 		}
-		if err != nil {
+		if err != 0 {
 			s.Kill()
 			return false
 		}
 		s.conn.Info.Sent += uint64(n)
 		s.pending = s.pending[n:]
+	}
+	if s.conn.Push() != 0 { // of a broken one EPOLLERR tells
+		s.watch(unix.EPOLLOUT)
+		return false
 	}
 	if s.fin {
 		s.Close()
@@ -125,16 +158,23 @@ func (s *session) watch(mask uint32) {
 
 // Close ends the connection in order.
 func (s *session) Close() {
-	s.conn.Core.Worker.Forget(s.conn.FD)
-	filter.CloseQuietly(s.conn.FD)
+	s.forget()
+	s.conn.CloseSocket()
 	s.conn.End()
 }
 
 // Kill ends it by RST.
 func (s *session) Kill() {
-	s.conn.Core.Worker.Forget(s.conn.FD)
-	unix.Close(s.conn.FD) // SO_LINGER{1,0} is set
+	s.forget()
+	s.conn.ResetSocket()
 	s.conn.End()
+}
+
+func (s *session) forget() {
+	if s.watched {
+		s.watched = false
+		s.conn.Core.Worker.Forget(s.conn.FD)
+	}
 }
 
 // Flush has nothing to do: the counters are always up to date.

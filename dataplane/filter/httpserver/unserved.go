@@ -6,7 +6,6 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
-	"golang.org/x/sys/unix"
 )
 
 // Unserved closes the connections of a chain that cannot be served, counts them
@@ -65,13 +64,13 @@ func (*refusal) Resume() {}
 
 // Close ends the connection in order.
 func (r *refusal) Close() {
-	filter.CloseQuietly(r.conn.FD)
+	r.conn.CloseSocket()
 	r.conn.End()
 }
 
 // Kill ends it by RST.
 func (r *refusal) Kill() {
-	unix.Close(r.conn.FD) // SO_LINGER{1,0} is set
+	r.conn.ResetSocket()
 	r.conn.End()
 }
 

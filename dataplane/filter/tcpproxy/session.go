@@ -16,7 +16,6 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
-	"golang.org/x/sys/unix"
 )
 
 // Filter state objects that change what tcp_proxy does (tcp_proxy_filter.rst).
@@ -58,6 +57,9 @@ type opening struct {
 	dial     *upstream.Dial
 	dialing  time.Time
 	backoff  loop.Timer
+	// of a host with TLS, or of a client with TLS
+	origin   *origin
+	standing *standing
 }
 
 type timers struct{ duration, periodic loop.Timer }
@@ -81,11 +83,13 @@ func (s *Session) NewConnection() filter.Status {
 	if c.MaxDuration > 0 {
 		w.After(&s.timers.duration, c.MaxDuration+time.Duration(rand.Float64()*c.MaxDurationJitter/100*float64(c.MaxDuration)))
 	}
-	if c.ConnectMode == api.ConnectOnData {
+	switch {
+	case c.ConnectMode == api.ConnectOnData:
 		s.awaitData()
-		return filter.Stop
+	case c.ConnectMode == api.ConnectOnTLSHandshake && s.conn.Handshaking():
+	default:
+		s.connect()
 	}
-	s.connect()
 	return filter.Stop
 }
 
@@ -143,22 +147,42 @@ func (s *Session) connect() {
 }
 
 func (s *Session) dialed(fd int, err error) {
+	d := s.opening.dial
+	s.opening.dial = nil
+	switch {
+	case err != nil:
+		s.failed(failure(err), errors.Is(err, upstream.ErrConnectTimeout))
+	case s.up.TLS != nil:
+		s.originate(fd)
+	default:
+		s.stands(&standing{fd: fd, silent: d.Silent()})
+	}
+}
+
+// failed is the end of an attempt that came to nothing.
+func (s *Session) failed(why string, timeout bool) {
 	o, info := s.opening, s.conn.Info
-	d := o.dial
-	o.dial = nil
-	if err != nil {
-		s.up.Failed(errors.Is(err, upstream.ErrConnectTimeout))
-		info.Explain().UpstreamFailure = failure(err)
-		if o.attempts < s.factory.config.MaxConnectAttempts {
-			s.again()
-			return
-		}
-		s.up.Cluster().Stats.ConnectAttemptsExceeded.Inc()
-		info.Flags.Set(stream.UpstreamConnectionFailure | stream.UpstreamRetryLimitExceeded)
-		s.refuse(connectFailed)
+	s.up.Failed(timeout)
+	info.Explain().UpstreamFailure = why
+	if o.attempts < s.factory.config.MaxConnectAttempts {
+		s.again()
 		return
 	}
-	s.opening = nil
+	s.up.Cluster().Stats.ConnectAttemptsExceeded.Inc()
+	info.Flags.Set(stream.UpstreamConnectionFailure | stream.UpstreamRetryLimitExceeded)
+	s.refuse(connectFailed)
+}
+
+// standing is a connection to a host that stands.
+type standing struct {
+	fd        int
+	silent    bool // has had no event but that it stands
+	transport pair.Transport
+	idle      loop.Timer // while the client's handshake goes on
+}
+
+func (s *Session) stands(up *standing) {
+	o, info := s.opening, s.conn.Info
 	if info.Reasons().UpstreamFailure != "" {
 		info.Explain().UpstreamFailure = ""
 	}
@@ -166,17 +190,29 @@ func (s *Session) dialed(fd int, err error) {
 	u.Connected = time.Since(o.dialing)
 	u.ConnectionID = s.conn.Core.NextID()
 	if s.conn.Owner.Logged() || len(s.factory.logs) > 0 {
-		u.SetLocal(address.Local(fd))
+		u.SetLocal(address.Local(up.fd))
 	}
 	s.up.Connected(u.Connected)
 	s.connected = s.conn.Core.Worker.Now()
 	if s.factory.config.LogOptions.OnConnected {
 		s.factory.logs.Write(info, accesslog.Connected)
 	}
+	if s.conn.Handshaking() {
+		s.awaitClient(up)
+		return
+	}
+	s.pairUp(up)
+}
+
+// pairUp gives both sockets to a pair.
+func (s *Session) pairUp(up *standing) {
+	s.opening = nil
+	info := s.conn.Info
 	cfg := pair.Config{
 		Downstream:  s.conn.FD,
-		Upstream:    fd,
-		Watched:     d.Silent(),
+		Upstream:    up.fd,
+		Watched:     up.silent,
+		Transports:  [2]pair.Transport{s.conn.Transport(), up.transport},
 		Nagle:       true,
 		Limit:       s.conn.Owner.Limit(),
 		IdleTimeout: s.idleTimeout(),
@@ -253,7 +289,7 @@ func (s *Session) refuse(why int) {
 
 func (s *Session) drop() {
 	s.Flush()
-	filter.CloseQuietly(s.conn.FD)
+	s.conn.CloseSocket()
 	s.conn.End()
 }
 
@@ -265,6 +301,9 @@ func (s *Session) ended(p *pair.Pair, o pair.Outcome) {
 	remote := o == pair.UpstreamReset || o == pair.Complete && p.FirstEnd() == 0
 	s.up.Ended(time.Duration(s.conn.Core.Worker.Now()-s.connected), remote)
 	info := s.conn.Info
+	if why := s.conn.TransportFailure(); why != "" {
+		info.Explain().DownstreamFailure = why
+	}
 	switch o {
 	case pair.IdleTimeout:
 		s.factory.stats.idleTimeout.Inc()
@@ -373,12 +412,13 @@ func (s *Session) Kill() {
 		return
 	}
 	s.giveUp()
-	unix.Close(s.conn.FD) // SO_LINGER{1,0} is set
+	s.conn.ResetSocket()
 	s.conn.End()
 }
 
-// giveUp forgets what is under way: a connect, or the wait for data.
+// giveUp forgets what is under way: a connect, or the wait for data or the client.
 func (s *Session) giveUp() {
+	s.giveUpTLS()
 	if o := s.opening; o != nil && o.dial != nil {
 		o.dial.Cancel()
 		o.dial = nil
@@ -394,7 +434,7 @@ func (s *Session) Status(c *api.Connection) {
 		return
 	}
 	c.State = "connecting"
-	if s.opening.early {
+	if s.opening != nil && s.opening.early {
 		c.State = "awaiting data"
 	}
 }

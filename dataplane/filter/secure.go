@@ -1,0 +1,149 @@
+package filter
+
+import (
+	"syscall"
+
+	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/pair"
+	"github.com/sluice-proxy/sluice/dataplane/tls"
+	"golang.org/x/sys/unix"
+)
+
+// timedOut is Envoy's local close reason.
+const timedOut = "transport_socket_timeout"
+
+// secure is the TLS of a client's connection.
+type secure struct {
+	handshake *tls.Handshake // nil once it is over
+	conn      *tls.Conn      // nil until it is over, and well
+	deadline  loop.Timer
+}
+
+// shakeHands begins the client's handshake. As in Envoy the filters do not wait for
+// it: tcp_proxy connects meanwhile. False: the connection is over.
+func (c *Connection) shakeHands() bool {
+	ch := c.chain
+	h, first, err := ch.TLS.Accept(c.Core.Worker, c.FD, c.Info.DirectRemote(), c.shaken)
+	if err != nil {
+		c.Info.Explain().DownstreamFailure = err.Error()
+		c.Close()
+		return false
+	}
+	c.secure = &secure{handshake: h}
+	c.Info.SetDownstreamTLS(first)
+	if ch.ConnectTimeout > 0 {
+		c.secure.deadline.F = func() {
+			ch.TimedOut.Inc()
+			c.Refuse(timedOut)
+		}
+		c.Core.Worker.After(&c.secure.deadline, ch.ConnectTimeout)
+	}
+	return true
+}
+
+// shaken is the end of the handshake.
+func (c *Connection) shaken(err error) {
+	s := c.secure
+	h := s.handshake
+	s.handshake = nil
+	c.Core.Worker.Stop(&s.deadline)
+	if t := h.Info(); t != nil {
+		c.Info.SetDownstreamTLS(t)
+	}
+	if err != nil {
+		c.Info.Explain().DownstreamFailure = h.Failure()
+		c.Close()
+		return
+	}
+	s.conn = h.Conn
+	if p, ok := c.terminal.(Patient); ok && c.started {
+		p.Secured()
+	}
+}
+
+// Handshaking says that the client's TLS handshake is not over.
+func (c *Connection) Handshaking() bool { return c.secure != nil && c.secure.handshake != nil }
+
+// Transport is what the client's bytes go through; nil: they are in the clear.
+func (c *Connection) Transport() pair.Transport {
+	if c.secure == nil || c.secure.conn == nil {
+		return nil
+	}
+	return c.secure.conn
+}
+
+// TransportFailure is why the client's TLS broke, in Envoy's words.
+func (c *Connection) TransportFailure() string {
+	if c.secure == nil || c.secure.conn == nil {
+		return ""
+	}
+	return c.secure.conn.Failure()
+}
+
+// Recv reads bytes of the client.
+func (c *Connection) Recv(b []byte) (int, syscall.Errno) {
+	switch {
+	case c.Handshaking():
+		return 0, unix.EAGAIN
+	case c.secure != nil && c.secure.conn == nil:
+		return 0, unix.ECONNABORTED
+	case c.secure != nil:
+		return c.secure.conn.Recv(b)
+	}
+	n, _, err := unix.Recvfrom(c.FD, b, unix.MSG_DONTWAIT)
+	return n, errno(err)
+}
+
+// Send writes bytes to the client; what it takes may wait for Push.
+func (c *Connection) Send(b []byte) (int, syscall.Errno) {
+	switch {
+	case c.Handshaking():
+		return 0, unix.EAGAIN
+	case c.secure != nil && c.secure.conn == nil:
+		return 0, unix.ECONNABORTED
+	case c.secure != nil:
+		return c.secure.conn.Send(b)
+	}
+	n, err := unix.SendmsgN(c.FD, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return n, errno(err)
+}
+
+// Push hands to the kernel what Send took: EAGAIN while something is left.
+func (c *Connection) Push() syscall.Errno {
+	if t := c.Transport(); t != nil {
+		return t.Flush()
+	}
+	return 0
+}
+
+func errno(err error) syscall.Errno {
+	e, _ := err.(syscall.Errno)
+	return e
+}
+
+// CloseSocket closes the socket in order: by FIN, after close_notify, or by RST if
+// bytes wait unread.
+func (c *Connection) CloseSocket() {
+	c.letGo()
+	if t := c.Transport(); t != nil {
+		t.CloseWrite()
+		// Who does not read it learns of the end from the socket.
+		_ = t.Flush()
+	}
+	CloseQuietly(c.FD)
+}
+
+// ResetSocket closes it by RST: SO_LINGER{1,0} is set.
+func (c *Connection) ResetSocket() {
+	c.letGo()
+	unix.Close(c.FD)
+}
+
+// letGo ends a handshake that is under way.
+func (c *Connection) letGo() {
+	if s := c.secure; s != nil && s.handshake != nil {
+		s.handshake.Cancel()
+		s.handshake = nil
+		c.Core.Worker.Stop(&s.deadline)
+	}
+}

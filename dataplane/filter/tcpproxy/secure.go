@@ -1,0 +1,144 @@
+package tcpproxy
+
+import (
+	"strings"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/filter"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/tls"
+)
+
+// Filter state objects that the transport socket of the host heeds.
+const (
+	stateServerName = "envoy.network.upstream_server_name"
+	stateNames      = "envoy.network.upstream_subject_alt_names"
+	stateProtocols  = "envoy.network.application_protocols"
+)
+
+// origin is a TLS handshake with a host.
+type origin struct {
+	fd        int
+	handshake *tls.Handshake
+	deadline  loop.Timer
+}
+
+// originate has the connection that stands encrypted: connect_timeout covers that,
+// and a failure is one to connect.
+func (s *Session) originate(fd int) {
+	o, w := s.opening, s.conn.Core.Worker
+	n := &origin{fd: fd}
+	h := s.up.Host
+	var err error
+	n.handshake, err = s.up.TLS.Connect(w, fd, h.Addr, h.Endpoint().Hostname, s.wish(), s.originated)
+	if err != nil {
+		filter.CloseQuietly(fd)
+		s.failed(err.Error(), false)
+		return
+	}
+	o.origin = n
+	n.deadline.F = func() {
+		s.dropOrigin()
+		s.failed("", true)
+	}
+	w.After(&n.deadline, max(0, s.up.Cluster().Config().ConnectTimeout-time.Since(o.dialing)))
+}
+
+// wish is what the client's filters want of the handshake.
+func (s *Session) wish() (w tls.Wish) {
+	state := s.conn.Info.State()
+	if len(state) == 0 {
+		return w
+	}
+	w.ServerName = state[stateServerName].Value
+	w.Names = list(state[stateNames].Value)
+	w.Protocols = list(state[stateProtocols].Value)
+	return w
+}
+
+func list(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}
+
+func (s *Session) originated(err error) {
+	o := s.opening
+	n := o.origin
+	o.origin = nil
+	s.conn.Core.Worker.Stop(&n.deadline)
+	if err != nil {
+		filter.CloseQuietly(n.fd) // after the alert that says why
+		s.failed(n.handshake.Failure(), false)
+		return
+	}
+	s.conn.Info.SetUpstreamTLS(n.handshake.Info())
+	s.stands(&standing{fd: n.fd, transport: n.handshake.Conn})
+}
+
+func (s *Session) dropOrigin() {
+	n := s.opening.origin
+	s.opening.origin = nil
+	s.conn.Core.Worker.Stop(&n.deadline)
+	n.handshake.Cancel()
+	filter.CloseQuietly(n.fd)
+}
+
+// awaitClient keeps a connection to a host until the client's handshake is over. Its
+// idle timeout runs already, as in Envoy.
+func (s *Session) awaitClient(up *standing) {
+	s.opening.standing = up
+	up.silent = false // what it says meanwhile is told to nobody
+	if d := s.idleTimeout(); d > 0 {
+		up.idle.F = func() {
+			s.factory.stats.idleTimeout.Inc()
+			s.closedFor("tcp_session_idle_timeout")
+			s.Close()
+		}
+		s.conn.Core.Worker.After(&up.idle, d)
+	}
+}
+
+// Secured goes on after the client's handshake.
+func (s *Session) Secured() {
+	o := s.opening
+	switch c := s.factory.config; {
+	case o == nil:
+	case o.standing != nil:
+		up := o.standing
+		o.standing = nil
+		s.conn.Core.Worker.Stop(&up.idle)
+		s.pairUp(up)
+	case c.ConnectMode == api.ConnectOnData:
+		s.awaitData()
+	case c.ConnectMode == api.ConnectOnTLSHandshake:
+		s.connect()
+	}
+}
+
+// giveUpTLS forgets a handshake with a host, or a host that waits for the client's.
+func (s *Session) giveUpTLS() {
+	o := s.opening
+	if o == nil {
+		return
+	}
+	if o.origin != nil {
+		s.dropOrigin()
+		s.up.Failed(false)
+	}
+	if up := o.standing; up != nil {
+		o.standing = nil
+		s.conn.Core.Worker.Stop(&up.idle)
+		if r := s.conn.Info.Reasons(); r.LocalClose != "" {
+			s.conn.Info.Explain().UpstreamLocalClose = r.LocalClose
+		}
+		s.up.Ended(time.Duration(s.conn.Core.Worker.Now()-s.connected), false)
+		if up.transport != nil {
+			up.transport.CloseWrite()
+			_ = up.transport.Flush() // who does not read it learns of the end from the socket
+		}
+		filter.CloseQuietly(up.fd)
+	}
+}
