@@ -39,6 +39,9 @@ type Options struct {
 	// Workers scales listener_manager.listener_create_success, which Envoy
 	// counts once per worker. 0 counts as 1.
 	Workers int
+	// Burst, if it is not nil, is called before a response of many resources is
+	// decoded.
+	Burst func()
 	// Backoff replaces the wait before reconnect n (from 1); ads.Jitter if nil.
 	Backoff func(n int) time.Duration
 }

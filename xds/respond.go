@@ -19,9 +19,15 @@ import (
 // makes us ask for, then the CDS answers that became due, last the answer to the
 // response itself.
 
+// many resources leave so much garbage that the collector would come more than once.
+const many = 500
+
 func (c *Client) response(ctx context.Context, r *ads.Response) {
 	if p := c.figures.planes[r.From]; p != nil && r.ControlPlane != "" {
 		p.identifier.Set(r.ControlPlane)
+	}
+	if len(r.Resources) >= many && c.o.Burst != nil {
+		c.o.Burst()
 	}
 	switch r.TypeURL {
 	case clusterURL:

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,7 +45,8 @@ func TestGoControlPlane(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, k := control.StartServer(t, control.Hooks{}), newSink()
 			s.Update(t, state("1", 20, 1))
-			c := run(t, Options{Bootstrap: config(t, s.Addr(), delta, settings{}), Sink: k, Stats: stats.New()})
+			var bursts atomic.Int32
+			c := run(t, Options{Bootstrap: config(t, s.Addr(), delta, settings{}), Sink: k, Stats: stats.New(), Burst: func() { bursts.Add(1) }})
 			<-c.Initialized()
 			k.await(t, "20 clusters on port 1", whole(20, 1))
 			for g := range 20 { // a push that changes everything, then one that removes half
@@ -68,6 +70,9 @@ func TestGoControlPlane(t *testing.T) {
 					t.Errorf("NACK %s", r)
 				}
 			}
+			if n := bursts.Load(); n != 0 {
+				t.Errorf("%d bursts of 20 resources", n)
+			}
 		})
 	}
 }
@@ -90,9 +95,13 @@ func TestTenThousandClusters(t *testing.T) {
 		}
 	}
 	push("1", 1)
-	c := run(t, Options{Bootstrap: config(t, s.Addr(), true, settings{}), Sink: k, Stats: st})
+	var bursts atomic.Int32
+	c := run(t, Options{Bootstrap: config(t, s.Addr(), true, settings{}), Sink: k, Stats: st, Burst: func() { bursts.Add(1) }})
 	<-c.Initialized()
 	k.await(t, "all clusters", all(1))
+	if n := bursts.Load(); n != 2 {
+		t.Errorf("%d bursts, want one of clusters and one of endpoints", n)
+	}
 	generations := len(k.snapshots())
 	start := time.Now()
 	push("2", 2)
