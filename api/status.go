@@ -41,7 +41,16 @@ func (b BoundAddress) String() string {
 type ClusterStatus struct {
 	Cluster *Cluster
 	Hosts   []HostStatus
+	// Outlier is nil without outlier detection.
+	Outlier *OutlierStatus
 }
+
+// SuccessRate is in percent, -1 if there is nothing to tell. Local is of errors of
+// local origin.
+type SuccessRate struct{ External, Local float64 }
+
+// OutlierStatus is what a cluster's hosts came to together in the last interval.
+type OutlierStatus struct{ Average, Threshold SuccessRate }
 
 // HostStatus are the figures of one host, as /clusters shows them.
 type HostStatus struct {
@@ -54,6 +63,7 @@ type HostStatus struct {
 	RqTotal, RqActive     uint64
 	RqError, RqSuccess    uint64
 	RqTimeout             uint64
+	SuccessRate           SuccessRate
 	// RqPendingActive are the connections that are still connecting.
 	RqPendingActive uint64
 }

@@ -62,7 +62,9 @@ type Options struct {
 	// Runtime is asked for the keys of health checks and outlier detection; it may
 	// be nil.
 	Runtime *apiruntime.Runtime
-	Log     *slog.Logger
+	// OutlierLog is the path of outlier detection's event log, empty for none.
+	OutlierLog string
+	Log        *slog.Logger
 }
 
 // Limits bound how many downstream connections may be open; 0 is no bound.
@@ -150,6 +152,9 @@ func New(o Options) (*Plane, error) {
 	}
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, services, o.Log)
 	p.watchHealth(&o)
+	if err := p.logOutliers(o.OutlierLog); err != nil {
+		return nil, err
+	}
 	p.destinations.Store(&destinations{})
 	p.near.Home = o.Home
 	if o.LocalCluster != "" {
@@ -402,7 +407,7 @@ func (p *Plane) Listeners() []api.ListenerStatus {
 func (p *Plane) Clusters() []api.ClusterStatus {
 	var out []api.ClusterStatus
 	p.eachCluster(func(u *upstream.Cluster) {
-		c := api.ClusterStatus{Cluster: u.Config()}
+		c := api.ClusterStatus{Cluster: u.Config(), Outlier: u.Outliers()}
 		for _, h := range u.Hosts() {
 			c.Hosts = append(c.Hosts, h.Status())
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/clock"
 	"github.com/sluice-proxy/sluice/dataplane/health"
+	"github.com/sluice-proxy/sluice/dataplane/outlier"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 )
 
@@ -18,9 +19,23 @@ const maxChecks = 2048
 func (p *Plane) watchHealth(o *Options) {
 	p.warming = map[string]*health.Checker{}
 	p.watch = upstream.Watch{
-		Health: health.Options{Stats: o.Stats, OpenLog: func(path string) (health.Log, error) { return p.files.Open(path) }, Runtime: o.Runtime, Clock: clock.System{}, Dial: dialCheck, Slots: make(chan struct{}, maxChecks), Log: o.Log},
-		Warmed: p.takeWarmLocked,
+		Health:  health.Options{Stats: o.Stats, OpenLog: func(path string) (health.Log, error) { return p.files.Open(path) }, Runtime: o.Runtime, Clock: clock.System{}, Dial: dialCheck, Slots: make(chan struct{}, maxChecks), Log: o.Log},
+		Warmed:  p.takeWarmLocked,
+		Outlier: outlier.Options{Stats: o.Stats, Runtime: o.Runtime, Clock: clock.System{}},
 	}
+}
+
+// logOutliers opens the event log of outlier detection.
+func (p *Plane) logOutliers(path string) error {
+	if path == "" {
+		return nil
+	}
+	log, err := p.files.Open(path)
+	if err != nil {
+		return err
+	}
+	p.watch.Outlier.Log = log
+	return nil
 }
 
 // dialCheck opens the connection of an active check.

@@ -115,7 +115,7 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 		return fmt.Errorf("write node: %w", err)
 	}
 	plane, err := dataplane.New(dataplane.Options{Home: config.Home(), LocalCluster: config.Proto.GetClusterManager().GetLocalClusterName(), Capture: capture, Inbound: inbound, Drain: draining, Concurrency: workers, Splice: o.splice, SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
-		Runtime: config.Runtime, FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10, Node: node})
+		Runtime: config.Runtime, OutlierLog: config.Proto.GetClusterManager().GetOutlierDetection().GetEventLogPath(), FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10, Node: node})
 	if err != nil {
 		return err
 	}

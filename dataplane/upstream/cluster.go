@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
 	"github.com/sluice-proxy/sluice/dataplane/health"
+	"github.com/sluice-proxy/sluice/dataplane/outlier"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
 	"github.com/sluice-proxy/sluice/dataplane/tls"
 )
@@ -47,6 +48,8 @@ type Cluster struct {
 	checker  *health.Checker // nil without active checks
 	closed   bool
 	tlsStats *tls.Stats // nil until there was a transport socket of TLS
+	// detector is nil without outlier detection.
+	detector atomic.Pointer[outlier.Detector[*Host]]
 }
 
 // view is what a pick needs, swapped whole.
@@ -139,6 +142,7 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	changed = changed || len(next) != len(u.hosts)
 	u.hosts = next
 	u.checkLocked(c, hosts, warmed)
+	u.detectLocked(c, hosts)
 	secured.assignRest(hosts)
 	v := &view{config: c, hosts: hosts, sockets: secured}
 	v.told = &stream.Cluster{Name: c.Name, Stat: c.StatName(), Metadata: stream.Metadata(c.Metadata)}

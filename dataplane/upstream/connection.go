@@ -3,6 +3,7 @@ package upstream
 import (
 	"time"
 
+	"github.com/sluice-proxy/sluice/dataplane/outlier"
 	"github.com/sluice-proxy/sluice/dataplane/tls"
 )
 
@@ -26,6 +27,7 @@ func (c *Connection) Cluster() *Cluster { return c.Host.cluster }
 func (c *Connection) Connected(took time.Duration) {
 	s := c.Host.cluster.Stats
 	c.established = true
+	c.Host.report(outlier.Connected)
 	s.givePending(c.Host.cluster.Config().CircuitBreakers.MaxPendingRequests)
 	s.ConnectMS.Record(float64(took) / float64(time.Millisecond))
 	s.RqTotal.Inc()
@@ -37,6 +39,17 @@ func (c *Connection) Connected(took time.Duration) {
 // Failed counts an attempt that came to nothing: refused by the other side, or
 // by our clock.
 func (c *Connection) Failed(timeout bool) {
+	if timeout {
+		c.Host.report(outlier.TimedOut)
+	} else {
+		c.Host.report(outlier.Refused)
+	}
+	c.GivenUp(timeout)
+}
+
+// GivenUp counts an attempt that nobody waits for any more: the host is not to
+// blame.
+func (c *Connection) GivenUp(timeout bool) {
 	s, limits := c.Host.cluster.Stats, &c.Host.cluster.Config().CircuitBreakers
 	c.ended = true
 	s.givePending(limits.MaxPendingRequests)

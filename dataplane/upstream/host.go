@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/outlier"
 )
 
 // Host is an endpoint of a cluster, the same value as long as its address stays
@@ -26,6 +27,8 @@ type Host struct {
 	// since is when the host became healthy, by its cluster's clock.
 	since atomic.Int64
 
+	// monitor watches for outliers, nil if nobody does.
+	monitor atomic.Pointer[outlier.Monitor]
 	// closers end the connections that want to end when the host fails.
 	closing sync.Mutex
 	closers map[*Connection]func()
@@ -86,7 +89,8 @@ func (h *Host) HealthySince() int64    { return h.since.Load() }
 func (h *Host) Status() api.HostStatus {
 	p := h.place.Load()
 	return api.HostStatus{
-		Endpoint: p.endpoint, Flags: h.Flags(), Region: p.place.Region, Zone: p.place.Zone, SubZone: p.place.SubZone, Priority: h.priority,
+		SuccessRate: h.cluster.successRate(h),
+		Endpoint:    p.endpoint, Flags: h.Flags(), Region: p.place.Region, Zone: p.place.Zone, SubZone: p.place.SubZone, Priority: h.priority,
 		CxTotal: h.cxTotal.Load(), CxActive: h.cxActive.Load(), CxConnectFail: h.cxConnectFail.Load(),
 		RqTotal: h.rqTotal.Load(), RqActive: h.rqActive.Load(), RqError: h.rqError.Load(),
 		RqSuccess: h.rqSuccess.Load(), RqTimeout: h.rqTimeout.Load(),
@@ -101,4 +105,19 @@ func (h *Host) failed() {
 	for _, end := range h.closers {
 		end()
 	}
+}
+
+// report tells the outlier detection of a connection.
+func (h *Host) report(r outlier.Result) {
+	if m := h.monitor.Load(); m != nil {
+		m.Put(r)
+	}
+}
+
+// markOutlier sets the flag of outlier detection by what the monitor says.
+func (h *Host) markOutlier() bool {
+	if m := h.monitor.Load(); m != nil && m.Ejected() {
+		return h.mark(api.FailedOutlierCheck, 0)
+	}
+	return h.mark(0, api.FailedOutlierCheck)
 }

@@ -2,9 +2,11 @@ package upstream
 
 import (
 	"net/netip"
+	"reflect"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/health"
+	"github.com/sluice-proxy/sluice/dataplane/outlier"
 )
 
 // Watch is what looks after the health of hosts. The zero value is for clusters
@@ -13,7 +15,8 @@ type Watch struct {
 	Health health.Options
 	// Warmed returns the checker that a cluster warmed up with, once; nil if there
 	// is none.
-	Warmed func(*api.Cluster) *health.Checker
+	Warmed  func(*api.Cluster) *health.Checker
+	Outlier outlier.Options
 }
 
 // warmed is the checker that waits for c to be put in force.
@@ -109,11 +112,18 @@ func (u *Cluster) flags(h *Host) api.HealthFlags {
 // used tells whether the cluster has ever had a connection.
 func (u *Cluster) used() bool { return u.Stats.Total.Value() > 0 }
 
-// checked takes over what an active check found out about a host.
+// checked is told that an active check of a host has ended.
 func (u *Cluster) checked(addr netip.AddrPort, healthy, moved bool) {
-	if !moved {
-		return
+	if moved {
+		u.takeOver(addr)
 	}
+	if healthy {
+		u.passed(addr)
+	}
+}
+
+// takeOver gives a host the flags of what active checks have found out.
+func (u *Cluster) takeOver(addr netip.AddrPort) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.checker == nil || u.closed {
@@ -140,6 +150,66 @@ func (u *Cluster) checked(addr netip.AddrPort, healthy, moved bool) {
 	}
 }
 
+// passed tells the outlier detection of a check that went well.
+func (u *Cluster) passed(addr netip.AddrPort) {
+	d := u.detector.Load()
+	if d == nil {
+		return
+	}
+	for _, h := range u.Hosts() {
+		if h.Addr == addr && h.Flags()&(api.FailedOutlierCheck|api.FailedActiveHC) == api.FailedOutlierCheck {
+			d.Passed(h)
+		}
+	}
+}
+
+// detectLocked has the hosts watched for outliers as c asks for. Another
+// configuration begins anew: no host is ejected then.
+func (u *Cluster) detectLocked(c *api.Cluster, hosts []*Host) {
+	old := u.detector.Load()
+	if u.closed || old == nil && c.Outlier == nil {
+		return
+	}
+	d := old
+	if old == nil || !reflect.DeepEqual(old.Config(), c.Outlier) {
+		d = nil
+		if c.Outlier != nil {
+			d = outlier.New(c, u.watch.Outlier, u.ejected)
+		}
+		u.detector.Store(d)
+		if old != nil {
+			old.Close()
+		}
+	}
+	if d != nil {
+		d.SetHosts(hosts)
+	}
+	for _, h := range hosts {
+		var m *outlier.Monitor
+		if d != nil {
+			m = d.Monitor(h)
+		}
+		h.monitor.Store(m)
+		h.markOutlier()
+	}
+}
+
+// ejected takes over that a host was ejected or has come back.
+func (u *Cluster) ejected(h *Host) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return
+	}
+	was := h.Flags()
+	if h.markOutlier() {
+		u.reclassifyLocked()
+	}
+	if h.Flags()&^was&api.FailedOutlierCheck != 0 {
+		h.failed()
+	}
+}
+
 // unwatch ends what looks after the hosts.
 func (u *Cluster) unwatch() {
 	u.mu.Lock()
@@ -148,4 +218,25 @@ func (u *Cluster) unwatch() {
 	if u.checker != nil {
 		u.checker.Close()
 	}
+	if d := u.detector.Load(); d != nil {
+		d.Close()
+	}
+}
+
+// Outliers is what outlier detection knows of the cluster, nil without any.
+func (u *Cluster) Outliers() *api.OutlierStatus {
+	d := u.detector.Load()
+	if d == nil {
+		return nil
+	}
+	average, threshold := d.Rates()
+	return &api.OutlierStatus{Average: api.SuccessRate{External: average[0], Local: average[1]}, Threshold: api.SuccessRate{External: threshold[0], Local: threshold[1]}}
+}
+
+func (u *Cluster) successRate(h *Host) api.SuccessRate {
+	if d := u.detector.Load(); d != nil {
+		r := d.Rate(h)
+		return api.SuccessRate{External: r[0], Local: r[1]}
+	}
+	return api.SuccessRate{External: -1, Local: -1}
 }

@@ -45,8 +45,12 @@ func bootstrapPolicies() policies {
 		"envoy.config.bootstrap.v3.ClusterManager": policy{}.
 			fields(refused, "upstream_bind_config").
 			fields(built, "local_cluster_name").
-			fields(noted, "outlier_detection", "load_stats_config",
+			fields(inside, "outlier_detection").
+			fields(noted, "load_stats_config",
 				"enable_deferred_cluster_creation"),
+		"envoy.config.bootstrap.v3.ClusterManager.OutlierDetection": policy{}.
+			fields(built, "event_log_path").
+			fields(noted, "event_service"),
 		"envoy.config.bootstrap.v3.Admin": policy{}.
 			fields(built, "address", "allow_paths").
 			judge(socketOption, "socket_options").

@@ -41,6 +41,7 @@ func (s *Server) clusters(a *answer, q query) {
 func writeCluster(a *answer, c api.ClusterStatus, high *api.CircuitBreakers) {
 	name := c.Cluster.Name
 	fmt.Fprintf(a, "%s::observability_name::%s\n", name, c.Cluster.StatName())
+	writeOutlier(a, name, c.Outlier)
 	writeBreakers(a, name, "default", &c.Cluster.CircuitBreakers)
 	writeBreakers(a, name, "high", orDefault(high))
 	fmt.Fprintf(a, "%s::added_via_api::%t\n", name, !c.Cluster.Static)
@@ -56,10 +57,8 @@ func writeCluster(a *answer, c api.ClusterStatus, high *api.CircuitBreakers) {
 		fmt.Fprintf(a, "%shealth_flags::%s\n", p, h.Flags)
 		fmt.Fprintf(a, "%sweight::%d\n", p, h.Endpoint.Weight)
 		fmt.Fprintf(a, "%sregion::%s\n%szone::%s\n%ssub_zone::%s\n", p, h.Region, p, h.Zone, p, h.SubZone)
-		// Neither canaries nor success rates are built: these are Envoy's words
-		// for "not a canary" and "no rate".
 		fmt.Fprintf(a, "%scanary::false\n%spriority::%d\n", p, p, h.Priority)
-		fmt.Fprintf(a, "%ssuccess_rate::-1\n%slocal_origin_success_rate::-1\n", p, p)
+		fmt.Fprintf(a, "%ssuccess_rate::%s\n%slocal_origin_success_rate::%s\n", p, percentText(h.SuccessRate.External), p, percentText(h.SuccessRate.Local))
 	}
 }
 
@@ -90,18 +89,6 @@ func hostFigures(h api.HostStatus) []figure {
 	}
 }
 
-func edsHealth(h api.Health) corev3.HealthStatus {
-	switch h {
-	case api.HealthUnhealthy, api.HealthTimeout:
-		return corev3.HealthStatus_UNHEALTHY
-	case api.HealthDegraded:
-		return corev3.HealthStatus_DEGRADED
-	case api.HealthDraining:
-		return corev3.HealthStatus_DRAINING
-	}
-	return corev3.HealthStatus_HEALTHY
-}
-
 func clustersProto(cs []api.ClusterStatus, high map[string]*api.CircuitBreakers) *adminv3.Clusters {
 	out := &adminv3.Clusters{}
 	for _, c := range cs {
@@ -115,15 +102,19 @@ func clustersProto(cs []api.ClusterStatus, high map[string]*api.CircuitBreakers)
 				thresholds(corev3.RoutingPriority_HIGH, orDefault(high[c.Cluster.Name])),
 			}},
 		}
+		if o := c.Outlier; o != nil {
+			st.SuccessRateEjectionThreshold, st.LocalOriginSuccessRateEjectionThreshold = percent(o.Threshold.External), percent(o.Threshold.Local)
+		}
 		for _, h := range c.Hosts {
 			hs := &adminv3.HostStatus{
 				Address:      protoAddress(h.Endpoint.Addr),
-				HealthStatus: &adminv3.HostHealthStatus{EdsHealthStatus: edsHealth(h.Endpoint.Health)},
+				HealthStatus: healthStatus(h),
 				Weight:       h.Endpoint.Weight,
 				Hostname:     h.Endpoint.Hostname,
 				Priority:     h.Priority,
 				Locality:     &corev3.Locality{Region: h.Region, Zone: h.Zone, SubZone: h.SubZone},
 			}
+			hs.SuccessRate, hs.LocalOriginSuccessRate = percent(h.SuccessRate.External), percent(h.SuccessRate.Local)
 			// Counters first, then gauges.
 			for _, gauges := range []bool{false, true} {
 				for _, f := range hostFigures(h) {

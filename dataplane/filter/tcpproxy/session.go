@@ -422,7 +422,7 @@ func (s *Session) giveUp() {
 	if o := s.opening; o != nil && o.dial != nil {
 		o.dial.Cancel()
 		o.dial = nil
-		s.up.Failed(false)
+		s.up.GivenUp(false)
 	}
 	s.unwatch()
 }
