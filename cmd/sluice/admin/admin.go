@@ -61,6 +61,8 @@ type Plane interface {
 	Flush()
 	// DrainListeners is /drain_listeners, with its parameters.
 	DrainListeners(inboundOnly, graceful, skipExit bool)
+	// ReopenLogs opens the access logs' files anew.
+	ReopenLogs()
 	// FailHealthChecks says whether /healthcheck/fail is in force.
 	FailHealthChecks(bool)
 }
@@ -136,6 +138,8 @@ type Server struct {
 	failed atomic.Bool // /healthcheck/fail
 
 	rendering sync.Mutex // held while a handler builds its answer
+	profile   *os.File   // of the CPU, while one is written; while rendering is held
+	lookups   bool       // /stats/recentlookups/enable; while rendering is held
 }
 
 // New returns a server that does not listen yet. It returns an error if
@@ -211,6 +215,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer s.endProfile()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	wg.Go(func() { s.flushLoop(ctx) })

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,20 @@ func TestAnswers(t *testing.T) {
 		{"unknown logger", "POST", "/logging?paths=nope:info", Live, 400, textPlain, "error: unknown logger name" + usage},
 		{"logger without level", "POST", "/logging?paths=xds", Live, 400, textPlain, "error: empty logger name or empty logger level" + usage},
 		{"hot restart", "GET", "/hot_restart_version", Live, 200, textPlain, "disabled"},
+		{"no mutex tracing", "GET", "/contention", Live, 200, textPlain, "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing."},
+		{"a profiler without a word", "POST", "/cpuprofiler", Live, 400, textPlain, "?enable=<y|n>\n"},
+		{"a profiler neither on nor off", "POST", "/cpuprofiler?enable=x", Live, 400, textPlain, "?enable=<y|n>\n"},
+		{"the profiler off", "POST", "/cpuprofiler?enable=n", Live, 200, textPlain, "OK\n"},
+		{"heap profiler", "POST", "/heapprofiler?enable=y", Live, 501, textPlain, "The current build does not support heap profiler"},
+		{"heap dump", "GET", "/heap_dump", Live, 200, textPlain, "\x1f\x8b"},
+		{"reopen logs", "POST", "/reopen_logs", Live, 200, textPlain, "OK\n"},
+		{"reopen logs by GET", "GET", "/reopen_logs", Live, 405, textPlain, "Method GET not allowed, POST required."},
+		{"lookups", "GET", "/stats/recentlookups", Live, 200, textPlain, "Lookup tracking is not enabled. Use /stats/recentlookups/enable to enable.\n\ntotal: 0\n"},
+		{"track lookups", "POST", "/stats/recentlookups/enable", Live, 200, textPlain, "OK\n"},
+		{"forget lookups", "POST", "/stats/recentlookups/clear", Live, 200, textPlain, "OK\n"},
+		{"stats for a browser", "GET", "/stats?format=html", Live, 200, "text/html; charset=UTF-8", "<!DOCTYPE html>"},
+		{"a resource that there is not", "GET", "/config_dump?resource=foo", Live, 404, plainText, "foo not found in config dump"},
+		{"nothing unready", "GET", "/init_dump", Live, 200, applicationJSON, "{}"},
 		{"certs", "GET", "/certs", Live, 200, applicationJSON, "{\n \"certificates\": []\n}\n"},
 		{"memory", "GET", "/memory", Live, 200, applicationJSON, "{\n \"allocated\": \""},
 		{"bad filter", "GET", "/stats?filter=(", Live, 400, textPlain, "Invalid re2 regex: missing ): ("},
@@ -322,5 +337,23 @@ func TestAUnixSocketHasItsMode(t *testing.T) {
 	}
 	if _, err := ListenUnix(t.Context(), "none/a.sock", 0); err == nil || err.Error() != "bind admin address none/a.sock: bind: no such file or directory" {
 		t.Error(err)
+	}
+}
+
+func TestACPUProfileGoesToItsPathFromOneRequestToTheNext(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "prof")
+	f := newFixture(t, func(o *Options) { o.Bootstrap = &bootstrapv3.Bootstrap{Admin: &bootstrapv3.Admin{ProfilePath: path}} })
+	for _, tt := range []struct {
+		enable string
+		code   int
+		body   string
+	}{{"y", 200, "OK\n"}, {"y", 500, "failure to start the profiler"}, {"n", 200, "OK\n"}, {"n", 200, "OK\n"}} {
+		r := f.do("POST", "/cpuprofiler?enable="+tt.enable)
+		if body, err := io.ReadAll(r.Body); r.StatusCode != tt.code || string(body) != tt.body || err != nil {
+			t.Errorf("%s: %d %q %v", tt.enable, r.StatusCode, body, err)
+		}
+	}
+	if b, err := os.ReadFile(path); err != nil || len(b) < 2 || b[0] != 0x1f || b[1] != 0x8b {
+		t.Errorf("%d bytes, %v: no profile", len(b), err)
 	}
 }

@@ -29,6 +29,7 @@ func (s *Server) configDump(a *answer, q query) {
 		re, err := fullMatch(expr)
 		if err != nil {
 			a.fail(http.StatusBadRequest, "INVALID_ARGUMENT: Error while parsing name_regex from %s: %v", expr, err)
+			a.contentType = plainText
 			return
 		}
 		match = matcher(re)
@@ -42,6 +43,7 @@ func (s *Server) configDump(a *answer, q query) {
 	}
 	if err != nil {
 		a.fail(err.code, "%s", err.text)
+		a.contentType = plainText
 		return
 	}
 	dump := &adminv3.ConfigDump{}

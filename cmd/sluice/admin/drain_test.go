@@ -20,6 +20,9 @@ func TestDrainsAndHealthChecksReachThePlane(t *testing.T) {
 	if !slices.Equal(f.fake.asked, want) {
 		t.Errorf("asked %q, want %q", f.fake.asked, want)
 	}
+	if f.do("POST", "/reopen_logs"); f.fake.reopened != 1 {
+		t.Errorf("logs reopened %d times", f.fake.reopened)
+	}
 	f.fake.asked = nil
 	if r := f.do("GET", "/drain_listeners"); r.StatusCode != 405 || len(f.fake.asked) != 0 {
 		t.Errorf("GET: %d, asked %q", r.StatusCode, f.fake.asked)

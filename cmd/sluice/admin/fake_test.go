@@ -32,6 +32,7 @@ type fake struct {
 	unready     []xds.Unready
 	levels      map[string]string
 	flushes     int
+	reopened    int
 	asked       []string // of drains and health checks
 	onFlush     func()
 }
@@ -58,6 +59,8 @@ func (f *fake) Flush() {
 		f.onFlush()
 	}
 }
+
+func (f *fake) ReopenLogs() { f.reopened++ }
 
 func (f *fake) DrainListeners(inboundOnly, graceful, skipExit bool) {
 	f.asked = append(f.asked, fmt.Sprintf("drain %t %t %t", inboundOnly, graceful, skipExit))

@@ -14,6 +14,7 @@ import (
 const (
 	textPlain       = "text/plain; charset=UTF-8"
 	applicationJSON = "application/json"
+	plainText       = "text/plain" // of the config dump's errors
 )
 
 // answer is what a handler builds.

@@ -22,7 +22,7 @@ func (s *Server) initDump(a *answer, _ query) {
 		}
 		out.UnreadyTargetsDumps = append(out.UnreadyTargetsDumps, d)
 	}
-	writeProto(a, out, true)
+	writeProto(a, out, false)
 }
 
 func ecdsDump(d xds.Dump, match func(string) bool) *adminv3.EcdsConfigDump {

@@ -31,6 +31,8 @@ func (s *Server) table() []*route {
 		[2]string{"histogram_buckets", "Histogram bucket display mode; One of (cumulative, summary)"})
 	return []*route{
 		{path: "/", help: "Admin home page", handle: s.home},
+		{path: "/allocprofiler", help: "enable/disable the allocation profiler (if supported)", mutates: true, handle: s.allocProfiler, params: [][2]string{
+			{"enable", "enable/disable the allocation profiler; One of (y, n)"}}},
 		{path: "/certs", help: "print certs on machine", handle: s.certs},
 		{path: "/clusters", help: "upstream cluster status", handle: s.clusters, params: [][2]string{
 			{"filter", "Regular expression (Google re2) for filtering clusters by name"},
@@ -41,12 +43,18 @@ func (s *Server) table() []*route {
 			{"name_regex", "Dump only the currently loaded configurations whose names match the specified regex. Can be used with both resource and mask query parameters."},
 			{"include_eds", "Dump currently loaded configuration including EDS. See the response definition for more information"}}},
 		{path: "/connections", help: "print every connection: its ends, and for each direction the path, the reason for it, and bytes (JSON)", handle: s.connections},
+		{path: "/contention", help: "dump current Envoy mutex contention stats (if enabled)", handle: s.contention},
+		{path: "/cpuprofiler", help: "enable/disable the CPU profiler", mutates: true, handle: s.cpuProfiler, params: [][2]string{
+			{"enable", "enables the CPU profiler; One of (y, n)"}}},
 		{path: "/drain_listeners", help: "drain listeners", mutates: true, handle: s.drainListeners, params: [][2]string{
 			{"graceful", "When draining listeners, enter a graceful drain period prior to closing listeners. This behaviour and duration is configurable via server options or CLI"},
 			{"skip_exit", "When draining listeners, drain the connections but never stop the listeners. The graceful parameter has no effect when this is set, since the drain period only delays stopping the listeners"},
 			{"inboundonly", "Drains all inbound listeners. traffic_direction field in envoy_v3_api_msg_config.listener.v3.Listener is used to determine whether a listener is inbound or outbound."}}},
 		{path: "/healthcheck/fail", help: "cause the server to fail health checks", mutates: true, handle: s.healthcheckFail},
 		{path: "/healthcheck/ok", help: "cause the server to pass health checks", mutates: true, handle: s.healthcheckOK},
+		{path: "/heap_dump", help: "dump current Envoy heap (if supported)", handle: s.heapDump},
+		{path: "/heapprofiler", help: "enable/disable the heap profiler", mutates: true, handle: s.heapProfiler, params: [][2]string{
+			{"enable", "enable/disable the heap profiler; One of (y, n)"}}},
 		{path: "/help", help: "print out list of admin commands", handle: s.help},
 		{path: "/hot_restart_version", help: "print the hot restart compatibility version", handle: s.hotRestartVersion},
 		{path: "/init_dump", help: "dump current Envoy init manager information (experimental)", handle: s.initDump, params: [][2]string{
@@ -59,6 +67,7 @@ func (s *Server) table() []*route {
 		{path: "/memory", help: "print current allocation/heap usage", handle: s.memory},
 		{path: "/quitquitquit", help: "exit the server", mutates: true, handle: s.quit},
 		{path: "/ready", help: "print server state, return 200 if LIVE, otherwise return 503", handle: s.ready},
+		{path: "/reopen_logs", help: "reopen access logs", mutates: true, handle: s.reopenLogs},
 		{path: "/reset_counters", help: "reset all counters to zero", mutates: true, handle: s.resetCounters},
 		{path: "/routes", help: "print the kernel's routes of captured programs and of what comes from outside, or what becomes of one destination (JSON)", handle: s.captureRoutes, params: [][2]string{
 			{"destination", "An address with port; print what becomes of a captured program's connection to it"},
@@ -68,10 +77,14 @@ func (s *Server) table() []*route {
 		{path: "/server_info", help: "print server version/status information", handle: s.serverInfo},
 		{path: "/splice", help: "print whether the kernel path is in use, and what the self-test at start found (JSON)", handle: s.splice},
 		{path: "/stats", help: "print server stats", handle: s.stats, params: append(slices.Clip(statsParams),
-			[2]string{"format", "Format to use; One of (text, json, prometheus)"},
+			[2]string{"format", "Format to use; One of (html, active-html, text, json)"},
 			[2]string{"type", "Stat types to include.; One of (All, Counters, Histograms, Gauges, TextReadouts)"},
 			[2]string{"histogram_buckets", "Histogram bucket display mode; One of (cumulative, disjoint, detailed, summary)"})},
 		{path: "/stats/prometheus", help: "print server stats in prometheus format", handle: s.statsPrometheus, params: prometheusParams},
+		{path: "/stats/recentlookups", help: "Show recent stat-name lookups", handle: s.recentLookups},
+		{path: "/stats/recentlookups/clear", help: "clear list of stat-name lookups and counter", mutates: true, handle: s.clearLookups},
+		{path: "/stats/recentlookups/disable", help: "disable recording of reset stat-name lookup names", mutates: true, handle: s.trackLookups(false)},
+		{path: "/stats/recentlookups/enable", help: "enable recording of reset stat-name lookup names", mutates: true, handle: s.trackLookups(true)},
 	}
 }
 

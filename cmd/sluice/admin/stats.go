@@ -19,9 +19,9 @@ func (s *Server) stats(a *answer, q query) {
 	case "prometheus":
 		s.statsPrometheus(a, q)
 		return
-	case "", "text", "json":
+	case "", "text", "json", "html", "active-html":
 	default:
-		a.fail(http.StatusBadRequest, "usage: /stats?format=(json|prometheus|text)\n\n")
+		a.fail(http.StatusBadRequest, "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n")
 		return
 	}
 	mode := q.value("histogram_buckets")
@@ -36,8 +36,12 @@ func (s *Server) stats(a *answer, q query) {
 	// Envoy's order: texts, then counters and gauges together, then histograms.
 	rank := [...]int{stats.KindText: 0, stats.KindCounter: 1, stats.KindGauge: 1, stats.KindHistogram: 2}
 	slices.SortStableFunc(all, func(x, y stats.Stat) int { return rank[x.Kind] - rank[y.Kind] })
-	if q.value("format") == "json" {
+	switch format := q.value("format"); format {
+	case "json":
 		writeStatsJSON(a, all, mode)
+		return
+	case "html", "active-html":
+		writeStatsHTML(a, all, mode, format == "active-html")
 		return
 	}
 	writeStatsText(a, all, mode)
