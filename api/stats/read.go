@@ -77,6 +77,11 @@ func (s *Store) each(f func(sc *Scope, name string, v any)) {
 
 func (sc *Scope) read(name string, v any) Stat {
 	st := Stat{Name: sc.prefix + name, TagName: sc.tagPrefix + name, Tags: sc.tags, Cuts: sc.cuts}
+	if from, to, tag, ok := responseCode(name); ok {
+		st.TagName = sc.tagPrefix + name[:from] + name[to:]
+		st.Tags = append([]Tag{tag}, sc.tags...)
+		st.Cuts = append(sc.cuts[:len(sc.cuts):len(sc.cuts)], [2]int{len(sc.prefix) + from, len(sc.prefix) + to})
+	}
 	switch v := v.(type) {
 	case *Counter:
 		st.Kind, st.Value = KindCounter, v.Value()

@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"slices"
 	"sync"
 	"testing"
 
@@ -176,5 +177,38 @@ func BenchmarkAll1000Clusters(b *testing.B) {
 	}
 	for b.Loop() {
 		s.All()
+	}
+}
+
+func TestAResponseCodeIsATag(t *testing.T) {
+	st := New()
+	sc := st.Scope("cluster", Tag{"envoy.cluster_name", "a"})
+	for name, want := range map[string]struct {
+		tagName string
+		tag     Tag
+	}{
+		"upstream_rq_200":   {"cluster.upstream_rq", Tag{"envoy.response_code", "200"}},
+		"upstream_rq_5xx":   {"cluster.upstream_rq_xx", Tag{"envoy.response_code_class", "5"}},
+		"upstream_rq_total": {"cluster.upstream_rq_total", Tag{}},
+		"upstream_rq_0rtt":  {"cluster.upstream_rq_0rtt", Tag{}},
+		"x":                 {"cluster.x", Tag{}},
+	} {
+		sc.Counter(name)
+		got, ok := st.Lookup("cluster.a." + name)
+		tags := []Tag{{"envoy.cluster_name", "a"}}
+		if want.tag != (Tag{}) {
+			tags = append([]Tag{want.tag}, tags...)
+		}
+		if !ok || got.TagName != want.tagName || !slices.Equal(got.Tags, tags) {
+			t.Errorf("%s: %s %v", name, got.TagName, got.Tags)
+		}
+		without, at := "", 0
+		for _, c := range got.Cuts {
+			without += got.Name[at:c[0]]
+			at = c[1]
+		}
+		if without += got.Name[at:]; without != got.TagName {
+			t.Errorf("%s without its cuts is %s", name, without)
+		}
 	}
 }
