@@ -32,6 +32,8 @@ const (
 	ObjectIP
 	// ObjectAddress is an address with a port.
 	ObjectAddress
+	// ObjectHashable is text that a hash policy takes.
+	ObjectHashable
 )
 
 // ObjectSharing is with whom upstream an object is shared.

@@ -56,6 +56,7 @@ type OutlierStatus struct{ Average, Threshold SuccessRate }
 type HostStatus struct {
 	Endpoint              Endpoint
 	Flags                 HealthFlags
+	Canary                bool
 	Region, Zone, SubZone string
 	Priority              uint32
 	CxTotal, CxActive     uint64

@@ -156,8 +156,9 @@ func New(o Options) (*Plane, error) {
 		return nil, err
 	}
 	p.destinations.Store(&destinations{})
-	p.near.Home = o.Home
+	p.near.Home, p.near.Threads = o.Home, uint64(o.Concurrency)+1 // the main one too
 	if o.LocalCluster != "" {
+		p.near.Name = o.LocalCluster
 		p.near.Local = func() *upstream.Cluster { return p.cluster(o.LocalCluster) }
 	}
 	p.SetLimits(o.Limits)

@@ -60,6 +60,9 @@ type Config struct {
 	Home  api.Place
 	Local func() *Set
 	Stats *Stats
+	// Threads is how many threads would balance in Envoy's place, of which each
+	// has, and counts, subsets and zones of its own; 0 counts as 1.
+	Threads uint64
 	// ActiveTotal is the number of the cluster's open connections.
 	ActiveTotal func() uint64
 	// Rand yields uniform 64-bit numbers and is safe for concurrent use, Now
@@ -95,7 +98,7 @@ func New(c Config, hosts []Host, before *Set) *Set {
 	if before != nil {
 		was = before.whole
 	}
-	s.whole = newGroup(s, "", sort(hosts, &s.config), c.Weights, was, before)
+	s.whole = newGroup(s, wholeGroup, sort(hosts, &s.config), c.Weights, was, before)
 	switch {
 	case c.Balancing.Subsets != nil:
 		s.subsets = newSubsets(s, hosts, before)
@@ -108,7 +111,11 @@ func New(c Config, hosts []Host, before *Set) *Set {
 			s.addresses[h.Address()] = h
 		}
 	}
-	s.whole.report()
+	if s.subsets != nil {
+		s.subsets.report()
+	} else {
+		s.whole.report()
+	}
 	return s
 }
 

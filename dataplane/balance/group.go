@@ -3,15 +3,21 @@ package balance
 import (
 	"math"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
 )
 
+// wholeGroup is the name of all of a cluster's hosts.
+const wholeGroup = ""
+
 // group is hosts that are balanced over together: all of a cluster, or a subset.
 type group struct {
 	set    *Set
 	levels []level
+	// counted is the local cluster that zones were counted for last.
+	counted atomic.Pointer[Set]
 	// sole is the pool that takes all load, if there is one: the usual case, and
 	// it saves the draw.
 	sole *pool
@@ -20,6 +26,7 @@ type group struct {
 func newGroup(s *Set, name string, levels []level, weights map[Spot]uint32, before *group, old *Set) *group {
 	g := &group{set: s, levels: levels}
 	c := &s.config
+	idle := name == wholeGroup && c.Balancing.Subsets != nil // subsets are picked from
 	for i := range g.levels {
 		l := &g.levels[i]
 		seat := func(src source, loc int) *seat {
@@ -39,6 +46,7 @@ func newGroup(s *Set, name string, levels []level, weights map[Spot]uint32, befo
 	for i := range g.levels {
 		l := &g.levels[i]
 		switch {
+		case idle:
 		case c.Balancing.Policy.Hashes():
 			var was table
 			if before != nil && i < len(before.levels) {
@@ -59,6 +67,13 @@ func newGroup(s *Set, name string, levels []level, weights map[Spot]uint32, befo
 			case l.degradedLoad == 100:
 				g.sole = &l.degraded
 			}
+		}
+	}
+	if c.Local != nil && !idle {
+		if before == nil {
+			g.countZones(nil) // Envoy makes it before it knows the local cluster's hosts
+		} else {
+			g.countZones(c.Local())
 		}
 	}
 	return g
@@ -176,6 +191,7 @@ func (c *Config) defaults() {
 		start := time.Now()
 		c.Now = func() int64 { return int64(time.Since(start)) }
 	}
+	c.Threads = max(c.Threads, 1)
 	if c.ActiveTotal == nil {
 		c.ActiveTotal = func() uint64 { return 0 }
 	}

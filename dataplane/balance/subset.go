@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"maps"
 	"math"
 	"slices"
 
@@ -201,22 +202,37 @@ func (u *subsets) countAgainst(before *Set) {
 	}
 	for id := range u.byID {
 		if old[id] == nil {
-			st.SubsetsCreated.Inc()
-			st.SubsetsActive.Inc()
+			st.SubsetsCreated.Add(u.set.config.Threads)
+			st.SubsetsActive.Add(int64(u.set.config.Threads))
 		}
 	}
 	for id := range old {
 		if u.byID[id] == nil {
-			st.SubsetsRemoved.Inc()
-			st.SubsetsActive.Dec()
+			u.countGone(1)
 		}
 	}
 }
 
-func (u *subsets) close() {
-	for range u.byID {
-		u.set.config.Stats.SubsetsRemoved.Inc()
-		u.set.config.Stats.SubsetsActive.Dec()
+func (u *subsets) countGone(n int) {
+	c := &u.set.config
+	c.Stats.SubsetsRemoved.Add(uint64(n) * c.Threads)
+	c.Stats.SubsetsActive.Add(-int64(n) * int64(c.Threads))
+}
+
+func (u *subsets) close() { u.countGone(len(u.byID)) }
+
+// report puts the figures of the tables into the gauges; they are those of the
+// last one made, as in Envoy.
+func (u *subsets) report() {
+	for _, g := range []*group{u.any, u.common} {
+		if g != nil {
+			g.report()
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(u.byID)) {
+		if g := u.byID[id].group; g != nil {
+			g.report()
+		}
 	}
 }
 

@@ -1,5 +1,7 @@
 package balance
 
+import "github.com/sluice-proxy/sluice/api/stats"
+
 // zoneState is what zone-aware routing comes to for the first level of a group
 // (ZoneAwareLoadBalancerBase::regenerateLocalityRoutingStructures). Every worker
 // computes it anew when the hosts here or those of the local cluster changed.
@@ -25,11 +27,14 @@ const (
 func (p *Picker) zone(g *group, l *level) (int, bool) {
 	c := &g.set.config
 	local := c.Local()
-	if local == nil || len(local.whole.levels) == 0 {
+	if local == nil {
 		return -1, true
 	}
 	z := p.zones[g]
 	if z == nil || z.local != local {
+		if g.counted.Load() != local {
+			g.countZones(local)
+		}
 		z = newZoneState(c, l, local)
 		p.zones[g] = z
 	}
@@ -65,9 +70,8 @@ func (p *Picker) zone(g *group, l *level) (int, bool) {
 
 func newZoneState(c *Config, l *level, local *Set) *zoneState {
 	z := &zoneState{local: local}
-	c.Stats.Recalculate.Inc()
 	home := &local.whole.levels[0]
-	if !zoneFits(c, l, home) {
+	if fits, _ := zoneFits(c, l, home); !fits {
 		return z
 	}
 	here, there := shares(c, l, l), shares(c, home, l)
@@ -90,21 +94,37 @@ func newZoneState(c *Config, l *level, local *Set) *zoneState {
 	return z
 }
 
-func zoneFits(c *Config, l, home *level) bool {
+// countZones counts what Envoy's threads would when the hosts here, or those of
+// the local cluster, have changed.
+func (g *group) countZones(local *Set) {
+	was := g.counted.Load()
+	if local != nil && (was == local || !g.counted.CompareAndSwap(was, local)) {
+		return
+	}
+	c, home := &g.set.config, &level{}
+	if local != nil {
+		home = &local.whole.levels[0]
+	}
+	c.Stats.Recalculate.Add(c.Threads)
+	if _, why := zoneFits(c, &g.levels[0], home); why != nil {
+		why.Add(c.Threads)
+	}
+}
+
+// zoneFits says whether localities are looked at, and if not, what counts that.
+func zoneFits(c *Config, l, home *level) (bool, *stats.Counter) {
 	zone := &c.Balancing.Zone
 	switch {
 	case len(l.localities) < 2:
-		return false
+		return false, nil
 	case len(home.localities) < 2 && zone.ForceLocal == 0:
-		return false
+		return false, nil
 	case !home.home || len(home.localities[0].all) == 0:
-		c.Stats.LocalClusterNotOK.Inc()
-		return false
+		return false, c.Stats.LocalClusterNotOK
 	case uint64(len(l.healthy.hosts)) < zone.MinClusterSize:
-		c.Stats.TooSmall.Inc()
-		return false
+		return false, c.Stats.TooSmall
 	}
-	return true
+	return true, nil
 }
 
 // shares are how much of the healthy hosts of of each locality of l has, of

@@ -66,8 +66,8 @@ func TestZoneAwareRouting(t *testing.T) {
 		{"this proxy is not among them", "bc", "aaabbb", nil, map[string]float64{"a": .5, "b": .5}, "not ok"},
 		{"most proxies are sick", "abBBB", "aaabbb", nil, map[string]float64{"a": .5, "b": .5}, "not ok"},
 		{"most proxies are sick, and that fails", "abBBB", "aaabbb", func(z *api.ZoneAware) { z.FailOnPanic = true }, map[string]float64{"none": 1}, "not ok"},
-		{"the near zone is forced", "aaab", "abbbbb", func(z *api.ZoneAware) { z.ForceLocal = 1 }, map[string]float64{"a": 1}, "direct"},
-		{"the near zone is too small to be forced", "aaab", "abbbbb", func(z *api.ZoneAware) { z.ForceLocal = 2 }, map[string]float64{"a": .22, "b": .78}, "sampled and cross"},
+		{"the near zone is forced", "aaab", "abbbbb", func(z *api.ZoneAware) { z.ForceLocal = 1 }, map[string]float64{"a": 1}, "directnot ok"},
+		{"the near zone is too small to be forced", "aaab", "abbbbb", func(z *api.ZoneAware) { z.ForceLocal = 2 }, map[string]float64{"a": .22, "b": .78}, "sampled and crossnot ok"},
 		{"no local cluster", "", "aaabbb", nil, map[string]float64{"a": .5, "b": .5}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -105,18 +105,21 @@ func TestZoneAwareRouting(t *testing.T) {
 func TestAChangeOfTheLocalClusterIsSeen(t *testing.T) {
 	c := config(api.RoundRobin, seeded())
 	c.Home = api.Place{Zone: "a"}
-	local := New(c, list(spread("ab")), nil)
+	l := config(api.RoundRobin, seeded())
+	l.Home = c.Home
+	local := New(l, list(spread("ab")), nil)
 	c.Local = func() *Set { return local }
 	o := with(c, spread("aaabbb"))
 	if got := shareOf(t, o, 600); got["a"] != 1 {
 		t.Errorf("at first %v", got)
 	}
-	local = New(c, list(spread("aaab")), nil)
+	local = New(l, list(spread("aaab")), nil)
 	if got := shareOf(t, o, 6000); !near(got, map[string]float64{"a": .67, "b": .33}) {
 		t.Errorf("after a change %v", got)
 	}
-	if n := c.Stats.Recalculate.Value(); n != 2 {
-		t.Errorf("computed %d times, want 2", n)
+	// At first, with the local cluster, and with the changed one (see countZones).
+	if n := c.Stats.Recalculate.Value(); n != 3 {
+		t.Errorf("computed %d times, want 3", n)
 	}
 }
 

@@ -72,9 +72,12 @@ type hostKey struct {
 type Near struct {
 	// Home is the proxy's own locality.
 	Home api.Place
-	// Local is the cluster of the proxy's own kind, or nil as long as there is
-	// none; no function means that nobody named one.
+	// Local is the cluster of the proxy's own kind, which is called Name, or nil as
+	// long as there is none; no function means that nobody named one.
 	Local func() *Cluster
+	Name  string
+	// Threads is balance.Config's.
+	Threads uint64
 }
 
 // New puts a cluster in force. What looks after its hosts' health is w.

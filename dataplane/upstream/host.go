@@ -85,12 +85,20 @@ func (h *Host) Hostname() string       { return h.place.Load().endpoint.Hostname
 func (h *Host) Metadata() api.Metadata { return h.place.Load().endpoint.Metadata }
 func (h *Host) HealthySince() int64    { return h.since.Load() }
 
+// Cluster is the one that the host belongs to.
+func (h *Host) Cluster() *Cluster { return h.cluster }
+
 // Status are the host's figures.
 func (h *Host) Status() api.HostStatus {
 	p := h.place.Load()
+	endpoint := p.endpoint
+	if h.cluster.Config().Balancing.EqualWeights {
+		endpoint.Weight = 1
+	}
+	canary, _ := endpoint.Metadata["envoy.lb"]["canary"].(bool)
 	return api.HostStatus{
 		SuccessRate: h.cluster.successRate(h),
-		Endpoint:    p.endpoint, Flags: h.Flags(), Region: p.place.Region, Zone: p.place.Zone, SubZone: p.place.SubZone, Priority: h.priority,
+		Endpoint:    endpoint, Flags: h.Flags(), Canary: canary, Region: p.place.Region, Zone: p.place.Zone, SubZone: p.place.SubZone, Priority: h.priority,
 		CxTotal: h.cxTotal.Load(), CxActive: h.cxActive.Load(), CxConnectFail: h.cxConnectFail.Load(),
 		RqTotal: h.rqTotal.Load(), RqActive: h.rqActive.Load(), RqError: h.rqError.Load(),
 		RqSuccess: h.rqSuccess.Load(), RqTimeout: h.rqTimeout.Load(),

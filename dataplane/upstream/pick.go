@@ -85,7 +85,7 @@ func (u *Cluster) newSet(v *view) *balance.Set {
 	c := balance.Config{
 		Balancing: &v.config.Balancing, PanicThreshold: v.config.PanicThreshold,
 		Overprovisioning: as.OverprovisioningFactor, WeightedHealth: as.WeightedHealth,
-		Home: u.near.Home, Stats: u.Stats.balance, ActiveTotal: u.Stats.RqActive.Value, Now: u.now,
+		Home: u.near.Home, Threads: u.near.Threads, Stats: u.Stats.balance, ActiveTotal: u.Stats.RqActive.Value, Now: u.now,
 	}
 	for _, l := range as.Localities {
 		if l.Weight > 0 {
@@ -95,7 +95,7 @@ func (u *Cluster) newSet(v *view) *balance.Set {
 			c.Weights[balance.Spot{Priority: l.Priority, Place: api.Place{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone}}] = l.Weight
 		}
 	}
-	if local := u.near.Local; local != nil {
+	if local := u.near.Local; local != nil && v.config.Name != u.near.Name {
 		c.Local = func() *balance.Set {
 			if l := local(); l != nil {
 				return l.view.Load().set

@@ -50,11 +50,12 @@ func (w *walker) setFilterState(path string, p *networkstatev3.Config) *api.SetF
 func objectKinds() map[string]api.ObjectKind {
 	kinds := map[string]api.ObjectKind{}
 	for kind, names := range map[api.ObjectKind]string{
-		api.ObjectText: "envoy.string envoy.bool envoy.hashable_string envoy.tcp_proxy.cluster envoy.tcp_proxy.disable_tunneling " +
+		api.ObjectText: "envoy.string envoy.bool envoy.tcp_proxy.cluster envoy.tcp_proxy.disable_tunneling " +
 			"envoy.network.upstream_server_name envoy.network.application_protocols envoy.network.upstream_subject_alt_names " +
 			"envoy.network.network_namespace envoy.upstream.dynamic_host",
-		api.ObjectNumber: "envoy.tcp_proxy.per_connection_idle_timeout_ms envoy.upstream.dynamic_port envoy.ratelimit.hits_addend",
-		api.ObjectIP:     "envoy.network.ip",
+		api.ObjectNumber:   "envoy.tcp_proxy.per_connection_idle_timeout_ms envoy.upstream.dynamic_port envoy.ratelimit.hits_addend",
+		api.ObjectHashable: "envoy.hashable_string",
+		api.ObjectIP:       "envoy.network.ip",
 		api.ObjectAddress: "envoy.network.transport_socket.original_dst_address envoy.filters.listener.original_dst.local_ip " +
 			"envoy.filters.listener.original_dst.remote_ip",
 	} {

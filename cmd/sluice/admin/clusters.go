@@ -57,7 +57,7 @@ func writeCluster(a *answer, c api.ClusterStatus, high *api.CircuitBreakers) {
 		fmt.Fprintf(a, "%shealth_flags::%s\n", p, h.Flags)
 		fmt.Fprintf(a, "%sweight::%d\n", p, h.Endpoint.Weight)
 		fmt.Fprintf(a, "%sregion::%s\n%szone::%s\n%ssub_zone::%s\n", p, h.Region, p, h.Zone, p, h.SubZone)
-		fmt.Fprintf(a, "%scanary::false\n%spriority::%d\n", p, p, h.Priority)
+		fmt.Fprintf(a, "%scanary::%t\n%spriority::%d\n", p, h.Canary, p, h.Priority)
 		fmt.Fprintf(a, "%ssuccess_rate::%s\n%slocal_origin_success_rate::%s\n", p, percentText(h.SuccessRate.External), p, percentText(h.SuccessRate.Local))
 	}
 }

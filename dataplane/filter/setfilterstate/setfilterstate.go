@@ -57,6 +57,8 @@ func (vs Values) Set(i *stream.Info) {
 func object(k api.ObjectKind, s string) (o stream.Object, ok bool) {
 	var err error
 	o.Value = s
+	// What Envoy's objects are hashable: measured on 1.40.
+	o.Hashable = k == api.ObjectHashable || k == api.ObjectAddress
 	switch k {
 	case api.ObjectNumber:
 		_, err = strconv.ParseUint(s, 10, 64)

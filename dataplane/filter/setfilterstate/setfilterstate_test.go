@@ -27,13 +27,14 @@ func TestObjectsAreMadeByTheirKind(t *testing.T) {
 	}{
 		{api.ObjectText, "", stream.Object{}, true},
 		{api.ObjectText, "x y", stream.Object{Value: "x y"}, true},
+		{api.ObjectHashable, "x", stream.Object{Value: "x", Hashable: true}, true},
 		{api.ObjectNumber, "1000", stream.Object{Value: "1000"}, true},
 		{api.ObjectNumber, "-1", stream.Object{}, false},
 		{api.ObjectNumber, "", stream.Object{}, false},
 		{api.ObjectIP, "10.0.0.7", stream.Object{Value: "10.0.0.7:0", Address: true}, true},
 		{api.ObjectIP, "fd00::7", stream.Object{Value: "[fd00::7]:0", Address: true}, true},
 		{api.ObjectIP, "10.0.0.7:80", stream.Object{}, false},
-		{api.ObjectAddress, "10.0.0.7:80", stream.Object{Value: "10.0.0.7:80", Address: true}, true},
+		{api.ObjectAddress, "10.0.0.7:80", stream.Object{Value: "10.0.0.7:80", Address: true, Hashable: true}, true},
 		{api.ObjectAddress, "10.0.0.7", stream.Object{}, false},
 	} {
 		var i stream.Info

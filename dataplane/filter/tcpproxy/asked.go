@@ -1,7 +1,10 @@
 package tcpproxy
 
 import (
+	"slices"
+
 	"github.com/sluice-proxy/sluice/dataplane/balance"
+	"github.com/sluice-proxy/sluice/dataplane/upstream"
 )
 
 // lbFilter is the filter name whose dynamic metadata narrow the choice of hosts.
@@ -15,11 +18,24 @@ func (s *Session) asked() balance.Asked {
 			if addr := s.conn.Info.Remote(); addr.IsValid() {
 				a.Hash, a.Hashed = balance.XXHash(addr.Addr().String(), 0), true
 			}
-		} else if o, ok := s.conn.Info.State()[p.FilterState]; ok && (o.Hashable || o.Address) {
+		} else if o, ok := s.conn.Info.State()[p.FilterState]; ok && o.Hashable {
 			a.Hash, a.Hashed = balance.XXHash(o.Value, 0), true
 		}
 	}
 	return a
+}
+
+// selected notes which host was picked, where the cluster asks for that.
+func (s *Session) selected(h *upstream.Host) {
+	o := h.Cluster().Config().Balancing.Override
+	if o == nil || o.Selected == nil || len(o.Selected.Path) == 0 {
+		return
+	}
+	var value any = h.Address()
+	for _, key := range slices.Backward(o.Selected.Path[1:]) {
+		value = map[string]any{key: value}
+	}
+	s.conn.Info.SetMetadata(o.Selected.Filter, o.Selected.Path[0], value)
 }
 
 // match lays what filters said of this connection over the route's criteria.

@@ -140,6 +140,7 @@ func (s *Session) connect() {
 		return
 	}
 	info.Connecting(up.Host.Endpoint())
+	s.selected(up.Host)
 	s.up = up
 	o.attempts++
 	o.dialing = time.Now()
