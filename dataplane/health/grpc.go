@@ -21,6 +21,7 @@ import (
 type grpcCheck struct {
 	config    *api.GRPCCheck
 	target    Target
+	opener    // of the transport's connections
 	transport *http.Transport
 	request   []byte
 }
@@ -31,10 +32,15 @@ func newGRPC(_ *session, t Target, dial func(context.Context) (net.Conn, error))
 		m = nil
 	}
 	frame := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(m)))
-	return &grpcCheck{config: t.Check.GRPC, target: t, transport: newTransport(dial, true, t.Check.ReuseConnection), request: append(frame, m...)}
+	p := &grpcCheck{config: t.Check.GRPC, target: t, opener: opener{open: dial}, request: append(frame, m...)}
+	p.transport = newTransport(p.dial, true)
+	return p
 }
 
 func (p *grpcCheck) check(ctx context.Context) outcome {
+	if !p.target.Check.ReuseConnection {
+		defer p.hangUp()
+	}
 	r := (&http.Request{Method: http.MethodPost, Host: authority(p.target, p.config.Authority), ContentLength: int64(len(p.request)),
 		URL:    &url.URL{Scheme: "http", Host: p.target.Endpoint.CheckAddr().String(), Path: grpc_health_v1.Health_Check_FullMethodName},
 		Header: http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}, "User-Agent": {"Envoy/HC"}},
@@ -48,9 +54,6 @@ func (p *grpcCheck) check(ctx context.Context) outcome {
 		return failed(err)
 	}
 	defer rsp.Body.Close()
-	if !p.target.Check.ReuseConnection {
-		defer p.transport.CloseIdleConnections()
-	}
 	body, err := io.ReadAll(io.LimitReader(rsp.Body, received))
 	if err != nil {
 		return failed(err)

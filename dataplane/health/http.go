@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -26,21 +27,49 @@ type httpCheck struct {
 	session   *session
 	config    *api.HTTPCheck
 	target    Target
+	opener    // of the transport's connections
 	transport *http.Transport
 	service   func(string) bool
 }
 
 func newHTTP(s *session, t Target, dial func(context.Context) (net.Conn, error)) *httpCheck {
-	p := &httpCheck{session: s, config: t.Check.HTTP, target: t, transport: newTransport(dial, t.Check.HTTP.HTTP2, t.Check.ReuseConnection)}
+	p := &httpCheck{session: s, config: t.Check.HTTP, target: t, opener: opener{open: dial}}
+	p.transport = newTransport(p.dial, t.Check.HTTP.HTTP2)
 	if p.config.ServiceName != nil {
 		p.service = match.NewString(p.config.ServiceName)
 	}
 	return p
 }
 
+// opener opens connections and remembers the last, for a transport has no end to
+// a single one but by a header that Envoy does not send.
+type opener struct {
+	open func(context.Context) (net.Conn, error)
+	mu   sync.Mutex
+	last net.Conn
+}
+
+func (o *opener) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := o.open(ctx)
+	if err == nil {
+		o.mu.Lock()
+		o.last = conn
+		o.mu.Unlock()
+	}
+	return conn, err
+}
+
+func (o *opener) hangUp() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.last != nil {
+		o.last.Close()
+	}
+}
+
 // newTransport speaks HTTP over the connections that dial opens. Whether these
 // are TLS is not its business.
-func newTransport(dial func(context.Context) (net.Conn, error), http2, reuse bool) *http.Transport {
+func newTransport(dial func(context.Context) (net.Conn, error), http2 bool) *http.Transport {
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := dial(ctx)
@@ -49,7 +78,6 @@ func newTransport(dial func(context.Context) (net.Conn, error), http2, reuse boo
 			}
 			return conn, err
 		},
-		DisableKeepAlives:   !reuse && !http2,
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 1,
 		Protocols:           new(http.Protocols),
@@ -95,14 +123,14 @@ func authority(t Target, configured string) string {
 }
 
 func (p *httpCheck) check(ctx context.Context) outcome {
+	if !p.target.Check.ReuseConnection {
+		defer p.hangUp()
+	}
 	rsp, err := p.transport.RoundTrip(p.request(ctx))
 	if err != nil {
 		return failed(err)
 	}
 	defer rsp.Body.Close()
-	if !p.target.Check.ReuseConnection {
-		defer p.transport.CloseIdleConnections()
-	}
 	body, err := p.body(rsp.Body)
 	if err != nil {
 		return failed(err)
