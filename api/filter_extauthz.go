@@ -13,8 +13,10 @@ type ExtAuthz struct {
 	EnabledBy *MetadataMatch
 	// MetadataNamespaces are handed to the service.
 	MetadataNamespaces []string
-	// IncludeTLSSession tells the service the server name.
-	IncludeTLSSession bool
+	// IncludeTLSSession tells the service the server name, IncludePeerCertificate the
+	// client's certificate.
+	IncludeTLSSession      bool
+	IncludePeerCertificate bool
 }
 
 // GRPCService is where a gRPC service is, and how it is called.

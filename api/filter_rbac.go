@@ -67,7 +67,7 @@ type RBACPolicy struct {
 // RBACRule is a Permission or a Principal: exactly one field is set.
 type RBACRule struct {
 	// Const always answers the same: `any`, and what never matches at layer 4
-	// without TLS (url_path, uri_template, authenticated, metadata of a route).
+	// (url_path, uri_template, metadata of a route).
 	Const   *bool
 	And, Or []RBACRule
 	Not     *RBACRule
@@ -78,7 +78,19 @@ type RBACRule struct {
 	ServerName            *StringMatch
 	Metadata              *MetadataMatch
 	FilterState           *FilterStateMatch
+	// Authenticated holds of a connection with TLS, MutualTLS of one whose client
+	// has shown a certificate that was verified.
+	Authenticated *Authenticated
+	MutualTLS     *MutualTLS
 }
+
+// Authenticated compares the client's name: its URIs, then its DNS names, then its
+// subject. A nil Name takes every connection with TLS.
+type Authenticated struct{ Name *StringMatch }
+
+// MutualTLS compares the client's alternative names; a nil Name takes every verified
+// certificate.
+type MutualTLS struct{ Name *SubjectAltName }
 
 // PortRange is first to last, both included.
 type PortRange struct{ First, Last uint16 }

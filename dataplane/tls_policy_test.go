@@ -2,9 +2,11 @@ package dataplane
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -127,7 +129,7 @@ func TestTLSAndTheConnect(t *testing.T) {
 	later.FilterChains[0].Filters[0].TCPProxy.ConnectMode = api.ConnectOnTLSHandshake
 	later.FilterChains[0].TransportSocketConnectTimeout = 100 * time.Millisecond
 	later.StatPrefix = "later"
-	lines := logged(t, later, "%DOWNSTREAM_LOCAL_CLOSE_REASON% %DOWNSTREAM_TRANSPORT_FAILURE_REASON% %UPSTREAM_HOST%")
+	lines := logged(t, later, "%DOWNSTREAM_LOCAL_CLOSE_REASON% %CONNECTION_TERMINATION_DETAILS% %UPSTREAM_HOST%")
 	w.serve(later, now)
 	dial(t, now.Addresses[0].Addr.String())
 	w.await("cluster.now.upstream_rq_active", 1)
@@ -135,7 +137,7 @@ func TestTLSAndTheConnect(t *testing.T) {
 	if b, err := io.ReadAll(c); len(b) > 0 || err != nil {
 		t.Errorf("read %q, %v", b, err)
 	}
-	if got := lines(1)[0]; got != "transport_socket_timeout - -" {
+	if got := lines(1)[0]; got != "transport_socket_timeout transport socket timeout was reached -" {
 		t.Errorf("logged %s", got)
 	}
 	w.await("listener.later.downstream_cx_transport_socket_connect_timeout", 1)
@@ -591,5 +593,87 @@ func TestTLSOfTheOtherTerminalFilters(t *testing.T) {
 	b, err := io.ReadAll(dialTLS(t, d.Addresses[0].Addr.String(), i.clientConfig(t)))
 	if err != nil || string(b) != d.FilterChains[0].Filters[0].DirectResponse.Body {
 		t.Errorf("read %d bytes, %v", len(b), err)
+	}
+}
+
+// RBAC knows clients by their certificates, and decides at the first byte of the
+// stream, not of the handshake.
+func TestTLSIsKnownToRBAC(t *testing.T) {
+	i := newIdentities(t)
+	prefix := func(s string) *api.StringMatch { return &api.StringMatch{Kind: api.MatchPrefix, Value: s} }
+	always := true
+	nameless := i.ca.Issue(nil, func(c *x509.Certificate) { c.Subject.CommonName = "joe" })
+	by := func(kind api.MatchInputKind, value string) *api.RBACEngine {
+		return &api.RBACEngine{Matcher: &api.Matcher{Tree: &api.MatcherTree{Input: api.MatchInput{Kind: kind}, Exact: map[string]*api.OnMatch{value: {Action: api.RBACVerdict(api.RBACAllow, "n")}}}}}
+	}
+	who := func(r api.RBACRule) *api.RBACEngine {
+		return &api.RBACEngine{Policies: []api.RBACPolicy{{Name: "p", Permissions: []api.RBACRule{{Const: &always}}, Principals: []api.RBACRule{r}}}}
+	}
+	for _, tt := range []struct {
+		what   string
+		engine *api.RBACEngine
+		client *pki.Leaf
+		want   bool
+	}{
+		{"authenticated by URI", who(api.RBACRule{Authenticated: &api.Authenticated{Name: prefix("spiffe://td/client")}}), &i.client, true},
+		{"authenticated by DNS name", who(api.RBACRule{Authenticated: &api.Authenticated{Name: prefix("client.")}}), &i.client, true},
+		{"authenticated by subject", who(api.RBACRule{Authenticated: &api.Authenticated{Name: prefix("CN=joe")}}), &nameless, true},
+		{"authenticated by another name", who(api.RBACRule{Authenticated: &api.Authenticated{Name: prefix("spiffe://other")}}), &i.client, false},
+		{"authenticated, any", who(api.RBACRule{Authenticated: &api.Authenticated{}}), nil, true},
+		{"mTLS, any", who(api.RBACRule{MutualTLS: &api.MutualTLS{}}), &i.client, true},
+		{"mTLS, none", who(api.RBACRule{MutualTLS: &api.MutualTLS{}}), nil, false},
+		{"mTLS by name", who(api.RBACRule{MutualTLS: &api.MutualTLS{Name: &api.SubjectAltName{Type: api.SANURI, Match: *prefix("spiffe://td/")}}}), &i.client, true},
+		{"mTLS by another kind of name", who(api.RBACRule{MutualTLS: &api.MutualTLS{Name: &api.SubjectAltName{Type: api.SANDNS, Match: *prefix("spiffe://td/")}}}), &i.client, false},
+		{"matcher by URIs", by(api.InputURISAN, "spiffe://td/client"), &i.client, true},
+		{"matcher by DNS names", by(api.InputDNSSAN, "client.example"), &i.client, true},
+		{"matcher by subject", by(api.InputSubject, "CN=joe"), &nameless, true},
+		{"matcher by subject, none", by(api.InputSubject, "CN=joe"), nil, false},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			w := newWorldOf(t, "off")
+			w.cluster("c", host(t, nil, echoes))
+			d := i.mutual()
+			d.RequireClientCertificate = false
+			l := secured(tcpListener("l", free(t), "c"), d)
+			c := l.FilterChains[0]
+			c.Filters = append([]api.Filter{{RBAC: &api.RBAC{StatPrefix: "p", Enforced: tt.engine}}}, c.Filters...)
+			w.serve(l)
+			cfg := i.clientConfig(t)
+			if tt.client != nil {
+				cfg = i.clientConfig(t, *tt.client)
+			}
+			conn := dialTLS(t, l.Addresses[0].Addr.String(), cfg)
+			if err := conn.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			w.await("listener."+l.StatName()+".ssl.handshake", 1)
+			if n := w.counter("p.rbac.allowed") + w.counter("p.rbac.denied"); n != 0 {
+				t.Error("it decided before there was a byte")
+			}
+			if err := exchange(conn, "hello"); (err == nil) != tt.want {
+				t.Errorf("served: %v", err)
+			}
+		})
+	}
+}
+
+func TestTLSKeysAreLogged(t *testing.T) {
+	i, w := newIdentities(t), newWorldOf(t, "off")
+	path := filepath.Join(t.TempDir(), "keys")
+	w.cluster("c", host(t, i.hostConfig(t), echoes))
+	up := i.up()
+	up.KeyLog = &api.TLSKeyLog{Path: path}
+	w.originates("c", up)
+	l := secured(tcpListener("l", free(t), "c"), i.down())
+	l.FilterChains[0].TLS.KeyLog = &api.TLSKeyLog{Path: path + "2", Remote: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	w.serve(l)
+	if err := exchange(dialTLS(t, l.Addresses[0].Addr.String(), i.clientConfig(t)), "hello"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), "CLIENT_TRAFFIC_SECRET_0 ") {
+		t.Errorf("logged %q, %v", b, err)
+	}
+	if _, err := os.Stat(path + "2"); err == nil {
+		t.Error("logged what comes from another address")
 	}
 }

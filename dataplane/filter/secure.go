@@ -2,6 +2,7 @@ package filter
 
 import (
 	"syscall"
+	"time"
 
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
@@ -23,7 +24,7 @@ type secure struct {
 // it: tcp_proxy connects meanwhile. False: the connection is over.
 func (c *Connection) shakeHands() bool {
 	ch := c.chain
-	h, first, err := ch.TLS.Accept(c.Core.Worker, c.FD, c.Info.DirectRemote(), c.shaken)
+	h, first, err := ch.TLS.Accept(c.Core.Worker, c.FD, c.Info.DirectLocal(), c.Info.DirectRemote(), c.shaken)
 	if err != nil {
 		c.Info.Explain().DownstreamFailure = err.Error()
 		c.Close()
@@ -34,6 +35,7 @@ func (c *Connection) shakeHands() bool {
 	if ch.ConnectTimeout > 0 {
 		c.secure.deadline.F = func() {
 			ch.TimedOut.Inc()
+			c.Info.Explain().Termination = "transport socket timeout was reached"
 			c.Refuse(timedOut)
 		}
 		c.Core.Worker.After(&c.secure.deadline, ch.ConnectTimeout)
@@ -48,6 +50,9 @@ func (c *Connection) shaken(err error) {
 	s.handshake = nil
 	c.Core.Worker.Stop(&s.deadline)
 	if t := h.Info(); t != nil {
+		if err == nil {
+			t.Took = time.Since(c.Info.Start)
+		}
 		c.Info.SetDownstreamTLS(t)
 	}
 	if err != nil {
@@ -78,6 +83,11 @@ func (c *Connection) TransportFailure() string {
 		return ""
 	}
 	return c.secure.conn.Failure()
+}
+
+// TransportBroke says that the client's TLS broke by what it sent, not by its TCP.
+func (c *Connection) TransportBroke() bool {
+	return c.secure != nil && c.secure.conn != nil && c.secure.conn.Broke()
 }
 
 // Recv reads bytes of the client.

@@ -32,6 +32,15 @@ type Connection struct {
 	// FilterState looks up the filter state's string for a key, and for a field
 	// of it if field is not empty. It may be nil.
 	FilterState func(key, field string) (string, bool)
+	// Peer is the client's certificate, nil without TLS.
+	Peer Peer
+}
+
+// Peer is what a client's certificate says.
+type Peer interface {
+	PeerURIs() []string
+	PeerDNSNames() []string
+	PeerSubject() string
 }
 
 // Index answers for one version of a listener. It is immutable, so it may be

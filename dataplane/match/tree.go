@@ -308,10 +308,21 @@ func value(c *Connection, in *api.MatchInput) (string, bool) {
 			return c.FilterState(in.Key, in.Field)
 		}
 	}
-	// The rest is known only later, or never: of TLS, and of another network
-	// namespace.
+	if c.Peer != nil {
+		switch in.Kind {
+		case api.InputURISAN:
+			return unlessEmpty(strings.Join(c.Peer.PeerURIs(), ","))
+		case api.InputDNSSAN:
+			return unlessEmpty(strings.Join(c.Peer.PeerDNSNames(), ","))
+		case api.InputSubject:
+			return unlessEmpty(c.Peer.PeerSubject())
+		}
+	}
+	// The rest is known only later, or never: of another network namespace.
 	return "", false
 }
+
+func unlessEmpty(s string) (string, bool) { return s, s != "" }
 
 func ip(a netip.AddrPort) (string, bool) {
 	if !a.IsValid() {

@@ -8,16 +8,26 @@ import (
 	"encoding/pem"
 	"net/url"
 	"strings"
+	"time"
+
+	"github.com/sluice-proxy/sluice/api"
 )
 
 // TLS is what is known of the TLS session of one side. It is read-only.
 type TLS struct {
 	// Version and Cipher are as BoringSSL calls them.
 	Version, Cipher string
+	// ServerName is the SNI.
+	ServerName string
 	// Peer are the certificates that the peer presented, its own first; Local is the
 	// one shown to it. Either may be absent.
 	Peer  []*x509.Certificate
 	Local *x509.Certificate
+	// Verified: the peer has shown a certificate, and it was good.
+	Verified bool
+	// Took is how long after its accept a client's session stood, 0 as long as it
+	// does not.
+	Took time.Duration
 }
 
 // leaf is the peer's own certificate, or nil.
@@ -33,6 +43,21 @@ func (t *TLS) PeerURIs() []string { return uris(t.leaf()) }
 
 // PeerDNSNames are its subject alternative names of DNS.
 func (t *TLS) PeerDNSNames() []string { return dnsNames(t.leaf()) }
+
+// PeerNames are its alternative names of a kind.
+func (t *TLS) PeerNames(kind api.SANType) []string {
+	switch kind {
+	case api.SANURI:
+		return uris(t.leaf())
+	case api.SANDNS:
+		return dnsNames(t.leaf())
+	case api.SANEmail:
+		return emails(t.leaf())
+	case api.SANIPAddress:
+		return ips(t.leaf())
+	}
+	return nil
+}
 
 // PeerSubject is in the form of RFC 2253; empty without a certificate.
 func (t *TLS) PeerSubject() string {
@@ -159,6 +184,14 @@ func secured(command, arg string) getter {
 			default:
 				return f.format(c.NotAfter)
 			}
+		}
+	}
+	if command == "DOWNSTREAM_HANDSHAKE_DURATION" {
+		return func(m Moment) any {
+			if t := of(m.Info); t != nil && t.Took > 0 {
+				return uint64(t.Took.Milliseconds())
+			}
+			return nil
 		}
 	}
 	if get := sessionField(what); get != nil {

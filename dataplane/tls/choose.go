@@ -52,7 +52,8 @@ func (s *service) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if c == nil {
 		return nil, errors.New("no certificate")
 	}
-	if socket, ok := hello.Conn.(*socket); ok {
+	socket, _ := hello.Conn.(*socket)
+	if socket != nil {
 		socket.owner.local = c.leaf
 	}
 	if slices.Contains(hello.Extensions, statusRequest) {
@@ -69,10 +70,17 @@ func (s *service) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	for _, p := range hello.SupportedProtos {
 		if slices.Contains(s.alpn, p) {
-			return c.config, nil
+			return s.logged(c.config, socket), nil
 		}
 	}
-	return c.plain, nil
+	return s.logged(c.plain, socket), nil
+}
+
+func (s *service) logged(c *tls.Config, of *socket) *tls.Config {
+	if s.keys == nil || of == nil {
+		return c
+	}
+	return logKeys(c, s.keys, of.local.Addr(), of.peer.Addr())
 }
 
 // pick is Envoy's choice (DefaultTlsCertificateSelector): by the exact name, then by

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/address"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 )
 
@@ -133,7 +134,11 @@ func (c *Client) Connect(w *loop.Worker, fd int, to netip.AddrPort, hostname str
 	if len(now.certs) > 0 {
 		conn.local = now.certs[0].Leaf
 	}
-	conn.tls = tls.Client(&conn.socket, now.configFor(c.config, hostname, wish))
+	cfg := now.configFor(c.config, hostname, wish)
+	if k := c.config.KeyLog; k != nil {
+		cfg = logKeys(cfg, k, address.Local(fd).Addr(), to.Addr())
+	}
+	conn.tls = tls.Client(&conn.socket, cfg)
 	h := &Handshake{Conn: conn, worker: w, done: done}
 	if !w.Inherit(fd, h) {
 		if err := w.Add(fd, handshakeEvents, h); err != nil {

@@ -22,6 +22,8 @@ type Conn struct {
 	tls    *tls.Conn
 	stats  *Stats
 	local  *x509.Certificate // that is shown to the peer
+	// verifies: a peer's certificate that is not good ends the handshake.
+	verifies bool
 
 	first   byte // was read to see whether there is anything
 	peeked  bool
@@ -109,6 +111,12 @@ func (c *Conn) Failure() string {
 	return reason(c.failure)
 }
 
+// Broke says that what the peer sent was no TLS any more.
+func (c *Conn) Broke() bool {
+	var errno syscall.Errno
+	return c.failure != nil && !errors.As(c.failure, &errno)
+}
+
 // Send takes plaintext, if nothing of the last is left.
 func (c *Conn) Send(b []byte) (int, syscall.Errno) {
 	if err := c.socket.flush(); err != 0 {
@@ -145,7 +153,9 @@ func (c *Conn) Info() *stream.TLS {
 	if s.Version == 0 || s.CipherSuite == 0 {
 		return nil
 	}
-	return describe(s, c.local)
+	t := describe(s, c.local)
+	t.Verified = c.verifies && c.failure == nil && len(t.Peer) > 0
+	return t
 }
 
 func newConn(fd int, peer netip.AddrPort, l *Limiter, s *Stats) *Conn {

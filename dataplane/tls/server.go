@@ -34,7 +34,9 @@ type service struct {
 	fullScan bool
 	staples  api.StaplePolicy
 	stats    *Stats
-	first    *stream.TLS // what is known before the handshake
+	verifies bool
+	keys     *api.TLSKeyLog // nil: none
+	first    *stream.TLS    // what is known before the handshake
 }
 
 // NewServer makes one; its secrets may come later, by Update.
@@ -73,7 +75,7 @@ func (s *Server) Update(secrets api.Secrets) error {
 // Accept begins a handshake on a connected, non-blocking descriptor that is
 // registered nowhere. done is called once, on the worker, never before Accept
 // returns; Cancel prevents it. The first value is what is known by now.
-func (s *Server) Accept(w *loop.Worker, fd int, peer netip.AddrPort, done func(error)) (*Handshake, *stream.TLS, error) {
+func (s *Server) Accept(w *loop.Worker, fd int, local, peer netip.AddrPort, done func(error)) (*Handshake, *stream.TLS, error) {
 	now := s.current.Load()
 	if now == nil {
 		s.Stats.NotReady()
@@ -81,7 +83,8 @@ func (s *Server) Accept(w *loop.Worker, fd int, peer netip.AddrPort, done func(e
 	}
 	c := newConn(fd, peer, s.limiter, s.Stats)
 	c.tls = tls.Server(&c.socket, now.entry)
-	c.socket.owner = c
+	c.socket.owner, c.socket.local = c, local
+	c.verifies = now.verifies
 	h := &Handshake{Conn: c, worker: w, done: done}
 	return h, now.first, w.Add(fd, handshakeEvents, h)
 }
@@ -91,7 +94,7 @@ func newService(c *api.DownstreamTLS, s *Stats) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &service{alpn: c.ALPN, fullScan: c.FullScan, staples: c.Stapling, stats: s}
+	out := &service{verifies: com.verifier.Asks() && !com.verifier.AcceptsUntrusted(), alpn: c.ALPN, fullScan: c.FullScan, keys: c.KeyLog, staples: c.Stapling, stats: s}
 	out.entry = config(&c.Params)
 	out.entry.GetConfigForClient = out.choose
 	out.setTickets(c)

@@ -18,6 +18,7 @@ import (
 type socket struct {
 	owner   *Conn
 	limiter *Limiter
+	local   netip.AddrPort
 	peer    netip.AddrPort
 	wake    chan struct{}
 

@@ -77,7 +77,7 @@ func (s *Stats) completed(c tls.ConnectionState) {
 	s.scope.Counter("versions." + tlsname.Version(c.Version)).Inc()
 	if len(c.PeerCertificates) == 0 {
 		s.noCertificate.Inc()
-	} else if name := signature(c.PeerCertificates[0]); name != "" && !c.DidResume {
+	} else if name := signature(c.PeerCertificates[0]); name != "" {
 		s.scope.Counter("sigalgs." + name).Inc()
 	}
 }
@@ -129,5 +129,5 @@ func (s *Stats) failed(err error) {
 
 // describe says what of a session others want to know.
 func describe(c tls.ConnectionState, local *x509.Certificate) *stream.TLS {
-	return &stream.TLS{Version: tlsname.Version(c.Version), Cipher: tlsname.Cipher(c.CipherSuite), Peer: c.PeerCertificates, Local: local}
+	return &stream.TLS{Version: tlsname.Version(c.Version), Cipher: tlsname.Cipher(c.CipherSuite), ServerName: c.ServerName, Peer: c.PeerCertificates, Local: local}
 }

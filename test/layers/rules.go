@@ -59,7 +59,7 @@ var floors = map[string]struct{ ours, others []string }{
 	// Request IDs are UUIDs.
 	"dataplane/filter/httpserver": {ours: []string{"api", "dataplane"}, others: []string{extended, "github.com/google/uuid"}},
 	// TLS is the standard library's, and the rules of api/trust.
-	"dataplane/tls": {ours: []string{"api", "dataplane/loop", "dataplane/stream", "dataplane/tls"}, others: []string{sys}},
+	"dataplane/tls": {ours: []string{"api", "dataplane/address", "dataplane/loop", "dataplane/stream", "dataplane/tls"}, others: []string{sys}},
 	// A leaf: it speaks envoy.service.auth.v3.
 	"dataplane/filter/extauthz": {ours: []string{"api", "dataplane"},
 		others: []string{envoy + "/config/core/v3", envoy + "/service/auth/v3", grpc, protobuf}},

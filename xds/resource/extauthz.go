@@ -26,8 +26,11 @@ func extAuthzPolicies() policies {
 	return policies{
 		"envoy.extensions.filters.network.ext_authz.v3.ExtAuthz": policy{}.
 			fields(built, "stat_prefix", "grpc_service", "failure_mode_allow", "filter_enabled_metadata", "metadata_context_namespaces",
-				// Without TLS, and without typed metadata, there is nothing to say.
-				"include_peer_certificate", "include_tls_session", "send_tls_alert_on_denial", "typed_metadata_context_namespaces").
+				"include_peer_certificate", "include_tls_session",
+				// Without typed metadata there is nothing to say.
+				"typed_metadata_context_namespaces").
+			// The denied see the end of the connection, without the alert.
+			fields(noted, "send_tls_alert_on_denial").
 			judge(func(v protoreflect.Value) (decision, string) {
 				if v.Enum() == protoreflect.EnumNumber(corev3.ApiVersion_V2) {
 					return refused, "V2 xDS transport protocol version is deprecated"
@@ -51,6 +54,8 @@ func (w *walker) extAuthz(path string, p *extauthzv3.ExtAuthz) *api.ExtAuthz {
 		FailureModeAllow:   p.GetFailureModeAllow(),
 		MetadataNamespaces: p.GetMetadataContextNamespaces(),
 		IncludeTLSSession:  p.GetIncludeTlsSession(),
+
+		IncludePeerCertificate: p.GetIncludePeerCertificate(),
 	}
 	if p.GetGrpcService() == nil {
 		w.fail(path+".grpc_service", errors.New("value is required"))

@@ -17,7 +17,7 @@ func TestExtAuthzIsDecoded(t *testing.T) {
 	decodesFilters(t, []filterTest{
 		{what: "by default", in: extAuthzText(service), want: api.Filter{ExtAuthz: &api.ExtAuthz{StatPrefix: "p", Service: api.GRPCService{Cluster: "c", Timeout: 200 * time.Millisecond}}}},
 		{what: "in full", in: extAuthzText("grpc_service: {timeout: 1s, retry_policy: {}, envoy_grpc: {cluster_name: c, authority: a}, initial_metadata: [{key: X-A, value: v}, {key: b-bin, raw_value: AP8=}]}, failure_mode_allow: true, include_peer_certificate: true, include_tls_session: true, metadata_context_namespaces: [ns], filter_enabled_metadata: {filter: f, path: [{key: k}], value: {bool_match: true}}"),
-			want: api.Filter{ExtAuthz: &api.ExtAuthz{StatPrefix: "p", FailureModeAllow: true, IncludeTLSSession: true, MetadataNamespaces: []string{"ns"},
+			want: api.Filter{ExtAuthz: &api.ExtAuthz{StatPrefix: "p", FailureModeAllow: true, IncludeTLSSession: true, IncludePeerCertificate: true, MetadataNamespaces: []string{"ns"},
 				EnabledBy: &api.MetadataMatch{Filter: "f", Path: []string{"k"}, Value: api.ValueMatch{Bool: &truth}},
 				Service:   api.GRPCService{Cluster: "c", Authority: "a", Timeout: time.Second, Metadata: []api.GRPCMetadata{{Key: "x-a", Value: "v"}, {Key: "b-bin", Value: "\x00\xff"}}}}},
 			unbuilt: []string{"filter_chains[0].filters[0] ext_authz.grpc_service.retry_policy"}},

@@ -13,6 +13,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	mtlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rbac/principals/mtls_authenticated/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -175,17 +176,12 @@ func (w *walker) principal(path string, p *rbacconfigv3.Principal) (out api.RBAC
 	case *rbacconfigv3.Principal_Any:
 		return constRule(true)
 	case *rbacconfigv3.Principal_Authenticated_:
-		// Without TLS nobody is. The name is read all the same, for what is wrong
-		// with it is wrong.
+		out.Authenticated = &api.Authenticated{}
 		if n := r.Authenticated.GetPrincipalName(); n != nil {
-			w.stringMatch(path+".authenticated.principal_name", n)
+			out.Authenticated.Name = w.stringMatch(path+".authenticated.principal_name", n)
 		}
-		return constRule(false)
 	case *rbacconfigv3.Principal_Custom:
-		if innerURL(r.Custom.GetTypedConfig()) != "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config" {
-			w.fail(path+".custom", notSupported(r.Custom))
-		}
-		return constRule(false) // of TLS, as authenticated
+		return w.mutualTLS(path+".custom", r.Custom)
 	case *rbacconfigv3.Principal_Header:
 		w.headerRule(path, r.Header.GetName())
 	case *rbacconfigv3.Principal_UrlPath:
@@ -204,6 +200,27 @@ func (w *walker) principal(path string, p *rbacconfigv3.Principal) (out api.RBAC
 		out.FilterState = w.filterStateMatch(path+".filter_state", r.FilterState)
 	default:
 		w.fail(path, errors.New("not supported yet"))
+	}
+	return out
+}
+
+func (w *walker) mutualTLS(path string, c *corev3.TypedExtensionConfig) (out api.RBACRule) {
+	m, _, _, err := open(c.GetTypedConfig())
+	p, ok := m.(*mtlsv3.Config)
+	switch {
+	case err != nil:
+		w.fail(path, err)
+		return out
+	case !ok:
+		w.fail(path, notSupported(c))
+		return out
+	case p.GetSanMatcher() == nil && !p.GetAnyValidatedClientCertificate():
+		w.fail(path, errors.New("envoy.rbac.principals.mtls_authenticated did not have any configured validation. At least one configured field is required."))
+	}
+	out.MutualTLS = &api.MutualTLS{}
+	if san := p.GetSanMatcher(); san != nil {
+		at := path + ".san_matcher"
+		out.MutualTLS.Name = &api.SubjectAltName{Type: api.SANType(san.GetSanType()), Match: w.altName(at+".matcher", san.GetMatcher()), OID: san.GetOid()} // the same numbers
 	}
 	return out
 }

@@ -50,7 +50,11 @@ func TestRBACIsDecoded(t *testing.T) {
 		{what: "port", in: policyText("{destination_port: 443}", anyone), want: rule(api.RBACRule{LocalPorts: &api.PortRange{First: 443, Last: 443}}, yes)},
 		{what: "all ports", in: policyText("{destination_port_range: {start: 0, end: 65536}}", anyone), want: rule(api.RBACRule{LocalPorts: &api.PortRange{Last: 65535}}, yes)},
 		{what: "server name", in: policyText("{requested_server_name: {suffix: .a, ignore_case: true}}", anyone), want: rule(api.RBACRule{ServerName: &api.StringMatch{Kind: api.MatchSuffix, Value: ".a", IgnoreCase: true}}, yes)},
-		{what: "nobody is authenticated without TLS", in: policyText(anyone, "{authenticated: {principal_name: {prefix: spiffe}}}"), want: rule(yes, no)},
+		{what: "authenticated", in: policyText(anyone, "{authenticated: {}}"), want: rule(yes, api.RBACRule{Authenticated: &api.Authenticated{}})},
+		{what: "authenticated by name", in: policyText(anyone, "{authenticated: {principal_name: {prefix: spiffe}}}"), want: rule(yes, api.RBACRule{Authenticated: &api.Authenticated{Name: &api.StringMatch{Kind: api.MatchPrefix, Value: "spiffe"}}})},
+		{what: "authenticated by mTLS", in: policyText(anyone, mutualTLS("any_validated_client_certificate: true")), want: rule(yes, api.RBACRule{MutualTLS: &api.MutualTLS{}})},
+		{what: "authenticated by mTLS and name", in: policyText(anyone, mutualTLS("san_matcher: {san_type: URI, matcher: {exact: spiffe://a}}")),
+			want: rule(yes, api.RBACRule{MutualTLS: &api.MutualTLS{Name: &api.SubjectAltName{Type: api.SANURI, Match: api.StringMatch{Kind: api.MatchExact, Value: "spiffe://a"}}}})},
 		{what: "there is no path", in: policyText("{url_path: {path: {exact: /}}}", "{url_path: {path: {exact: /}}}"), want: rule(no, no)},
 		{what: "filter state", in: policyText(anyone, "{filter_state: {key: k, string_match: {contains: c}}}"), want: rule(yes, api.RBACRule{FilterState: &api.FilterStateMatch{Key: "k", Value: &api.StringMatch{Kind: api.MatchContains, Value: "c"}}})},
 		{what: "filter state by address", in: policyText(anyone, "{filter_state: {key: k, address_match: {ranges: [{address_prefix: 10.0.0.1, prefix_len: 8}], invert_match: true}}}"),
@@ -101,4 +105,8 @@ func TestRBACIsRefused(t *testing.T) {
 		{"an input that RBAC has not", rbacMatcherText("envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput"), "rbac.matcher.matcher_list.matchers[0].predicate.single_predicate.input: requirement violation while creating RBAC match tree: INVALID_ARGUMENT: RBAC network filter cannot match 'type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput'"},
 		{"shadow rules too", rbacText("shadow_rules: {policies: {x: {permissions: [{destination_port_range: {start: 5, end: 5}}], principals: [" + anyone + "]}}}"), "rbac.shadow_rules.policies[x].permissions[0].destination_port_range: range start 5 cannot be greater or equal than range end 5"},
 	})
+}
+
+func mutualTLS(fields string) string {
+	return `{custom: {name: m, typed_config: {"@type": type.googleapis.com/envoy.extensions.rbac.principals.mtls_authenticated.v3.Config, ` + fields + `}}}`
 }

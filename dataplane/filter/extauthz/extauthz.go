@@ -139,7 +139,7 @@ func (s *session) Ended() {
 	}
 }
 
-// request says of the connection what Envoy says without TLS.
+// request says of the connection what Envoy says.
 func (s *session) request() *authv3.CheckRequest {
 	i := s.conn.Info
 	r := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
@@ -149,6 +149,16 @@ func (s *session) request() *authv3.CheckRequest {
 	}}
 	if s.factory.config.IncludeTLSSession {
 		r.Attributes.TlsSession = &authv3.AttributeContext_TLSSession{Sni: i.Hello().ServerName}
+	}
+	if t, _ := i.TLS(); t != nil {
+		if s.factory.config.IncludeTLSSession {
+			r.Attributes.TlsSession.Sni = t.ServerName
+		}
+		r.Attributes.Source.Principal = principal(t.PeerURIs(), t.PeerDNSNames(), t.PeerSubject())
+		r.Attributes.Destination.Principal = principal(t.LocalURIs(), t.LocalDNSNames(), t.LocalSubject())
+		if s.factory.config.IncludePeerCertificate {
+			r.Attributes.Source.Certificate = t.PeerPEM()
+		}
 	}
 	for _, ns := range s.factory.config.MetadataNamespaces {
 		values, ok := i.Metadata()[ns]
@@ -166,6 +176,18 @@ func (s *session) request() *authv3.CheckRequest {
 		m.FilterMetadata[ns] = st
 	}
 	return r
+}
+
+// principal is whom a certificate is of: its first URI, else its first DNS name, else
+// its subject.
+func principal(uris, names []string, subject string) string {
+	switch {
+	case len(uris) > 0:
+		return uris[0]
+	case len(names) > 0:
+		return names[0]
+	}
+	return subject
 }
 
 func address(a netip.AddrPort) *corev3.Address {

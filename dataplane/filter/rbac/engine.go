@@ -77,6 +77,9 @@ func (e *engine) askTree(i *stream.Info) verdict {
 			return o.Value, ok && field == ""
 		},
 	}
+	if t, _ := i.TLS(); t != nil {
+		c.Peer = t
+	}
 	text, ok := e.tree.Match(&c)
 	if !ok {
 		return verdict{}

@@ -60,6 +60,10 @@ func newRule(r *api.RBACRule) rule {
 		return NewMetadata(r.Metadata)
 	case r.FilterState != nil:
 		return newFilterState(r.FilterState)
+	case r.Authenticated != nil:
+		return newAuthenticated(r.Authenticated)
+	case r.MutualTLS != nil:
+		return newMutualTLS(r.MutualTLS)
 	}
 	return func(*stream.Info) bool { return false }
 }

@@ -310,7 +310,9 @@ func (s *Session) ended(p *pair.Pair, o pair.Outcome) {
 		s.factory.stats.idleTimeout.Inc()
 		s.closedFor("tcp_session_idle_timeout")
 	case pair.DownstreamReset:
-		info.Closed = stream.RemoteReset
+		if !s.conn.TransportBroke() {
+			info.Closed = stream.RemoteReset
+		}
 	case pair.UpstreamReset:
 		info.Flags.Set(stream.UpstreamRemoteReset)
 		info.Closed, info.Upstream.Closed = stream.LocalCloseReset, stream.RemoteReset
