@@ -29,6 +29,8 @@ const (
 	EDS
 	StrictDNS
 	LogicalDNS
+	// ToOriginalDst makes a host of each connection's destination.
+	ToOriginalDst
 )
 
 func (d Discovery) String() string {
@@ -41,6 +43,8 @@ func (d Discovery) String() string {
 		return "STRICT_DNS"
 	case LogicalDNS:
 		return "LOGICAL_DNS"
+	case ToOriginalDst:
+		return "ORIGINAL_DST"
 	}
 	return "UNKNOWN"
 }
@@ -58,9 +62,17 @@ type Cluster struct {
 	Source ConfigSource
 	// DNS says how the names are resolved that Assignment has until then; nil if
 	// there are none.
-	DNS            *DNS
+	DNS *DNS
+	// ByDestination is nil but for ORIGINAL_DST.
+	ByDestination  *ByDestination
 	ConnectTimeout time.Duration
-	Balancing      Balancing
+	// Bind says where connections come from, nil for anywhere.
+	Bind *BindConfig
+	// Keepalive is that of the connections, nil for none.
+	Keepalive *Keepalive
+	// Eyeballs orders the addresses of hosts that have several.
+	Eyeballs  HappyEyeballs
+	Balancing Balancing
 	// PanicThreshold is common_lb_config.healthy_panic_threshold in percent:
 	// under it health is ignored. 0 turns panic off.
 	PanicThreshold float64
@@ -174,6 +186,9 @@ const (
 type Endpoint struct {
 	// Addr has a port and no address as long as Name is not resolved.
 	Addr netip.AddrPort
+	// Path is that of a Unix socket, which stands in Addr's place; a leading @ means
+	// an abstract name.
+	Path string
 	// Name is what the address is found by; empty in a published snapshot.
 	Name string
 	// Additional are further addresses of the same host, tried when Addr fails or
@@ -186,11 +201,16 @@ type Endpoint struct {
 	// Weight is at least 1.
 	Weight uint32
 	Health Health
+	// TLVs are sent in the PROXY header, in the place of the cluster's of their types.
+	TLVs []TLV
 	// Check is health_check_config, nil if it says nothing.
 	Check *EndpointCheck
 	// Metadata is read by access logs and SocketMatches.
 	Metadata Metadata
 }
+
+// Address is the endpoint's address as Envoy prints it.
+func (e *Endpoint) Address() string { return BoundAddress{e.Addr, e.Path}.String() }
 
 // Metadata is filter_metadata: values as JSON has them, by filter name and key.
 type Metadata map[string]map[string]any

@@ -36,6 +36,7 @@ type TCPProxy struct {
 	MaxEarlyData uint32
 	// ProxyProtocolTLVs are added to the PROXY header that is sent upstream.
 	ProxyProtocolTLVs []TLV
+	TLVMerge          TLVMerge
 	// CheckDrainClose ends connections when their listener drains.
 	CheckDrainClose bool
 	// ForHTTP says that it stands for an HTTP connection manager all of whose
@@ -58,12 +59,6 @@ type HashPolicy struct {
 
 // Backoff is a jittered exponential wait: at random up to Base, 2 Base, … Max.
 type Backoff struct{ Base, Max time.Duration }
-
-// TLV is a type-length-value of the PROXY protocol, version 2.
-type TLV struct {
-	Type  uint8
-	Value []byte
-}
 
 // ConnectMode says when the upstream connection is opened.
 type ConnectMode uint8

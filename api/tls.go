@@ -283,6 +283,8 @@ type UpstreamTLS struct {
 
 // UpstreamSocket is a cluster's transport_socket; the zero value is raw_buffer.
 type UpstreamSocket struct {
+	// Proxy is the PROXY header that goes before everything else, nil for none.
+	Proxy *ProxyHeader
 	// TLS may be nil.
 	TLS *UpstreamTLS
 }
@@ -295,6 +297,25 @@ type SocketMatch struct {
 	// Match is key and value as JSON has them; empty takes every endpoint.
 	Match  map[string]any
 	Socket UpstreamSocket
+}
+
+// SocketFor is the transport socket of an endpoint.
+func (c *Cluster) SocketFor(e *Endpoint) *UpstreamSocket {
+	for i := range c.SocketMatches {
+		if m := &c.SocketMatches[i]; m.holds(e.Metadata[SocketMatchMetadata]) {
+			return &m.Socket
+		}
+	}
+	return &c.Socket
+}
+
+func (m *SocketMatch) holds(have map[string]any) bool {
+	for k, v := range m.Match {
+		if w, ok := have[k]; !ok || !reflect.DeepEqual(v, w) {
+			return false
+		}
+	}
+	return true
 }
 
 // SocketMatchMetadata is the key of metadata that transport_socket_matches look at.

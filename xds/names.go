@@ -38,17 +38,26 @@ func newNames() names {
 	return names{running: map[*api.Cluster]context.CancelFunc{}, answers: make(chan nameAnswer), resolver: resolve.New}
 }
 
-// resolving is v with the resolver of the bootstrap, if it has names and asks for
-// none of its own.
-func (c *Client) resolving(v *api.Cluster) *api.Cluster {
-	if v.DNS == nil || v.DNS.Resolver != nil {
+// completed is v with what the bootstrap says for clusters that do not say it
+// themselves: whom to ask for names, and where connections come from.
+func (c *Client) completed(v *api.Cluster) *api.Cluster {
+	b := c.o.Bootstrap
+	resolver := v.DNS != nil && v.DNS.Resolver == nil
+	bind := v.Bind == nil && b.Bind != nil
+	if !resolver && !bind {
 		return v
 	}
-	cp, d := *v, *v.DNS
-	if d.Resolver = c.o.Bootstrap.Resolver; d.Resolver == nil {
-		d.Resolver = &api.Resolver{}
+	cp := *v
+	if bind {
+		cp.Bind = b.Bind
 	}
-	cp.DNS = &d
+	if resolver {
+		d := *v.DNS
+		if d.Resolver = b.Resolver; d.Resolver == nil {
+			d.Resolver = &api.Resolver{}
+		}
+		cp.DNS = &d
+	}
 	return &cp
 }
 

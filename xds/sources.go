@@ -165,11 +165,12 @@ func (c *Client) wantOwnEndpoints() {
 // have them from nowhere.
 func (c *Client) place(v *api.Cluster) (*api.Cluster, error) {
 	const path = "eds_cluster_config.eds_config"
+	v = c.completed(v)
 	if err := c.placeSecrets(v.SecretRefs()); err != nil {
 		return v, fmt.Errorf("transport_socket: %w", err)
 	}
 	if v.Discovery != api.EDS {
-		return c.resolving(v), nil
+		return v, nil
 	}
 	if v.Source.Kind == api.FromSelf {
 		cp := *v

@@ -23,7 +23,7 @@ func (c *Client) applyStatic(ctx context.Context) error {
 		if err := c.placeSecrets(s.Value.SecretRefs()); err != nil {
 			return fmt.Errorf("add static cluster %s: transport_socket: %w", s.Value.Name, err)
 		}
-		v := *c.resolving(s.Value)
+		v := *c.completed(s.Value)
 		v.Static = true
 		r := assemble.Resource[api.Cluster]{Name: v.Name, Raw: s.Any, Value: &v}
 		if err := c.static(func() error { return c.model.AddStaticCluster(r, now) }); err != nil {

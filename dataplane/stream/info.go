@@ -88,6 +88,8 @@ type Hello struct {
 	TransportProtocol    string
 	ServerName           string
 	ApplicationProtocols []string
+	// Proxied says that there was a PROXY header.
+	Proxied bool
 	// TLVs came with the PROXY header and go on to the upstream's.
 	TLVs []api.TLV
 	// JA3 and JA4 are fingerprints of the ClientHello, if they were asked for.

@@ -197,13 +197,13 @@ func upstream(command string) getter {
 	case "UPSTREAM_REQUEST_ATTEMPT_COUNT":
 		return func(m Moment) any { return uint64(len(m.Info.Attempts())) }
 	case "UPSTREAM_HOST":
-		return func(m Moment) any { return hostText(m.Info.Upstream.Addr()) }
+		return func(m Moment) any { return m.Info.Upstream.address() }
 	case "UPSTREAM_HOST_NAME":
 		return func(m Moment) any {
 			if n := m.Info.Upstream.hostname(); n != "" {
 				return n
 			}
-			return hostText(m.Info.Upstream.Addr())
+			return m.Info.Upstream.address()
 		}
 	case "UPSTREAM_HOST_NAME_WITHOUT_PORT":
 		return func(m Moment) any {
@@ -213,7 +213,7 @@ func upstream(command string) getter {
 			return withoutPort(m.Info.Upstream.Addr(), -1)
 		}
 	case "UPSTREAM_HOSTS_ATTEMPTED":
-		return list(func(a Attempt) string { return a.Host.Addr.String() })
+		return list(func(a Attempt) string { return a.Host.Address() })
 	case "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT":
 		return list(func(a Attempt) string { return a.Host.Addr.Addr().String() })
 	case "UPSTREAM_HOST_NAMES_ATTEMPTED", "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT":
@@ -222,7 +222,7 @@ func upstream(command string) getter {
 				return a.Host.Hostname
 			}
 			if command == "UPSTREAM_HOST_NAMES_ATTEMPTED" {
-				return a.Host.Addr.String()
+				return a.Host.Address()
 			}
 			return a.Host.Addr.Addr().String()
 		})
@@ -275,11 +275,12 @@ func given(s string, ok bool) any {
 	return s
 }
 
-func hostText(a netip.AddrPort) any {
-	if a.IsValid() {
-		return a.String()
+// address is the host's, or nil.
+func (u *Upstream) address() any {
+	if u.Host == nil {
+		return nil
 	}
-	return nil
+	return u.Host.Address()
 }
 
 // upstreamReceived are the bytes that the host sent: the client got them all.

@@ -65,6 +65,7 @@ type view struct {
 
 type hostKey struct {
 	addr             netip.AddrPort
+	path             string
 	target, priority uint32
 }
 
@@ -124,13 +125,13 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	maxWeight := uint32(0)
 	for _, l := range c.Assignment.Localities {
 		for _, e := range l.Endpoints {
-			key := hostKey{e.Addr, e.Target, l.Priority}
+			key := hostKey{e.Addr, e.Path, e.Target, l.Priority}
 			if _, twice := next[key]; twice {
 				continue // one address counts once in a priority, as in Envoy
 			}
 			h := u.hosts[key]
 			if h == nil {
-				h = &Host{cluster: u, Addr: e.Addr, priority: l.Priority, text: e.Addr.String()}
+				h = &Host{cluster: u, Addr: e.Addr, priority: l.Priority, text: e.Address()}
 				h.since.Store(u.now())
 				changed = true
 			}

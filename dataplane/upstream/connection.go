@@ -18,6 +18,7 @@ type Connection struct {
 	ended       bool
 	held        bool
 	watched     bool // see EndWithHost
+	local       bool // failed before it got to the host
 }
 
 // Cluster is the cluster that was picked from.
@@ -59,6 +60,8 @@ func (c *Connection) GivenUp(timeout bool) {
 	s.Destroy.Inc()
 	if timeout {
 		s.ConnectTimeout.Inc()
+	}
+	if timeout || c.local {
 		s.DestroyLocal.Inc()
 	} else {
 		s.DestroyRemote.Inc()

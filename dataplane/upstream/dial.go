@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/address"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"golang.org/x/sys/unix"
@@ -15,16 +16,27 @@ import (
 // ErrConnectTimeout says that connect_timeout ran out.
 var ErrConnectTimeout = errors.New("connect timeout")
 
-// Dial opens a TCP connection on the worker's loop. The socket that done gets
-// is connected, plain TCP (never MPTCP, which no sockmap takes), non-blocking,
-// parked on the worker with Events, and prepared but for TCP_NODELAY, which the
-// first send does not need. done is called once, never before Dial returns;
-// Cancel prevents it.
+// ConnectError is why connect(2) failed at once.
+type ConnectError struct {
+	To  string
+	Why error
+}
+
+func (e *ConnectError) Error() string { return fmt.Sprintf("connect to %s: %v", e.To, e.Why) }
+func (e *ConnectError) Unwrap() error { return e.Why }
+
+// Dial opens a connection on the worker's loop. The socket that done gets is
+// connected, plain TCP (never MPTCP, which no sockmap takes) or a Unix socket,
+// non-blocking, parked on the worker with Events, and prepared but for
+// TCP_NODELAY, which the first send does not need. done is called once, never
+// before Dial returns; Cancel prevents it.
 type Dial struct {
 	worker *loop.Worker
 	fd     int
 	seen   uint32
 	timer  loop.Timer
+	header []byte // what is still to be sent before anything else
+	race   *race  // nil unless there are several addresses
 	done   func(fd int, err error)
 }
 
@@ -40,25 +52,45 @@ type Source struct {
 	Mark uint32
 }
 
+// Way is how a host is reached.
+type Way struct {
+	// Path is that of a Unix socket.
+	Path      string
+	From      Source
+	Bind      *api.BindConfig
+	Keepalive *api.Keepalive
+	// Header is sent first.
+	Header []byte
+}
+
 // NewDial starts a connection.
 func NewDial(w *loop.Worker, to netip.AddrPort, from Source, timeout time.Duration, done func(fd int, err error)) *Dial {
-	d := &Dial{worker: w, fd: -1, done: done}
-	if err := d.start(to, from); err != nil {
+	return newDial(w, to, &Way{From: from}, timeout, done)
+}
+
+func newDial(w *loop.Worker, to netip.AddrPort, way *Way, timeout time.Duration, done func(fd int, err error)) *Dial {
+	d := &Dial{worker: w, fd: -1, header: way.Header, done: done}
+	if err := d.start(to, way); err != nil {
 		d.timer.F = func() { d.end(err) }
 		w.After(&d.timer, 0)
 		return d
 	}
-	d.timer.F = func() { d.end(ErrConnectTimeout) }
-	w.After(&d.timer, timeout)
+	if timeout > 0 {
+		d.timer.F = func() { d.end(ErrConnectTimeout) }
+		w.After(&d.timer, timeout)
+	}
 	return d
 }
 
-func (d *Dial) start(to netip.AddrPort, from Source) error {
-	family := unix.AF_INET6
-	if to.Addr().Is4() {
+func (d *Dial) start(to netip.AddrPort, way *Way) error {
+	family, protocol := unix.AF_INET6, unix.IPPROTO_TCP
+	switch {
+	case way.Path != "":
+		family, protocol = unix.AF_UNIX, 0
+	case to.Addr().Is4():
 		family = unix.AF_INET
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return fmt.Errorf("open socket: %w", err)
 	}
@@ -66,11 +98,17 @@ func (d *Dial) start(to netip.AddrPort, from Source) error {
 	if err := endByReset(fd); err != nil {
 		return err
 	}
-	if err := from.bind(fd, family); err != nil {
+	if way.Path != "" {
+		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: way.Path}); err != nil && err != unix.EINPROGRESS {
+			return &ConnectError{way.Path, err}
+		}
+		return d.worker.Add(fd, Events, d)
+	}
+	if err := way.prepare(fd, family, to.Addr()); err != nil {
 		return err
 	}
 	if err := address.Connect(fd, to); err != nil && err != unix.EINPROGRESS {
-		return fmt.Errorf("connect to %v: %w", to, err)
+		return &ConnectError{to.String(), err}
 	}
 	return d.worker.Add(fd, Events, d)
 }
@@ -111,7 +149,7 @@ func (d *Dial) Silent() bool { return d.seen == unix.EPOLLOUT }
 func (d *Dial) Ready(events uint32) {
 	d.seen = events
 	if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == unix.EPOLLOUT {
-		d.end(nil)
+		d.stands()
 		return
 	}
 	soerr, err := unix.GetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_ERROR)
@@ -121,13 +159,34 @@ func (d *Dial) Ready(events uint32) {
 	case soerr != 0:
 		d.end(fmt.Errorf("connect: %w", syscall.Errno(soerr)))
 	default:
-		d.end(nil)
+		d.stands()
 	}
+}
+
+// stands sends the header, and is the end once all of it is in the socket.
+func (d *Dial) stands() {
+	for len(d.header) > 0 {
+		n, err := unix.SendmsgN(d.fd, d.header, nil, nil, unix.MSG_NOSIGNAL)
+		switch {
+		case err == unix.EAGAIN:
+			return // for more than the socket's buffer: an event follows
+		case err == unix.EINTR:
+		case err != nil:
+			d.end(fmt.Errorf("send header: %w", err))
+			return
+		default:
+			d.header = d.header[n:]
+		}
+	}
+	d.end(nil)
 }
 
 // Cancel gives the connection up; done is not called any more.
 func (d *Dial) Cancel() {
 	d.worker.Stop(&d.timer)
+	if d.race != nil {
+		d.race.cancel()
+	}
 	if d.fd >= 0 {
 		d.worker.Forget(d.fd)
 		unix.Close(d.fd)

@@ -67,7 +67,7 @@ func (h *Host) mark(set, clear api.HealthFlags) bool {
 }
 
 func same(a, b *api.Endpoint) bool {
-	return a.Addr == b.Addr && a.Hostname == b.Hostname && a.Weight == b.Weight && a.Health == b.Health && reflect.DeepEqual(a.Check, b.Check) && slices.Equal(a.Additional, b.Additional) && reflect.DeepEqual(a.Metadata, b.Metadata)
+	return a.Addr == b.Addr && a.Path == b.Path && a.Hostname == b.Hostname && a.Weight == b.Weight && a.Health == b.Health && reflect.DeepEqual(a.Check, b.Check) && slices.Equal(a.Additional, b.Additional) && reflect.DeepEqual(a.TLVs, b.TLVs) && reflect.DeepEqual(a.Metadata, b.Metadata)
 }
 
 // Endpoint is the configuration of the host that is in force, read-only.

@@ -17,7 +17,7 @@ type Stats struct {
 	Destroy, DestroyLocal, DestroyRemote                                                      *stats.Counter
 	DestroyWithActiveRq, DestroyLocalWithActiveRq, DestroyRemoteWithActiveRq                  *stats.Counter
 	RxBytes, TxBytes, RqTotal, PendingTotal, PendingOverflow, PendingFailureEject             *stats.Counter
-	MembershipChange                                                                          *stats.Counter
+	MembershipChange, BindErrors                                                              *stats.Counter
 	Active, RqActive, PendingActive                                                           *stats.Gauge
 	MembershipTotal, MembershipHealthy, MembershipDegraded, MembershipExcluded, MaxHostWeight *stats.Gauge
 	ConnectMS, LengthMS                                                                       *stats.Histogram
@@ -32,7 +32,7 @@ func newStats(store *stats.Store, name string) *Stats {
 	sc := store.Scope("cluster", tag)
 	cb := store.Scope("cluster", tag, "circuit_breakers", "default")
 	for _, always := range []string{"upstream_cx_pool_overflow", "upstream_cx_max_requests", "upstream_cx_protocol_error", "upstream_cx_idle_timeout", "upstream_rq_timeout", "upstream_rq_cancelled",
-		"upstream_flow_control_paused_reading_total", "upstream_flow_control_resumed_reading_total", "upstream_flow_control_backed_up_total", "upstream_flow_control_drained_total", "bind_errors"} {
+		"upstream_flow_control_paused_reading_total", "upstream_flow_control_resumed_reading_total", "upstream_flow_control_backed_up_total", "upstream_flow_control_drained_total"} {
 		sc.Counter(always) // named as Envoy names them, and never moved yet
 	}
 	return &Stats{
@@ -56,6 +56,7 @@ func newStats(store *stats.Store, name string) *Stats {
 		PendingOverflow:           sc.Counter("upstream_rq_pending_overflow"),
 		PendingFailureEject:       sc.Counter("upstream_rq_pending_failure_eject"),
 		MembershipChange:          sc.Counter("membership_change"),
+		BindErrors:                sc.Counter("bind_errors"),
 		Active:                    sc.Gauge("upstream_cx_active"),
 		RqActive:                  sc.Gauge("upstream_rq_active"),
 		PendingActive:             sc.Gauge("upstream_rq_pending_active"),

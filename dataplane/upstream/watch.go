@@ -42,7 +42,7 @@ func (u *Cluster) stayingLocked(c *api.Cluster, next map[hostKey]*Host) (staying
 		moved[key.addr] = true
 	}
 	for _, h := range u.Hosts() {
-		key := hostKey{h.Addr, h.Endpoint().Target, h.priority}
+		key := hostKey{h.Addr, h.Endpoint().Path, h.Endpoint().Target, h.priority}
 		if moved[h.Addr] || !h.Endpoint().Checked() || h.Flags()&(api.FailedActiveHC|api.FailedEDSHealth|api.EDSStatusDraining) != 0 {
 			continue
 		}

@@ -44,6 +44,7 @@ var floors = map[string]struct{ ours, others []string }{
 	"bpf":                            {ours: []string{"bpf"}, others: []string{ebpf, sys}},
 	"dataplane":                      {ours: []string{"api", "bpf", "dataplane"}, others: []string{extended}},
 	"dataplane/filter/proxyprotocol": {ours: []string{"api", "dataplane"}, others: []string{extended, "github.com/pires/go-proxyproto"}},
+	"dataplane/proxyheader":          {ours: []string{"api", "dataplane/stream"}, others: []string{"github.com/pires/go-proxyproto"}},
 	// What access logs print: strftime and UUIDs.
 	"dataplane/stream":  {ours: []string{"api"}, others: []string{"github.com/itchyny/timefmt-go", "github.com/google/uuid"}},
 	"dataplane/match":   {ours: []string{"api"}, others: []string{}},

@@ -58,6 +58,9 @@ type Config struct {
 	// default.
 	Resolver *api.Resolver
 
+	// Bind is for clusters that have no upstream_bind_config; nil for none.
+	Bind *api.BindConfig
+
 	// LDS and CDS are nil if the file does not ask for them.
 	LDS, CDS *Source
 	// ADS is nil if the file has no ads_config.
@@ -159,6 +162,9 @@ func (c *Config) decode(o Options) error {
 	}
 	var err error
 	if c.Resolver, err = resource.DNSResolver(c.Proto.GetTypedDnsResolverConfig(), c.Proto.GetDnsResolutionConfig(), c.Proto.GetUseTcpForDnsLookups()); err != nil {
+		return err
+	}
+	if c.Bind, err = resource.Bind("cluster_manager.upstream_bind_config", c.Proto.GetClusterManager().GetUpstreamBindConfig()); err != nil {
 		return err
 	}
 	n, err := resource.Unknown(c.Proto)

@@ -135,7 +135,7 @@ func TestTheFlagIsMergedOverTheFile(t *testing.T) {
 }
 
 func TestStaticResourcesAreTold(t *testing.T) {
-	c := mustLoad(t, Options{YAML: `static_resources: {clusters: [{name: a, upstream_connection_options: {}}], listeners: [
+	c := mustLoad(t, Options{YAML: `static_resources: {clusters: [{name: a, track_timeout_budgets: true}], listeners: [
   {address: {socket_address: {address: 127.0.0.1, port_value: 0}}, default_filter_chain: {}},
   {address: {socket_address: {address: 127.0.0.1, port_value: 0}}, default_filter_chain: {}}]}`})
 	if len(c.Listeners) != 2 || c.Listeners[0].Value.Name != "127.0.0.1:0" || c.Listeners[1].Value.Name != "127.0.0.1:0#2" {
@@ -145,7 +145,7 @@ func TestStaticResourcesAreTold(t *testing.T) {
 	if !one.Value.Static || !c.Listeners[0].Value.Static || one.Any.GetTypeUrl() != "type.googleapis.com/envoy.config.cluster.v3.Cluster" {
 		t.Errorf("%+v", one)
 	}
-	if d := cmp.Diff([]string{"upstream_connection_options"}, one.Notes.Unbuilt); d != "" {
+	if d := cmp.Diff([]string{"track_timeout_budgets"}, one.Notes.Unbuilt); d != "" {
 		t.Error(d)
 	}
 	if c.LDS != nil || c.CDS != nil || c.ADS != nil || c.Admin != nil {

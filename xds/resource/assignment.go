@@ -102,6 +102,7 @@ func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint, read func(strin
 	} else {
 		w.fail(path+".health_status", fmt.Errorf("unknown enum value (%d)", h))
 	}
+	e.TLVs = w.hostTLVs(path+".metadata.typed_filter_metadata", p.GetMetadata())
 	read(path, p, &e)
 	w.endpointCheck(path+".endpoint.health_check_config", &e, p.GetEndpoint().GetHealthCheckConfig())
 	return e
@@ -109,6 +110,9 @@ func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint, read func(strin
 
 // dnsName reads a name and a port.
 func (w *walker) dnsName(path string, p *endpointv3.LbEndpoint, e *api.Endpoint) {
+	if a := p.GetEndpoint().GetAddress(); a != nil {
+		w.message(path+".endpoint.address", a.ProtoReflect())
+	}
 	s := p.GetEndpoint().GetAddress().GetSocketAddress()
 	if s.GetResolverName() != "" {
 		w.fail(path+".endpoint.address.socket_address.resolver_name", errors.New("STRICT_DNS clusters must NOT have a custom resolver name set"))
@@ -126,12 +130,25 @@ func (w *walker) addressed(path string, p *endpointv3.LbEndpoint, e *api.Endpoin
 	case p.GetEndpointName() != "": // refused
 	case a == nil:
 		w.fail(path+".endpoint.address", errors.New("Address must be set. "+hint))
+	case a.GetPipe() != nil:
+		e.Path = w.pipe(path+".endpoint.address.pipe", a.GetPipe())
 	default:
 		before := len(w.errs)
+		w.message(path+".endpoint.address", a.ProtoReflect())
 		e.Addr, _ = w.addr(path+".endpoint.address", a)
 		if len(w.errs) > before && !e.Addr.IsValid() {
 			last := len(w.errs) - 1
 			w.errs[last] = fmt.Errorf("%w. %s", w.errs[last], hint)
 		}
+	}
+	for i, more := range p.GetEndpoint().GetAdditionalAddresses() {
+		at := fmt.Sprintf("%s.endpoint.additional_addresses[%d].address", path, i)
+		if more.GetAddress().GetSocketAddress() == nil {
+			w.fail(at, errAdditional)
+			continue
+		}
+		w.message(at, more.GetAddress().ProtoReflect())
+		a, _ := w.addr(at, more.GetAddress())
+		e.Additional = append(e.Additional, a)
 	}
 }

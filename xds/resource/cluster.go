@@ -47,7 +47,7 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
 			p.GetPerConnectionBufferLimitBytes()),
 	}
-	if trafficTLS {
+	if trafficTLS || len(w.errs) == 0 { // TLS is refused already
 		w.sockets(c, p)
 	}
 	if t := p.GetCommonLbConfig().GetHealthyPanicThreshold(); t != nil {
@@ -61,6 +61,7 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 	c.CloseOnHealthFailure = p.GetCloseConnectionsOnHostHealthFailure()
 	w.healthChecks(c, p)
 	c.Outlier = w.outlier(p.GetOutlierDetection())
+	w.connections(c, p)
 	w.discovery(c, p)
 	return c
 }

@@ -3,6 +3,7 @@ package resource
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,10 +45,13 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 			c.CircuitBreakers.MaxConnections, c.CircuitBreakers.MaxRetries, c.CircuitBreakers.TrackRemaining = 0, 9, true
 		}, unbuilt: []string{"circuit_breakers.thresholds[0].priority"}},
 		{what: "what every control plane sends beside",
-			in:      `name: c, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}, metadata: {filter_metadata: {f: {k: [1, true]}}}, upstream_connection_options: {tcp_keepalive: {}}, filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange}}]`,
-			want:    func(c *api.Cluster) { c.Metadata = api.Metadata{"f": {"k": []any{1.0, true}}} },
-			unbuilt: []string{"typed_extension_protocol_options", "upstream_connection_options", "filters"}},
-		{what: "plain transport sockets, no selectors", in: `name: c, lb_subset_config: {fallback_policy: ANY_ENDPOINT}, transport_socket_matches: [{name: a, match: {}, transport_socket: {name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]`},
+			in: `name: c, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}, metadata: {filter_metadata: {f: {k: [1, true]}}}, upstream_connection_options: {tcp_keepalive: {}}, filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange}}]`,
+			want: func(c *api.Cluster) {
+				c.Metadata, c.Keepalive = api.Metadata{"f": {"k": []any{1.0, true}}}, &api.Keepalive{}
+			},
+			unbuilt: []string{"typed_extension_protocol_options", "filters"}},
+		{what: "plain transport sockets, no selectors", in: `name: c, lb_subset_config: {fallback_policy: ANY_ENDPOINT}, transport_socket_matches: [{name: a, match: {}, transport_socket: {name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]`,
+			want: func(c *api.Cluster) { c.SocketMatches = []api.SocketMatch{{Name: "a", Match: map[string]any{}}} }},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			want := &api.Cluster{
@@ -87,7 +91,9 @@ func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
 		{"an EDS source for a STATIC cluster", `name: c, eds_cluster_config: {}`, "eds_cluster_config: eds_cluster_config set in a non-EDS cluster"},
 		{"TLS", `name: c, transport_socket: ` + tls, "transport_socket: not supported yet (envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext)"},
 		{"TLS by match", `name: c, transport_socket_matches: [{name: m, transport_socket: ` + tls + `}]`, "transport_socket_matches[0]: not supported yet"},
-		{"a source address", `name: c, upstream_bind_config: {source_address: {address: 127.0.0.6, port_value: 0}}`, `upstream_bind_config: not supported yet ({"source_address":{"address":"127.0.0.6","port_value":0}})`},
+		{"a source address that is none", `name: c, upstream_bind_config: {source_address: {address: foo, port_value: 0}}`, "upstream_bind_config.source_address.address: malformed IP address: foo"},
+		{"two source addresses of one family", `name: c, upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 0}, extra_source_addresses: [{address: {address: 127.0.0.2, port_value: 0}}]}`, "upstream_bind_config: Cluster c's upstream binding config has two same IP version source addresses. Only two different IP version source addresses can be supported in BindConfig's source_address and extra_source_addresses/additional_source_addresses fields"},
+		{"extra source addresses alone", `name: c, upstream_bind_config: {extra_source_addresses: [{address: {address: "::1", port_value: 0}}]}`, "upstream_bind_config: Cluster c's upstream binding config has extra/additional source addresses but no source_address. Extra/additional addresses cannot be specified if source_address is not set."},
 		{"an upstream filter", `name: c, filters: [{name: m, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: p}}]`, "filters[0]: not supported yet (envoy.extensions.filters.network.rbac.v3.RBAC)"},
 		{"no number for the panic threshold", `name: c, common_lb_config: {healthy_panic_threshold: {value: NaN}}`, "common_lb_config.healthy_panic_threshold.value: value must be inside range [0, 100] (NaN)"},
 		{"a host name", `name: c, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: localhost, port_value: 9}}}}]}]}`,
@@ -150,7 +156,7 @@ func TestAssignmentIsRefusedByFieldAndValue(t *testing.T) {
 		{"a host name", one(`{endpoint: {address: {socket_address: {address: localhost, port_value: 9}}}}`), "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: malformed IP address: localhost" + hint},
 		{"no address", one(`{endpoint: {}}`), "endpoints[0].lb_endpoints[0].endpoint.address: Address must be set" + hint},
 		{"no endpoint", one(`{}`), "endpoints[0].lb_endpoints[0].endpoint.address: Address must be set" + hint},
-		{"a pipe", one(`{endpoint: {address: {pipe: {path: /a}}}}`), `endpoints[0].lb_endpoints[0].endpoint.address.pipe: not supported yet ({"path":"/a"})`},
+		{"a pipe of a long name", one(`{endpoint: {address: {pipe: {path: /` + strings.Repeat("a", 120) + `}}}}`), `endpoints[0].lb_endpoints[0].endpoint.address.pipe.path: Path "/` + strings.Repeat("a", 119) + `…" exceeds maximum UNIX domain socket path size of 108.`},
 		{"a name for an endpoint", one(`{endpoint_name: e}`), `endpoints[0].lb_endpoints[0].endpoint_name: not supported yet ("e")`},
 		{"an unknown health", one(`{health_status: 77, endpoint: {address: {socket_address: {address: 1.1.1.1, port_value: 9}}}}`), "endpoints[0].lb_endpoints[0].health_status: unknown enum value (77)"},
 		{"a health beyond a byte", one(`{health_status: 257, endpoint: {address: {socket_address: {address: 1.1.1.1, port_value: 9}}}}`), "endpoints[0].lb_endpoints[0].health_status: unknown enum value (257)"},

@@ -43,7 +43,7 @@ func bootstrapPolicies() policies {
 			fields(inside, "lds_config", "cds_config", "ads_config").
 			fields(refused, "lds_resources_locator", "cds_resources_locator"),
 		"envoy.config.bootstrap.v3.ClusterManager": policy{}.
-			fields(refused, "upstream_bind_config").
+			fields(inside, "upstream_bind_config").
 			fields(built, "local_cluster_name").
 			fields(inside, "outlier_detection").
 			fields(noted, "load_stats_config",

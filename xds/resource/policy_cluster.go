@@ -27,7 +27,8 @@ func clusterPolicies() policies {
 			judge(upstreamFilter, "filters").
 			transportSocket().socketMatches().
 			// Which host, from which address, how.
-			fields(refused, "transport_socket_matcher", "upstream_bind_config", "upstream_config").
+			fields(inside, "upstream_bind_config", "upstream_connection_options").
+			fields(refused, "transport_socket_matcher", "upstream_config").
 			// HTTP, figures, timing, and the parameters of policies that are refused.
 			// What is noted of these changes nothing in who may connect, and where to:
 			// without it a connection to a bad host fails, as it does until a check has
@@ -39,7 +40,7 @@ func clusterPolicies() policies {
 				"http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options",
 				"cleanup_interval",
 				"original_dst_lb_config",
-				"protocol_selection", "upstream_connection_options", "lrs_server", "lrs_report_endpoint_metrics",
+				"protocol_selection", "lrs_server", "lrs_report_endpoint_metrics",
 				"track_timeout_budgets", "track_cluster_stats", "preconnect_policy",
 				"connection_pool_per_downstream_connection", "queuing_policies"),
 		"envoy.config.cluster.v3.CircuitBreakers": policy{}.

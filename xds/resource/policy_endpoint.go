@@ -22,10 +22,10 @@ func endpointPolicies() policies {
 			fields(inside, "endpoint").
 			fields(refused, "endpoint_name"),
 		"envoy.config.endpoint.v3.Endpoint": policy{}.
-			fields(built, "hostname").
-			fields(inside, "address", "health_check_config").
-			// Further addresses of the same host, tried when the first fails.
-			fields(noted, "additional_addresses", "observability_name"),
+			// An address may be a pipe here, or a name (assignment.go).
+			fields(built, "hostname", "address", "additional_addresses").
+			fields(inside, "health_check_config").
+			fields(noted, "observability_name"),
 		"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig": policy{}.
 			fields(built, "port_value", "hostname", "disable_active_health_check").
 			fields(inside, "address"),

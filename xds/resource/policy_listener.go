@@ -85,8 +85,8 @@ func listenerPolicies() policies {
 			fields(built, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "max_connect_attempts", "backoff_options", "access_log",
 				"access_log_flush_interval", "flush_access_log_on_connected", "access_log_options", "max_downstream_connection_duration",
 				"max_downstream_connection_duration_jitter_percentage", "upstream_connect_mode", "max_early_data_bytes", "check_drain_close",
-				// What these feed, subsets, hashing balancers and PROXY headers to
-				// the upstream, is refused where it is asked for: on the cluster.
+				// What the first two feed, subsets and hashing balancers, is refused
+				// where it is asked for: on the cluster.
 				"metadata_match", "hash_policy", "proxy_protocol_tlvs", "proxy_protocol_tlv_merge_policy").
 			fields(refused, "on_demand", "tunneling_config").
 			// Envoy has not built these either.

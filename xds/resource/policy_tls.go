@@ -14,7 +14,7 @@ func (p policy) transportSocket() policy {
 	if trafficTLS {
 		return p.fields(built, "transport_socket")
 	}
-	return p.onlyIf(rawBuffer, "transport_socket")
+	return p.onlyIf(plainOrProxied, "transport_socket")
 }
 
 // socketMatches decides what becomes of a cluster's transport_socket_matches.
@@ -24,7 +24,7 @@ func (p policy) socketMatches() policy {
 	}
 	return p.onlyIf(func(v protoreflect.Value) bool {
 		m, ok := v.Message().Interface().(*clusterv3.Cluster_TransportSocketMatch)
-		return ok && rawBuffer(protoreflect.ValueOfMessage(m.GetTransportSocket().ProtoReflect()))
+		return ok && plainOrProxied(protoreflect.ValueOfMessage(m.GetTransportSocket().ProtoReflect()))
 	}, "transport_socket_matches")
 }
 

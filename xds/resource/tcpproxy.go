@@ -49,9 +49,8 @@ func (w *walker) tcpProxy(path string, p *tcpproxyv3.TcpProxy) *api.TCPProxy {
 	if b := p.GetBackoffOptions(); b != nil {
 		t.Backoff = w.backoff(path+".backoff_options", b)
 	}
-	for _, e := range p.GetProxyProtocolTlvs() {
-		t.ProxyProtocolTLVs = append(t.ProxyProtocolTLVs, api.TLV{Type: uint8(e.GetType()), Value: e.GetValue()})
-	}
+	t.ProxyProtocolTLVs = w.tlvs(path+".proxy_protocol_tlvs", p.GetProxyProtocolTlvs())
+	t.TLVMerge = api.TLVMerge(p.GetProxyProtocolTlvMergePolicy()) // the same numbers
 	return t
 }
 

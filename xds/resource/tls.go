@@ -65,6 +65,12 @@ func (w *walker) downstreamSocket(path string, p *corev3.TransportSocket) *api.D
 
 // upstreamSocket decodes the transport socket of a cluster.
 func (w *walker) upstreamSocket(path string, p *corev3.TransportSocket) (s api.UpstreamSocket) {
+	if outer := proxiedTransport(p); outer != nil {
+		at := anyPath(path+".typed_config", typeProxied)
+		s = w.upstreamSocket(at+".transport_socket", outer.GetTransportSocket())
+		s.Proxy = w.proxied(at, outer)
+		return s
+	}
 	m, at := w.socket(path, p)
 	switch m := m.(type) {
 	case nil:

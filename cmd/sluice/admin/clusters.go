@@ -49,7 +49,7 @@ func writeCluster(a *answer, c api.ClusterStatus, high *api.CircuitBreakers) {
 		fmt.Fprintf(a, "%s::eds_service_name::%s\n", name, sn)
 	}
 	for _, h := range c.Hosts {
-		p := fmt.Sprintf("%s::%s::", name, h.Endpoint.Addr)
+		p := fmt.Sprintf("%s::%s::", name, h.Endpoint.Address())
 		for _, f := range hostFigures(h) {
 			fmt.Fprintf(a, "%s%s::%d\n", p, f.name, f.value)
 		}
@@ -107,7 +107,7 @@ func clustersProto(cs []api.ClusterStatus, high map[string]*api.CircuitBreakers)
 		}
 		for _, h := range c.Hosts {
 			hs := &adminv3.HostStatus{
-				Address:      protoAddress(h.Endpoint.Addr),
+				Address:      endpointAddress(&h.Endpoint),
 				HealthStatus: healthStatus(h),
 				Weight:       h.Endpoint.Weight,
 				Hostname:     h.Endpoint.Hostname,

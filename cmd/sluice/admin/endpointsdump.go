@@ -73,7 +73,7 @@ func assignment(name string, c api.ClusterStatus) *endpointv3.ClusterLoadAssignm
 		}
 		g.LbEndpoints = append(g.LbEndpoints, &endpointv3.LbEndpoint{
 			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-				Address:           protoAddress(h.Endpoint.Addr),
+				Address:           endpointAddress(&h.Endpoint),
 				HealthCheckConfig: &endpointv3.Endpoint_HealthCheckConfig{},
 				Hostname:          h.Endpoint.Hostname,
 			}},

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"net/netip"
+
+	"github.com/sluice-proxy/sluice/api"
 )
 
 // marshaller writes protos as Envoy's admin does: snake case, enums by name.
@@ -38,6 +40,14 @@ func writeJSON(a *answer, b []byte) {
 	}
 	a.Write(out.Bytes())
 	a.WriteByte('\n')
+}
+
+// endpointAddress may be a pipe.
+func endpointAddress(e *api.Endpoint) *corev3.Address {
+	if e.Path != "" {
+		return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: e.Path}}}
+	}
+	return protoAddress(e.Addr)
 }
 
 func protoAddress(ap netip.AddrPort) *corev3.Address {

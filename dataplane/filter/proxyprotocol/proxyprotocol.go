@@ -164,6 +164,7 @@ func (f *reader) header(s *filter.Socket, b []byte, v version) filter.Status {
 			s.Info.RestoreLocal(local)
 		}
 	}
+	s.Info.Found().Proxied = true
 	for _, t := range tlvs {
 		f.store(s.Info, uint8(t.Type), t.Value)
 	}

@@ -144,7 +144,7 @@ func (s *Session) connect() {
 	s.up = up
 	o.attempts++
 	o.dialing = time.Now()
-	o.dial = upstream.NewDial(s.conn.Core.Worker, up.Host.Addr, upstream.Source(info.Source()), c.Config().ConnectTimeout, s.dialed)
+	o.dial = s.up.Dial(s.conn.Core.Worker, upstream.Source(info.Source()), s.proxyHeader(), s.dialed)
 }
 
 func (s *Session) dialed(fd int, err error) {
@@ -170,7 +170,10 @@ func (s *Session) failed(why string, timeout bool) {
 		return
 	}
 	s.up.Cluster().Stats.ConnectAttemptsExceeded.Inc()
-	info.Flags.Set(stream.UpstreamConnectionFailure | stream.UpstreamRetryLimitExceeded)
+	if !s.up.Unbound() {
+		info.Flags.Set(stream.UpstreamConnectionFailure)
+	}
+	info.Flags.Set(stream.UpstreamRetryLimitExceeded)
 	s.refuse(connectFailed)
 }
 
@@ -218,7 +221,7 @@ func (s *Session) pairUp(up *standing) {
 		Limit:       s.conn.Owner.Limit(),
 		IdleTimeout: s.idleTimeout(),
 		Consumed:    info.Consumed(),
-		Unix:        info.Pipe() != "",
+		Unix:        info.Pipe() != "" || info.Upstream.Host.Path != "",
 		Ended:       s.ended,
 	}
 	if s.factory.config.CheckDrainClose {
@@ -265,6 +268,14 @@ func failure(err error) string {
 	}
 	text := []byte(e.Error()) // strerror's, but for the first letter
 	text[0] -= 'a' - 'A'
+	var bind *upstream.BindError
+	var connect *upstream.ConnectError
+	switch {
+	case errors.As(err, &bind):
+		return "failed to bind to " + bind.To.String() + ": " + string(text)
+	case errors.As(err, &connect):
+		return "immediate connect error: " + string(text) + "|remote_address:" + connect.To
+	}
 	return "delayed connect error: " + string(text)
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
+	"github.com/sluice-proxy/sluice/dataplane/proxyheader"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 )
 
@@ -19,6 +20,7 @@ type Factory struct {
 	// match is for the one cluster, matches for those drawn by weight.
 	match   balance.Criteria
 	matches []balance.Criteria
+	tlvs    proxyheader.Values
 }
 
 type factoryStats struct {
@@ -64,7 +66,7 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 	for _, always := range []string{"downstream_cx_rx_bytes_buffered", "downstream_cx_tx_bytes_buffered", "upstream_flush_active"} {
 		sc.Gauge(always)
 	}
-	f := &Factory{config: c, match: balance.NewCriteria(c.MetadataMatch, false), cluster: ctx.Cluster, logs: logs, stats: &factoryStats{
+	f := &Factory{config: c, tlvs: proxyheader.NewValues(c.ProxyProtocolTLVs), match: balance.NewCriteria(c.MetadataMatch, false), cluster: ctx.Cluster, logs: logs, stats: &factoryStats{
 		scope:       sc,
 		total:       sc.Counter("downstream_cx_total"),
 		noRoute:     sc.Counter("downstream_cx_no_route"),
