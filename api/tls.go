@@ -64,8 +64,8 @@ type TLSValidation struct {
 	// SPIFFE is the SPIFFE validator, in the place of TrustedCA, Revoked, Hashes and
 	// Keys; nil: not used.
 	SPIFFE *SPIFFE
-	// CAPath names the file of TrustedCA, else "<inline>".
-	CAPath string
+	// CAPath and CRLPath name the files of TrustedCA and Revoked, else "<inline>".
+	CAPath, CRLPath string
 }
 
 // With is v with o put over it, as a combined_validation_context is: lists grow,
@@ -82,7 +82,7 @@ func (v *TLSValidation) With(o *TLSValidation) *TLSValidation {
 		w.TrustedCA, w.CAPath, w.Name = o.TrustedCA, o.CAPath, o.Name
 	}
 	if len(o.Revoked) > 0 {
-		w.Revoked = o.Revoked
+		w.Revoked, w.CRLPath = o.Revoked, o.CRLPath
 	}
 	if o.MaxDepth != nil {
 		w.MaxDepth = o.MaxDepth

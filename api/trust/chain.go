@@ -10,16 +10,15 @@ import (
 
 // What OpenSSL calls the ways in which a chain is bad.
 const (
-	noIssuer     = "unable to get local issuer certificate"
-	expired      = "certificate has expired"
-	notYet       = "certificate is not yet valid"
-	purpose      = "unsupported certificate purpose"
-	selfSigned   = "self signed certificate"
-	selfInChain  = "self signed certificate in certificate chain"
-	pathLength   = "path length constraint exceeded"
-	subtree      = "permitted subtree violation"
-	revokedCause = "certificate revocation check against provided CRLs failed: certificate revoked"
-	noList       = "certificate revocation check against provided CRLs failed: unable to get certificate CRL"
+	noIssuer    = "unable to get local issuer certificate"
+	expired     = "certificate has expired"
+	notYet      = "certificate is not yet valid"
+	purpose     = "unsupported certificate purpose"
+	selfSigned  = "self signed certificate"
+	selfInChain = "self signed certificate in certificate chain"
+	pathLength  = "path length constraint exceeded"
+	subtree     = "permitted subtree violation"
+	byList      = "certificate revocation check against provided CRLs failed: "
 )
 
 func (v *Verifier) verifyChain(roots *x509.CertPool, certs []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
@@ -36,7 +35,7 @@ func (v *Verifier) verifyChain(roots *x509.CertPool, certs []*x509.Certificate, 
 		if err = v.shallow(chain, usage); err != nil {
 			continue
 		}
-		if err = v.unrevoked(chain); err == nil {
+		if err = v.unrevoked(chain, now); err == nil {
 			return nil
 		}
 	}
@@ -83,34 +82,6 @@ func (v *Verifier) shallow(chain []*x509.Certificate, usage x509.ExtKeyUsage) er
 		return nil
 	}
 	return chainError(deepest, noIssuer)
-}
-
-// unrevoked: with a list, every issuer needs one.
-func (v *Verifier) unrevoked(chain []*x509.Certificate) error {
-	if len(v.revoked) == 0 {
-		return nil
-	}
-	for i := 0; i+1 < len(chain); i++ {
-		if i > 0 && v.leafOnly {
-			break
-		}
-		found := false
-		for _, l := range v.revoked {
-			if !bytes.Equal(l.RawIssuer, chain[i].RawIssuer) || l.CheckSignatureFrom(chain[i+1]) != nil {
-				continue
-			}
-			found = true
-			for _, r := range l.RevokedCertificateEntries {
-				if r.SerialNumber.Cmp(chain[i].SerialNumber) == 0 {
-					return chainError(i, revokedCause)
-				}
-			}
-		}
-		if !found {
-			return chainError(i, noList)
-		}
-	}
-	return nil
 }
 
 // explain puts what the library found into OpenSSL's words.

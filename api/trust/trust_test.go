@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/pem"
 	"errors"
 	"strings"
 	"testing"
@@ -113,13 +114,17 @@ func TestVerdicts(t *testing.T) {
 		"depth 2 of two":                        {v: by(api.TLSValidation{MaxDepth: depth(2)}), chain: certs(deep, one), client: true},
 		"depth 3 of four":                       {v: by(api.TLSValidation{MaxDepth: depth(3)}), chain: certs(deepest, three, two, one), client: true, want: x509at + "3: unable to get local issuer certificate"},
 		"depth 4 of four":                       {v: by(api.TLSValidation{MaxDepth: depth(4)}), chain: certs(deepest, three, two, one), client: true},
-		"revoked":                               {v: by(api.TLSValidation{Revoked: ca.Revoke(srv)}), chain: certs(srv), want: x509at + "0: " + revokedCause},
-		"revoked by a list beside the CA":       {v: api.TLSValidation{TrustedCA: both}, chain: certs(srv), want: x509at + "0: " + revokedCause},
+		"revoked":                               {v: by(api.TLSValidation{Revoked: ca.Revoke(srv)}), chain: certs(srv), want: x509at + "0: " + byList + "certificate revoked"},
+		"revoked by a list beside the CA":       {v: api.TLSValidation{TrustedCA: both}, chain: certs(srv), want: x509at + "0: " + byList + "certificate revoked"},
+		"revoked by a list of version 1":        {v: by(api.TLSValidation{Revoked: version1(t, ca, srv)}), chain: certs(srv), want: x509at + "0: " + byList + "certificate revoked"},
+		"an expired list":                       {v: by(api.TLSValidation{Revoked: ca.RevokeAt(time.Now().Add(-3*time.Hour), wild)}), chain: certs(srv), want: x509at + "0: " + byList + "CRL has expired"},
+		"an expired list and allowed":           {v: by(api.TLSValidation{AllowExpired: true, Revoked: ca.RevokeAt(time.Now().Add(-3*time.Hour), wild)}), chain: certs(srv)},
+		"a list of tomorrow":                    {v: by(api.TLSValidation{Revoked: ca.RevokeAt(time.Now().Add(24*time.Hour), wild)}), chain: certs(srv), want: x509at + "0: " + byList + "CRL is not yet valid"},
 		"another one is revoked":                {v: by(api.TLSValidation{Revoked: ca.Revoke(wild)}), chain: certs(srv)},
-		"an issuer has no list":                 {v: by(api.TLSValidation{Revoked: ca.Revoke()}), chain: certs(deep, one), want: x509at + "0: " + noList},
-		"the leaf's issuer has no list":         {v: by(api.TLSValidation{Revoked: ca.Revoke(), LeafCRLOnly: true}), chain: certs(deep, one), want: x509at + "0: " + noList},
+		"an issuer has no list":                 {v: by(api.TLSValidation{Revoked: ca.Revoke()}), chain: certs(deep, one), want: x509at + "0: " + byList + "unable to get certificate CRL"},
+		"the leaf's issuer has no list":         {v: by(api.TLSValidation{Revoked: ca.Revoke(), LeafCRLOnly: true}), chain: certs(deep, one), want: x509at + "0: " + byList + "unable to get certificate CRL"},
 		"only the leaf's issuer has a list":     {v: by(api.TLSValidation{Revoked: one.Revoke(), LeafCRLOnly: true}), chain: certs(deep, one)},
-		"only the leaf's issuer has one of all": {v: by(api.TLSValidation{Revoked: one.Revoke()}), chain: certs(deep, one), want: x509at + "1: " + noList},
+		"only the leaf's issuer has one of all": {v: by(api.TLSValidation{Revoked: one.Revoke()}), chain: certs(deep, one), want: x509at + "1: " + byList + "unable to get certificate CRL"},
 		"SPIFFE":                                {v: api.TLSValidation{SPIFFE: spiffe("td", ca)}, chain: certs(srv)},
 		"SPIFFE, another domain":                {v: api.TLSValidation{SPIFFE: spiffe("other", ca)}, chain: certs(srv), want: "no trust bundle store"},
 		"SPIFFE, no ID":                         {v: api.TLSValidation{SPIFFE: spiffe("td", ca)}, chain: certs(wild), want: "no trust bundle store"},
@@ -169,11 +174,39 @@ func upn(t *testing.T, user string) pkix.Extension {
 	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: seq}
 }
 
+// version1 is a list without a version and extensions, as `openssl ca` makes it.
+func version1(t *testing.T, ca *pki.CA, leaf pki.Leaf) []byte {
+	t.Helper()
+	algorithm := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}} // ECDSA with SHA-256
+	issuer := pkix.RDNSequence{}
+	if _, err := asn1.Unmarshal(ca.Cert().RawSubject, &issuer); err != nil {
+		t.Fatal(err)
+	}
+	//lint:ignore SA1019 its successor has no version 1
+	tbs, err := asn1.Marshal(pkix.TBSCertificateList{Signature: algorithm, Issuer: issuer, ThisUpdate: time.Now().Add(-time.Hour).UTC(), NextUpdate: time.Now().Add(time.Hour).UTC(),
+		RevokedCertificates: []pkix.RevokedCertificate{{SerialNumber: leaf.Cert.SerialNumber, RevocationTime: time.Now().UTC()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(tbs)
+	sig := ca.Sign(sum[:])
+	der, err := asn1.Marshal(struct {
+		TBS       asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{asn1.RawValue{FullBytes: tbs}, algorithm, asn1.BitString{Bytes: sig, BitLength: 8 * len(sig)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: crlBlock, Bytes: der})
+}
+
 func TestBadContexts(t *testing.T) {
 	ca := pki.New(t, "ca")
 	for want, v := range map[string]api.TLSValidation{
 		"trusted_ca: Failed to load trusted CA certificates from <inline>":                                                          {TrustedCA: []byte("x")},
 		"trusted_ca: Failed to load trusted CA certificates from /a/b":                                                              {TrustedCA: []byte("x"), CAPath: "/a/b"},
+		"crl: Failed to load CRL from /c/l":                                                                                         {TrustedCA: ca.PEM, CRLPath: "/c/l", Revoked: pem.EncodeToMemory(&pem.Block{Type: crlBlock, Bytes: []byte{1}})},
 		"crl: Failed to load CRL from <inline> without trusted CA":                                                                  {Revoked: []byte("x")},
 		"match_typed_subject_alt_names: SAN-based verification of peer certificates without trusted CA is insecure and not allowed": {Names: exact(api.SANDNS, "x")},
 		"allow_expired_certificate: Certificate validity period is always ignored without trusted CA":                               {AllowExpired: true},

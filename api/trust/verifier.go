@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -40,7 +39,7 @@ func chainError(depth int, cause string) *Error {
 // Verifier is a validation context, ready for use by many at once.
 type Verifier struct {
 	roots    *x509.CertPool // nil: no chain is verified
-	revoked  []*x509.RevocationList
+	revoked  []list
 	names    []name
 	hashes   [][]byte // of certificates
 	keys     [][]byte // of public keys
@@ -93,7 +92,10 @@ func (v *Verifier) readAuthorities(c *api.TLSValidation) error {
 		if v.roots = v.pool(c.TrustedCA); v.roots == nil {
 			return fmt.Errorf("trusted_ca: Failed to load trusted CA certificates from %s", orInline(c.CAPath))
 		}
-		v.revoked = revocations(c.TrustedCA)
+		var err error
+		if v.revoked, err = revocations(c.TrustedCA); err != nil {
+			return fmt.Errorf("trusted_ca: Failed to load trusted CA certificates from %s", orInline(c.CAPath))
+		}
 	case c.SystemRoots:
 		roots, err := x509.SystemCertPool()
 		if err != nil {
@@ -105,10 +107,14 @@ func (v *Verifier) readAuthorities(c *api.TLSValidation) error {
 		return nil
 	}
 	if v.roots == nil {
-		return errors.New("crl: Failed to load CRL from <inline> without trusted CA")
+		return fmt.Errorf("crl: Failed to load CRL from %s without trusted CA", orInline(c.CRLPath))
 	}
-	// One that holds no list is as good as none, as in Envoy.
-	v.revoked = append(v.revoked, revocations(c.Revoked)...)
+	// What holds no list is as good as none, as in Envoy.
+	more, err := revocations(c.Revoked)
+	if err != nil {
+		return fmt.Errorf("crl: Failed to load CRL from %s", orInline(c.CRLPath))
+	}
+	v.revoked = append(v.revoked, more...)
 	return nil
 }
 
@@ -117,16 +123,6 @@ func orInline(path string) string {
 		return "<inline>"
 	}
 	return path
-}
-
-// revocations are the lists among what is PEM in b.
-func revocations(b []byte) (all []*x509.RevocationList) {
-	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		if l, err := x509.ParseRevocationList(block.Bytes); err == nil {
-			all = append(all, l)
-		}
-	}
-	return all
 }
 
 // WithNames is v with other names: what auto_sni_san_validation, or a filter, puts

@@ -123,7 +123,23 @@ func (c *CA) Issue(names []string, changes ...func(*x509.Certificate)) Leaf {
 // Revoke makes a list of revoked certificates.
 func (c *CA) Revoke(leaves ...Leaf) []byte {
 	c.tb.Helper()
-	l := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}
+	return c.RevokeAt(time.Now().Add(-time.Minute), leaves...)
+}
+
+// Sign signs a SHA-256 sum with the authority's key.
+func (c *CA) Sign(sum []byte) []byte {
+	c.tb.Helper()
+	sig, err := ecdsa.SignASN1(rand.Reader, c.key, sum)
+	if err != nil {
+		c.tb.Fatalf("sign: %v", err)
+	}
+	return sig
+}
+
+// RevokeAt makes a list that is good for an hour from then.
+func (c *CA) RevokeAt(from time.Time, leaves ...Leaf) []byte {
+	c.tb.Helper()
+	l := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: from, NextUpdate: from.Add(time.Hour)}
 	for _, leaf := range leaves {
 		l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: leaf.Cert.SerialNumber, RevocationTime: time.Now()})
 	}

@@ -89,7 +89,7 @@ func (m *Model) unrefer(refs []api.SecretRef) {
 		if s.users--; s.users == 0 {
 			delete(m.secrets, r.Key)
 			m.secretEpoch++
-			m.unset = true
+			m.unset, m.dirty = true, m.dirty || s.current != nil
 		}
 	}
 }

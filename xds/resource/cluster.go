@@ -47,9 +47,7 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
 			p.GetPerConnectionBufferLimitBytes()),
 	}
-	if trafficTLS || len(w.errs) == 0 { // TLS is refused already
-		w.sockets(c, p)
-	}
+	w.sockets(c, p)
 	if t := p.GetCommonLbConfig().GetHealthyPanicThreshold(); t != nil {
 		c.PanicThreshold = t.GetValue()
 		if math.IsNaN(c.PanicThreshold) { // every comparison of the constraint is false for it

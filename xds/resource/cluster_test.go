@@ -52,6 +52,11 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 			unbuilt: []string{"typed_extension_protocol_options", "filters"}},
 		{what: "plain transport sockets, no selectors", in: `name: c, lb_subset_config: {fallback_policy: ANY_ENDPOINT}, transport_socket_matches: [{name: a, match: {}, transport_socket: {name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]`,
 			want: func(c *api.Cluster) { c.SocketMatches = []api.SocketMatch{{Name: "a", Match: map[string]any{}}} }},
+		{what: "sockets by metadata", in: `name: c, transport_socket_matches: [{name: tls, match: {tlsMode: istio}, transport_socket: {name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: a}}}, {name: any, transport_socket: {name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]`,
+			want: func(c *api.Cluster) {
+				c.SocketMatches = []api.SocketMatch{{Name: "tls", Match: map[string]any{"tlsMode": "istio"}, Socket: api.UpstreamSocket{
+					TLS: &api.UpstreamTLS{SNI: "a", MaxSessionKeys: 1, TLSContext: api.TLSContext{Params: clientParams()}}}}, {Name: "any", Match: map[string]any{}}}
+			}},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			want := &api.Cluster{
@@ -77,7 +82,6 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 }
 
 func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
-	tls := `{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: a}}`
 	for _, tt := range []struct{ what, in, want string }{
 		{"a type that there is not", `name: c, cluster_type: {name: foo}`, `cluster_type: Didn't find a registered cluster factory implementation for name: 'foo' ({"name":"foo"})`},
 		{"LOGICAL_DNS without a host", `name: c, type: LOGICAL_DNS`, "load_assignment: LOGICAL_DNS clusters must have a single host"},
@@ -89,8 +93,10 @@ func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
 		{"EDS with an empty source", `name: c, type: EDS, eds_cluster_config: {service_name: s}`, "eds_cluster_config.eds_config: Missing config source specifier in envoy::config::core::v3::ConfigSource"},
 		{"EDS from another server", `name: c, type: EDS, eds_cluster_config: {eds_config: {api_config_source: {api_type: GRPC}}}`, `eds_cluster_config.eds_config.api_config_source.grpc_services: API configs must have either a gRPC service or a cluster name defined`},
 		{"an EDS source for a STATIC cluster", `name: c, eds_cluster_config: {}`, "eds_cluster_config: eds_cluster_config set in a non-EDS cluster"},
-		{"TLS", `name: c, transport_socket: ` + tls, "transport_socket: not supported yet (envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext)"},
-		{"TLS by match", `name: c, transport_socket_matches: [{name: m, transport_socket: ` + tls + `}]`, "transport_socket_matches[0]: not supported yet"},
+		{"a server's TLS", `name: c, transport_socket: {name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}`, "transport_socket: Didn't find a registered implementation for 't' with type URL: 'envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext'"},
+		{"TLS by match", `name: c, transport_socket_matches: [{name: m, transport_socket: {name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: "\u0000"}}}]`, "transport_socket_matches[0].transport_socket upstream_tls_context.sni: SNI names containing NULL-byte are not allowed"},
+		{"a match without a socket", `name: c, transport_socket_matches: [{name: m}]`, "transport_socket_matches[0].transport_socket: Didn't find a registered implementation for '' with type URL: ''"},
+		{"another socket", `name: c, transport_socket: {name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.alts.v3.Alts, handshaker_service: x}}`, "transport_socket: not supported yet (envoy.extensions.transport_sockets.alts.v3.Alts)"},
 		{"a source address that is none", `name: c, upstream_bind_config: {source_address: {address: foo, port_value: 0}}`, "upstream_bind_config.source_address.address: malformed IP address: foo"},
 		{"two source addresses of one family", `name: c, upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 0}, extra_source_addresses: [{address: {address: 127.0.0.2, port_value: 0}}]}`, "upstream_bind_config: Cluster c's upstream binding config has two same IP version source addresses. Only two different IP version source addresses can be supported in BindConfig's source_address and extra_source_addresses/additional_source_addresses fields"},
 		{"extra source addresses alone", `name: c, upstream_bind_config: {extra_source_addresses: [{address: {address: "::1", port_value: 0}}]}`, "upstream_bind_config: Cluster c's upstream binding config has extra/additional source addresses but no source_address. Extra/additional addresses cannot be specified if source_address is not set."},

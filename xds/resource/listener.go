@@ -97,17 +97,14 @@ func (w *walker) withoutMatch(path string, c *listenerv3.FilterChain) *listenerv
 }
 
 func (w *walker) chain(path string, p *listenerv3.FilterChain) *api.FilterChain {
-	c := &api.FilterChain{
+	return &api.FilterChain{
 		Name:    p.GetName(),
 		Match:   w.chainMatch(path+".filter_chain_match", p.GetFilterChainMatch()),
 		Filters: w.filters(path, p.GetFilters()),
 
+		TLS:                           w.downstreamSocket(path+".transport_socket", p.GetTransportSocket()),
 		TransportSocketConnectTimeout: w.duration(path+".transport_socket_connect_timeout", p.GetTransportSocketConnectTimeout(), 0),
 	}
-	if trafficTLS {
-		c.TLS = w.downstreamSocket(path+".transport_socket", p.GetTransportSocket())
-	}
-	return c
 }
 
 // adding prefixes a cause as Envoy does: by the address.

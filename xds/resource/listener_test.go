@@ -71,8 +71,6 @@ func TestListenerIsDecodedWithItsDefaults(t *testing.T) {
 			p := l.FilterChains[0].Filters[0].TCPProxy
 			p.IdleTimeout, p.MaxConnectAttempts = 1500*time.Millisecond, 3
 		}},
-		{what: "access logs that are not built are noted", in: proxy(`access_log: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig, common_config: {log_name: x, grpc_service: {envoy_grpc: {cluster_name: c}}}}}]`),
-			unbuilt: []string{"filter_chains[0].filters[0] tcp_proxy.access_log[0] tcp_grpc_access_log_config"}},
 		{what: "listener filters",
 			in: plus(`listener_filters: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 0s, metadata: {}`),
 			want: func(l *api.Listener) {
@@ -139,10 +137,10 @@ func TestListenerIsRefusedByFieldAndValue(t *testing.T) {
 		{"no chains", on, "filter_chains: error adding listener '127.0.0.1:80': no filter chains specified"},
 		{"two chains for one port", on + `, filter_chains: [{name: a, filter_chain_match: {destination_port: 8080}}, {name: b, filter_chain_match: {destination_port: 8080}}]`, `filter_chains[1]: error adding listener '127.0.0.1:80': filter chain 'b' has the same matching rules defined as 'a'. duplicate matcher is: {"destination_port":8080}`},
 		{"two chains for all", on + `, filter_chains: [{}, {filter_chain_match: {}}]`, `filter_chains[1]: error adding listener '127.0.0.1:80': filter chain '' has the same matching rules defined as ''. duplicate matcher is: {}`},
-		{"TLS on the default chain", plus(`default_filter_chain: {transport_socket: {name: t}}`), `default_filter_chain.transport_socket: not supported yet ({"name":"t"})`},
+		{"TLS on the default chain", plus(`default_filter_chain: {transport_socket: {name: t}}`), `default_filter_chain.transport_socket: Didn't find a registered implementation for 't' with type URL: ''`},
 		{"half a wildcard", chainWith(`filter_chain_match: {server_names: ["*w.b"]}`), `filter_chains[0].filter_chain_match.server_names[0]: partial wildcards are not supported in "server_names" ("*w.b")`},
 		{"a match that Envoy has not built", chainWith(`filter_chain_match: {suffix_len: 1}`), `filter_chains[0].filter_chain_match.suffix_len: contains unimplemented fields (1)`},
-		{"TLS", chainWith(`transport_socket: {name: raw_buffer, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}`), `filter_chains[0].transport_socket: not supported yet (envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext)`},
+		{"TLS", chainWith(`transport_socket: {name: raw_buffer, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}`), `filter_chains[0].transport_socket downstream_tls_context.common_tls_context.tls_certificates: No TLS certificates found for server context`},
 		{"PROXY protocol, the old way", chainWith(`use_proxy_proto: true`), `filter_chains[0].use_proxy_proto: not supported yet (true)`},
 		{"an unknown listener filter", plus(`listener_filters: [{name: o, typed_config: {"@type": type.googleapis.com/foo.Bar}}]`), `listener_filters[0] bar: Didn't find a registered implementation for 'o' with type URL: 'foo.Bar'`},
 		{"mongo_proxy, named like another", on + `, filter_chains: [{filters: [` + mongo + `, ` + tcp + `]}]`, `filter_chains[0].filters[0] mongo_proxy: not supported yet (envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy)`},

@@ -25,7 +25,8 @@ func clusterPolicies() policies {
 				int32(clusterv3.Cluster_RANDOM), int32(clusterv3.Cluster_RING_HASH), int32(clusterv3.Cluster_MAGLEV),
 				int32(clusterv3.Cluster_CLUSTER_PROVIDED), int32(clusterv3.Cluster_LOAD_BALANCING_POLICY_CONFIG)), "lb_policy").
 			judge(upstreamFilter, "filters").
-			transportSocket().socketMatches().
+			// Decided by their type (tls.go).
+			fields(built, "transport_socket", "transport_socket_matches").
 			// Which host, from which address, how.
 			fields(inside, "upstream_bind_config", "upstream_connection_options").
 			fields(refused, "transport_socket_matcher", "upstream_config").

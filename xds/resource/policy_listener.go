@@ -44,8 +44,8 @@ func listenerPolicies() policies {
 			fields(built, "name", "filters").
 			fields(inside, "filter_chain_match").
 			onlyIf(isFalse, "use_proxy_proto").
-			transportSocket().
-			fields(built, "transport_socket_connect_timeout").
+			// The sockets are decided by their type (tls.go).
+			fields(built, "transport_socket", "transport_socket_connect_timeout").
 			fields(noted, "metadata"),
 		"envoy.config.listener.v3.FilterChainMatch": policy{}.
 			fields(built, "destination_port", "source_type", "source_ports").
@@ -105,12 +105,6 @@ func boolOf(v protoreflect.Value) bool {
 		return ok && w.GetValue()
 	}
 	return false
-}
-
-// rawBuffer says whether a transport socket is the plain one.
-func rawBuffer(v protoreflect.Value) bool {
-	ts, ok := v.Message().Interface().(*corev3.TransportSocket)
-	return ok && innerURL(ts.GetTypedConfig()) == "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 }
 
 // unregistered is Envoy's word for a type that is not linked, else empty.

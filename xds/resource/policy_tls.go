@@ -1,33 +1,5 @@
 package resource
 
-import (
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	"google.golang.org/protobuf/reflect/protoreflect"
-)
-
-// trafficTLS says that the data plane terminates and originates TLS: until it does,
-// what asks for it is refused.
-const trafficTLS = false
-
-// transportSocket decides what becomes of a transport_socket.
-func (p policy) transportSocket() policy {
-	if trafficTLS {
-		return p.fields(built, "transport_socket")
-	}
-	return p.onlyIf(plainOrProxied, "transport_socket")
-}
-
-// socketMatches decides what becomes of a cluster's transport_socket_matches.
-func (p policy) socketMatches() policy {
-	if trafficTLS {
-		return p.fields(built, "transport_socket_matches")
-	}
-	return p.onlyIf(func(v protoreflect.Value) bool {
-		m, ok := v.Message().Interface().(*clusterv3.Cluster_TransportSocketMatch)
-		return ok && plainOrProxied(protoreflect.ValueOfMessage(m.GetTransportSocket().ProtoReflect()))
-	}, "transport_socket_matches")
-}
-
 func tlsPolicies() policies {
 	const tls = "envoy.extensions.transport_sockets.tls.v3."
 	return policies{
@@ -42,7 +14,8 @@ func tlsPolicies() policies {
 			fields(built, "sni", "auto_host_sni", "auto_sni_san_validation", "max_session_keys",
 				// Ignored by Envoy too, which always enforces it.
 				"enforce_rsa_key_usage").
-			fields(built, "allow_renegotiation"),
+			// The library cannot.
+			fields(noted, "allow_renegotiation"),
 		tls + "CommonTlsContext": policy{}.
 			fields(inside, "tls_params", "tls_certificates", "tls_certificate_sds_secret_configs", "validation_context",
 				"validation_context_sds_secret_config", "combined_validation_context", "key_log").

@@ -6,7 +6,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/sluice-proxy/sluice/api"
 )
@@ -25,19 +24,6 @@ func proxyPolicies() policies {
 		"envoy.config.core.v3.ProxyProtocolConfig": policy{}.
 			fields(built, "version", "pass_through_tlvs", "added_tlvs"),
 	}
-}
-
-// plainOrProxied says whether a transport socket is the plain one, behind a PROXY
-// header or not.
-func plainOrProxied(v protoreflect.Value) bool {
-	ts, ok := v.Message().Interface().(*corev3.TransportSocket)
-	if !ok {
-		return false
-	}
-	if p := proxiedTransport(ts); p != nil {
-		ts = p.GetTransportSocket()
-	}
-	return rawBuffer(protoreflect.ValueOfMessage(ts.ProtoReflect()))
 }
 
 // proxiedTransport is the socket that sends a PROXY header first, or nil.

@@ -202,7 +202,7 @@ func TestDownstreamContexts(t *testing.T) {
 		validation(`trusted_ca: @key@`):                                                "trusted_ca: Failed to load trusted CA certificates from %key%",
 		validation(`trusted_ca: @ca@, crl: {inline_string: x}`):                        "",
 		validation(`trusted_ca: @ca@, crl: @crl@`):                                     "",
-		validation(`crl: @crl@`):                                                       "crl: Failed to load CRL from <inline> without trusted CA",
+		validation(`crl: @crl@`):                                                       "crl: Failed to load CRL from %crl% without trusted CA",
 		validation(`verify_certificate_hash: [` + strings.Repeat("z", 64) + `]`):       "verify_certificate_hash[0]: Invalid hex-encoded SHA-256 zzz",
 		validation(`verify_certificate_hash: ["` + strings.Repeat("AB:", 31) + `AB"]`): "",
 		validation(`verify_certificate_spki: [` + strings.Repeat("z", 44) + `]`):       "verify_certificate_spki[0]: Invalid base64-encoded SHA-256 zzz",

@@ -57,7 +57,7 @@ func (w *walker) validation(path string, p *tlsv3.CertificateValidationContext, 
 		if err != nil {
 			w.fail(path+".crl", err)
 		}
-		v.Revoked = []byte(s)
+		v.Revoked, v.CRLPath = []byte(s), pathOf(p.GetCrl())
 	}
 	w.hashes(path, p, v)
 	w.altNames(path, p, v)
