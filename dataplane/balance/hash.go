@@ -108,8 +108,8 @@ func (t *twister) twist() {
 // under is a number under k, as Envoy draws it.
 func (t *twister) under(k uint32) uint32 {
 	for {
-		if x := t.next() / uint32((1<<32)/uint64(k)); x < k {
-			return x
+		if x := uint64(t.next()) / (1 << 32 / uint64(k)); x < uint64(k) {
+			return uint32(x)
 		}
 	}
 }

@@ -153,6 +153,20 @@ func TestBoundedLoadSpillsOver(t *testing.T) {
 	}
 }
 
+func TestBoundedLoadWithEveryHostOver(t *testing.T) {
+	c, hs := hashed(api.RingHash, 3)
+	c.Balancing.BalanceFactor = 100
+	for i, h := range hs {
+		h.active.Store(uint32(100 - i))
+	}
+	o := with(c, hs)
+	for i := range 20 {
+		if h, _ := o.ask(client(i)); h != hs[2] {
+			t.Errorf("client %d got %s, want the least busy", i, h.name)
+		}
+	}
+}
+
 func TestWithoutAHashTheHostIsRandom(t *testing.T) {
 	c, hs := hashed(api.Maglev, 3)
 	got := map[string]int{}
