@@ -46,7 +46,7 @@ func all() []scenario {
 	return slices.Concat(transfers, ends, failures, limits, choices, chains,
 		criteria, trees, chainRejections, logs, proxying, inspecting, unwrapping,
 		refusals, roles, states, authorizing, rateLimiting, drains, binding, bindingRejections, resolving, reaching, checking, ejecting,
-		hashes, subsets, places, balancingRejections)
+		hashes, subsets, places, balancingRejections, https)
 }
 
 // needEnvoy skips without Envoy, but not where CI promised it.

@@ -71,26 +71,11 @@ func (f *Factory) forward(a *answer, r *http.Request, rt *route, path string, c 
 	cluster := f.ctx.Cluster(choose(to))
 	if cluster == nil {
 		f.figures.noCluster.Inc()
+		f.dress(a.Header(), rt)
 		a.WriteHeader(to.NotFound)
 		return
 	}
-	upgrade := strings.ToLower(r.Header.Get("Upgrade"))
-	if upgrade == "h2c" {
-		upgrade = ""
-	}
-	if upgrade != "" && !slices.Contains(to.Upgrades, upgrade) {
-		f.figures.noUpgrade.Inc()
-		a.WriteHeader(http.StatusForbidden)
-		return
-	}
 	defer f.charge(cluster, a, time.Now())
-	if encrypts(cluster.Config()) {
-		f.untold.Do(func() {
-			f.ctx.Log.Warn("requests are answered 503: TLS to hosts behind an HTTP chain is not built; this is said once", "cluster", cluster.Config().Name)
-		})
-		a.text(http.StatusServiceUnavailable, resetReason+"remote connection failure")
-		return
-	}
 	try, err := pick(cluster)
 	if err != nil {
 		text := "no healthy upstream"
@@ -100,7 +85,17 @@ func (f *Factory) forward(a *answer, r *http.Request, rt *route, path string, c 
 				a.Header()["X-Envoy-Overloaded"] = []string{"true"}
 			}
 		}
+		f.dress(a.Header(), rt)
 		a.text(http.StatusServiceUnavailable, text)
+		return
+	}
+	if try.up.TLS != nil {
+		f.untold.Do(func() {
+			f.ctx.Log.Warn("requests are answered 503: TLS to hosts behind HTTP routes is not built; this is said once", "cluster", cluster.Config().Name)
+		})
+		try.up.Failed(false)
+		f.dress(a.Header(), rt)
+		a.text(http.StatusServiceUnavailable, resetReason+"remote connection failure")
 		return
 	}
 	try.route, try.path, try.quiet, try.places, try.answer = rt, path, f.config.Quiet, f.places(rt), a
@@ -108,7 +103,7 @@ func (f *Factory) forward(a *answer, r *http.Request, rt *route, path string, c 
 		try.server = []string{f.config.ServerName}
 	}
 	ctx := context.WithValue(r.Context(), attemptKey{}, try)
-	if to.Timeout > 0 && upgrade == "" {
+	if to.Timeout > 0 && upgrade(r) == "" {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, to.Timeout)
 		defer cancel()
@@ -123,11 +118,6 @@ func (f *Factory) forward(a *answer, r *http.Request, rt *route, path string, c 
 		}
 	}()
 	f.proxy.ServeHTTP(a, r.WithContext(ctx))
-}
-
-// encrypts says whether hosts of a cluster are to be spoken to by TLS.
-func encrypts(c *api.Cluster) bool {
-	return c.Socket.TLS != nil || slices.ContainsFunc(c.SocketMatches, func(m api.SocketMatch) bool { return m.Socket.TLS != nil })
 }
 
 // choose draws a cluster by weight.
@@ -277,6 +267,9 @@ func failed(w http.ResponseWriter, r *http.Request, err error) {
 		a.Header()["Server"] = try.server
 	}
 	delete(a.Header(), "Content-Type")
+	for _, m := range try.places {
+		mutate(a.Header(), m.RemoveOfResponse, m.AddToResponse)
+	}
 	var reason string
 	switch {
 	case r.Context().Err() == context.Canceled:

@@ -3,6 +3,7 @@ package httpserver
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,10 +68,6 @@ func (f *Factory) serve(w http.ResponseWriter, r *http.Request) {
 		a.text(http.StatusUpgradeRequired, "Upgrade Required")
 		return
 	}
-	if f.checked(a, r) {
-		return
-	}
-	g.routed.Inc()
 	path, _, _ := strings.Cut(requestPath(r), "#")
 	if f.config.NormalizePath {
 		path = normal(path)
@@ -79,6 +76,17 @@ func (f *Factory) serve(w http.ResponseWriter, r *http.Request) {
 		path = merged(path)
 	}
 	rt := f.routes.find(r, path)
+	if !f.mayUpgrade(r, rt) {
+		g.noUpgrade.Inc()
+		a.Header()["Connection"] = []string{"close"}
+		f.dress(a.Header(), rt)
+		a.WriteHeader(http.StatusForbidden)
+		return
+	}
+	if f.checked(a, r) {
+		return
+	}
+	g.routed.Inc()
 	if rt == nil {
 		g.noRoute.Inc()
 		a.WriteHeader(http.StatusNotFound)
@@ -100,6 +108,21 @@ func (f *Factory) serve(w http.ResponseWriter, r *http.Request) {
 	default:
 		f.forward(a, r, rt, path, c)
 	}
+}
+
+// mayUpgrade says whether a request may change to the protocol that it asks for; a
+// wish for HTTP/2 is not heard.
+func (f *Factory) mayUpgrade(r *http.Request, rt *route) bool {
+	to := upgrade(r)
+	return to == "" || rt != nil && rt.config.Forward != nil && slices.Contains(rt.config.Forward.Upgrades, to)
+}
+
+func upgrade(r *http.Request) string {
+	to := strings.ToLower(r.Header.Get("Upgrade"))
+	if to == "h2c" || r.ProtoMajor != 1 {
+		return ""
+	}
+	return to
 }
 
 // checked answers what the health_check filters take.
@@ -129,6 +152,9 @@ func (f *Factory) failing() bool { return f.ctx.Failing != nil && f.ctx.Failing(
 
 // dress puts the route's headers into the answer, the innermost first.
 func (f *Factory) dress(h http.Header, rt *route) {
+	if rt == nil {
+		return
+	}
 	for _, m := range f.places(rt) {
 		mutate(h, m.RemoveOfResponse, m.AddToResponse)
 	}
