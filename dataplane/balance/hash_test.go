@@ -167,6 +167,14 @@ func TestBoundedLoadWithEveryHostOver(t *testing.T) {
 	}
 }
 
+func TestARingOfNoSizeHasNoHost(t *testing.T) {
+	c, hs := hashed(api.RingHash, 3)
+	c.Balancing.MinRingSize = 0
+	if h, ok := with(c, hs).ask(client(1)); ok {
+		t.Errorf("picked %v", h)
+	}
+}
+
 func TestWithoutAHashTheHostIsRandom(t *testing.T) {
 	c, hs := hashed(api.Maglev, 3)
 	got := map[string]int{}

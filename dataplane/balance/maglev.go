@@ -75,7 +75,12 @@ func newMaglev(all []share, size uint64) *maglev {
 
 func (m *maglev) shares() []share { return m.all }
 
-func (m *maglev) at(hash uint64) int { return int(m.slots[hash%m.size]) }
+func (m *maglev) at(hash uint64) int {
+	if len(m.slots) == 0 {
+		return -1
+	}
+	return int(m.slots[hash%m.size])
+}
 
 func (m *maglev) report(s *Stats) {
 	s.scope.Gauge("maglev_lb.min_entries_per_host").Set(m.least)

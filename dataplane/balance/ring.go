@@ -68,6 +68,9 @@ func newRing(all []share, minSize, maxSize uint64, murmur bool) *ring {
 func (r *ring) shares() []share { return r.all }
 
 func (r *ring) at(hash uint64) int {
+	if len(r.entries) == 0 { // also with minimum_ring_size 0
+		return -1
+	}
 	low, high := 0, len(r.entries)
 	for low < high {
 		mid := (low + high) / 2

@@ -9,7 +9,7 @@ import (
 
 // table finds the host of a hash, by a ring or by Maglev's table.
 type table interface {
-	// at is an index of shares, which are not none.
+	// at is an index of shares, or -1 if the table is empty.
 	at(hash uint64) int
 	shares() []share
 	report(*Stats)
@@ -118,10 +118,10 @@ func (g *group) pickHashed(p *Picker, a *Asked) Host {
 		c.Stats.HealthyPanic.Inc()
 	}
 	all := l.table.shares()
-	if len(all) == 0 {
+	i := l.table.at(hash)
+	if i < 0 {
 		return nil
 	}
-	i := l.table.at(hash)
 	if c.Balancing.BalanceFactor > 0 {
 		i = p.bounded(c, all, i, hash)
 	}
