@@ -64,9 +64,9 @@ type ByDestination struct {
 	Cleanup time.Duration
 	// Port replaces the destination's port, unless it is 0.
 	Port uint16
-	// Metadata names a value of the connection's dynamic metadata that is the
-	// destination: a filter's name, and the keys to it.
-	Metadata []string
+	// Metadata is where the connection's dynamic metadata may have it; nil is
+	// nowhere.
+	Metadata *MetadataKey
 }
 
 // ProxyHeader is the PROXY header that hosts are sent first.

@@ -45,6 +45,7 @@ type Cluster struct {
 
 	mu       sync.Mutex // one update at a time
 	hosts    map[hostKey]*Host
+	cleanup  *time.Timer     // runs while there are hosts that connections brought
 	checker  *health.Checker // nil without active checks
 	closed   bool
 	tlsStats *tls.Stats // nil until there was a transport socket of TLS
@@ -61,6 +62,9 @@ type view struct {
 	set     *balance.Set
 	hosts   []*Host
 	sockets *sockets // nil: all are raw_buffer
+	// byAddr are hosts that connections brought, *Host by netip.AddrPort; nil unless
+	// the cluster has such.
+	byAddr *sync.Map
 }
 
 type hostKey struct {
@@ -149,6 +153,9 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	u.detectLocked(c, hosts)
 	secured.assignRest(hosts)
 	v := &view{config: c, hosts: hosts, sockets: secured}
+	if c.ByDestination != nil {
+		v.byAddr = &sync.Map{}
+	}
 	v.told = &stream.Cluster{Name: c.Name, Stat: c.StatName(), Metadata: stream.Metadata(c.Metadata)}
 	if old != nil && reflect.DeepEqual(old.told, v.told) {
 		v.told = old.told

@@ -19,6 +19,9 @@ type Host struct {
 	cluster  *Cluster
 	priority uint32
 	text     string // of Addr
+	// wanted says that a connection asked for the destination that this host is,
+	// since somebody looked.
+	wanted atomic.Bool
 
 	// replaced by updates
 	place atomic.Pointer[place]

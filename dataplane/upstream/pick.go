@@ -21,6 +21,12 @@ func (u *Cluster) Pick(worker int, a *balance.Asked) (Connection, error) {
 		return Connection{}, ErrNoHealthyHost
 	}
 	h, _ := picked.(*Host)
+	return u.open(v, h)
+}
+
+// open counts a connection to h as being opened.
+func (u *Cluster) open(v *view, h *Host) (Connection, error) {
+	s := u.Stats
 	limits := &v.config.CircuitBreakers
 	if !s.takeActive(limits.MaxConnections) {
 		s.Overflow.Inc()

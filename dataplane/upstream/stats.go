@@ -17,7 +17,7 @@ type Stats struct {
 	Destroy, DestroyLocal, DestroyRemote                                                      *stats.Counter
 	DestroyWithActiveRq, DestroyLocalWithActiveRq, DestroyRemoteWithActiveRq                  *stats.Counter
 	RxBytes, TxBytes, RqTotal, PendingTotal, PendingOverflow, PendingFailureEject             *stats.Counter
-	MembershipChange, BindErrors                                                              *stats.Counter
+	MembershipChange, BindErrors, DestinationInvalid                                          *stats.Counter
 	Active, RqActive, PendingActive                                                           *stats.Gauge
 	MembershipTotal, MembershipHealthy, MembershipDegraded, MembershipExcluded, MaxHostWeight *stats.Gauge
 	ConnectMS, LengthMS                                                                       *stats.Histogram
@@ -57,6 +57,7 @@ func newStats(store *stats.Store, name string) *Stats {
 		PendingFailureEject:       sc.Counter("upstream_rq_pending_failure_eject"),
 		MembershipChange:          sc.Counter("membership_change"),
 		BindErrors:                sc.Counter("bind_errors"),
+		DestinationInvalid:        sc.Counter("original_dst_host_invalid"),
 		Active:                    sc.Gauge("upstream_cx_active"),
 		RqActive:                  sc.Gauge("upstream_rq_active"),
 		PendingActive:             sc.Gauge("upstream_rq_pending_active"),

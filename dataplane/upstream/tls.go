@@ -98,15 +98,18 @@ func (s *sockets) assign(h *Host, e *api.Endpoint, l *api.Locality) {
 	if s.byHost == nil {
 		s.byHost = map[*Host]*tls.Client{}
 	}
-	s.byHost[h] = s.own
+	s.byHost[h] = s.find(e, l)
+}
+
+func (s *sockets) find(e *api.Endpoint, l *api.Locality) *tls.Client {
 	for _, metadata := range []api.Metadata{e.Metadata, l.Metadata} {
 		for _, m := range s.matches {
 			if covers(metadata[api.SocketMatchMetadata], m.config.Match) {
-				s.byHost[h] = m.client
-				return
+				return m.client
 			}
 		}
 	}
+	return s.own
 }
 
 // assignRest is for hosts that are not in the configuration any more.
@@ -136,10 +139,13 @@ func (s *sockets) of(h *Host) *tls.Client {
 	switch {
 	case s == nil:
 		return nil
-	case s.byHost != nil:
-		return s.byHost[h]
+	case len(s.matches) == 0:
+		return s.own
 	}
-	return s.own
+	if c, known := s.byHost[h]; known {
+		return c
+	}
+	return s.find(h.Endpoint(), &api.Locality{}) // a connection brought it
 }
 
 // Refresh puts other secrets in force, for connections to come.

@@ -215,6 +215,9 @@ func (u *Cluster) unwatch() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.closed = true
+	if u.cleanup != nil {
+		u.cleanup.Stop()
+	}
 	if u.checker != nil {
 		u.checker.Close()
 	}

@@ -20,6 +20,10 @@ import (
 
 // balancing reads how hosts are picked; load_balancing_policy beats lb_policy.
 func (w *walker) balancing(p *clusterv3.Cluster) api.Balancing {
+	if provider := providesBalancer(p); provider != "" {
+		w.provided(p, provider)
+		return defaultBalancing()
+	}
 	typed := p.GetLbPolicy() == clusterv3.Cluster_LOAD_BALANCING_POLICY_CONFIG
 	if p.GetLoadBalancingPolicy() == nil && !typed {
 		return w.legacyBalancing(p)
@@ -101,7 +105,7 @@ func (w *walker) clusterProvided(p *clusterv3.Cluster) {
 	switch {
 	case p.GetLbSubsetConfig() != nil:
 		w.fail("lb_policy", errors.New("cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config"))
-	case p.GetType() != clusterv3.Cluster_ORIGINAL_DST && p.GetClusterType() == nil:
+	default:
 		w.fail("lb_policy", fmt.Errorf("cluster manager: cluster provided LB specified but cluster '%s' did not provide one. Check cluster documentation.", p.GetName()))
 	}
 }

@@ -84,6 +84,9 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
 	for _, tt := range []struct{ what, in, want string }{
 		{"a type that there is not", `name: c, cluster_type: {name: foo}`, `cluster_type: Didn't find a registered cluster factory implementation for name: 'foo' ({"name":"foo"})`},
+		{"ORIGINAL_DST with a balancer", `name: c, type: ORIGINAL_DST`, "lb_policy: cluster: LB policy ROUND_ROBIN is not valid for Cluster type ORIGINAL_DST. Only 'CLUSTER_PROVIDED' is allowed with cluster type 'ORIGINAL_DST'"},
+		{"ORIGINAL_DST by name with a balancer", `name: c, cluster_type: {name: envoy.cluster.original_dst}`, "lb_policy: cluster: LB policy ROUND_ROBIN is not valid for Cluster type envoy.cluster.original_dst. Only 'CLUSTER_PROVIDED' is allowed with cluster type 'ORIGINAL_DST'"},
+		{"ORIGINAL_DST with endpoints", `name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, load_assignment: {cluster_name: c}`, "load_assignment: ORIGINAL_DST clusters must have no load assignment configured"},
 		{"LOGICAL_DNS without a host", `name: c, type: LOGICAL_DNS`, "load_assignment: LOGICAL_DNS clusters must have a single host"},
 		{"LOGICAL_DNS with two hosts", `name: c, type: LOGICAL_DNS, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: a, port_value: 1}}}}, {endpoint: {address: {socket_address: {address: b, port_value: 1}}}}]}]}`, "load_assignment: LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint"},
 		{"a resolver that there is not", `name: c, type: STRICT_DNS, typed_dns_resolver_config: {name: foo, typed_config: {"@type": type.googleapis.com/google.protobuf.Empty}}`, "typed_dns_resolver_config: Didn't find a registered implementation for 'foo' with type URL: 'google.protobuf.Empty'"},

@@ -15,10 +15,11 @@ import (
 // kinds are the cluster factories that need no configuration of their own, by
 // Envoy's names.
 var kinds = map[string]clusterv3.Cluster_DiscoveryType{
-	"envoy.cluster.static":      clusterv3.Cluster_STATIC,
-	"envoy.cluster.strict_dns":  clusterv3.Cluster_STRICT_DNS,
-	"envoy.cluster.logical_dns": clusterv3.Cluster_LOGICAL_DNS,
-	"envoy.cluster.eds":         clusterv3.Cluster_EDS,
+	"envoy.cluster.static":       clusterv3.Cluster_STATIC,
+	"envoy.cluster.strict_dns":   clusterv3.Cluster_STRICT_DNS,
+	"envoy.cluster.logical_dns":  clusterv3.Cluster_LOGICAL_DNS,
+	"envoy.cluster.eds":          clusterv3.Cluster_EDS,
+	"envoy.cluster.original_dst": clusterv3.Cluster_ORIGINAL_DST,
 }
 
 // dnsCluster may be named without a configuration.
@@ -84,5 +85,7 @@ func (w *walker) discovery(c *api.Cluster, p *clusterv3.Cluster) {
 		w.eds(c, p)
 	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
 		w.dns(c, p, kind == clusterv3.Cluster_LOGICAL_DNS)
+	case clusterv3.Cluster_ORIGINAL_DST:
+		w.originalDst(c, p)
 	}
 }

@@ -15,7 +15,9 @@ func clusterPolicies() policies {
 			fields(inside, "circuit_breakers", "common_lb_config", "least_request_lb_config",
 				"round_robin_lb_config", "ring_hash_lb_config", "maglev_lb_config", "lb_subset_config").
 			judge(oneOf(int32(clusterv3.Cluster_STATIC), int32(clusterv3.Cluster_EDS), int32(clusterv3.Cluster_STRICT_DNS),
-				int32(clusterv3.Cluster_LOGICAL_DNS)), "type").
+				int32(clusterv3.Cluster_LOGICAL_DNS), int32(clusterv3.Cluster_ORIGINAL_DST)), "type").
+			fields(built, "cleanup_interval").
+			fields(inside, "original_dst_lb_config").
 			judge(clusterType, "cluster_type").
 			// Each counts for clusters that find their hosts by DNS (dns.go).
 			fields(built, "dns_refresh_rate", "dns_jitter", "dns_failure_refresh_rate", "respect_dns_ttl",
@@ -39,11 +41,13 @@ func clusterPolicies() policies {
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout",
 				"max_requests_per_connection", "upstream_http_protocol_options", "common_http_protocol_options",
 				"http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options",
-				"cleanup_interval",
-				"original_dst_lb_config",
 				"protocol_selection", "lrs_server", "lrs_report_endpoint_metrics",
 				"track_timeout_budgets", "track_cluster_stats", "preconnect_policy",
 				"connection_pool_per_downstream_connection", "queuing_policies"),
+		"envoy.config.cluster.v3.Cluster.OriginalDstLbConfig": policy{}.
+			fields(built, "upstream_port_override", "metadata_key").
+			// Only HTTP has headers.
+			fields(noted, "use_http_header", "http_header_name"),
 		"envoy.config.cluster.v3.CircuitBreakers": policy{}.
 			fields(inside, "thresholds").
 			fields(built, "per_host_thresholds"),

@@ -123,9 +123,7 @@ func (s *Session) connect() {
 		return
 	}
 	info.Upstream.Cluster = c.Told()
-	asked := s.asked()
-	up, err := c.Pick(s.conn.Core.Worker.ID, &asked)
-	o.named = asked.Named
+	up, err := s.pick(c)
 	if err != nil {
 		if errors.Is(err, upstream.ErrPendingOverflow) {
 			c.Stats.ConnectAttemptsExceeded.Inc()
