@@ -278,6 +278,14 @@ func TestFiltersBeforeAnHTTPChainDecide(t *testing.T) {
 			if resp != nil {
 				io.Copy(io.Discard, resp.Body)
 			}
+			if allowed {
+				io.WriteString(c, get)
+				answerOf(t, r)
+				// The server may read one request in two pieces.
+				if n := w.counter("p.rbac.allowed"); continuous && n < 2 || !continuous && n != 1 {
+					t.Errorf("continuous %t: asked %d times of two requests", continuous, n)
+				}
+			}
 			if n := w.counter("http.p.downstream_rq_total"); n > 0 != allowed {
 				t.Errorf("allowed %t: %d requests", allowed, n)
 			}

@@ -19,7 +19,8 @@ type conn struct {
 	net.Conn
 	session *session // for its worker's thread
 	client  netip.AddrPort
-	every   bool // filters see every read
+	every   bool // filters see every read, but for the first bytes: of these they were asked
+	first   bool // read by the server's reader alone
 	// done is closed with the connection.
 	done   chan struct{}
 	once   sync.Once
@@ -56,7 +57,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	if err != nil && !errors.Is(err, net.ErrClosed) && (errors.Is(err, io.EOF) || !isTimeout(err)) {
 		c.remote.Store(true)
 	}
-	if n > 0 && c.every && !c.asked() {
+	first := n > 0 && !c.first
+	c.first = c.first || n > 0
+	if n > 0 && c.every && !first && !c.asked() {
 		<-c.done // the filter ends it, now or later
 		return 0, net.ErrClosed
 	}
