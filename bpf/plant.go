@@ -49,3 +49,24 @@ func (Plant) SwapInPlace(c *Capture, t *RouteTable) error {
 	c.filler.encode(t)
 	return put(live, c.filler.keys, c.filler.values)
 }
+
+// GraftPlant does the same to a graft.
+type GraftPlant struct{ Grafted *Grafted }
+
+// Pass has packets of a pair at rest go to its sockets, as one does that passed the
+// programs before the graft, or no more.
+func (p GraftPlant) Pass(on bool) {
+	from, to := GraftActive, GraftOff
+	if !on {
+		from, to = to, from
+	}
+	atomic.CompareAndSwapUint32(p.Grafted.state(), uint32(from), uint32(to))
+}
+
+// LoseEvents has the graft's events go nowhere.
+func (p GraftPlant) LoseEvents() {
+	atomic.StoreUint32(&p.Grafted.words().Worker, p.Grafted.owner.objects.Rings.MaxEntries()-1)
+}
+
+// String is what the programs know of the graft.
+func (p GraftPlant) String() string { return fmt.Sprintf("%+v", *p.Grafted.words()) }

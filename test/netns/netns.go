@@ -211,6 +211,9 @@ func (n *NS) Route(to netip.Prefix, via netip.Addr) error {
 	return n.ip("route", "add", to.String(), "via", via.String())
 }
 
+// IP runs iproute2's ip in the namespace.
+func (n *NS) IP(args ...string) error { return n.ip(args...) }
+
 func (n *NS) ip(args ...string) error {
 	return n.Do(func() error {
 		out, err := exec.Command("ip", args...).CombinedOutput()

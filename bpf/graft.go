@@ -1,0 +1,225 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+// graftSize is the stride of the grafts map in bytes.
+const graftSize = unsafe.Sizeof(graftGraft{})
+
+// loopback is the number of lo, in every namespace.
+const loopback = 1
+
+// Graft owns the programs that turn packets of one connection of a pair into
+// packets of the other. It is for the network namespace of the thread that loads
+// it, and Join has to be called from there. Its methods are safe for concurrent
+// use; the grafts that it hands out are each for one worker.
+type Graft struct {
+	// read-only after LoadGraft
+	objects graftObjects
+	joining joinObjects
+	words   []byte // the grafts map, mapped for life
+	rings   []*Ring
+	grace   *grace
+	linger  time.Duration
+
+	mu      sync.Mutex
+	links   map[uint32][]link.Link // by device
+	low     []int                  // numbers of descriptors that are kept for links
+	free    slotQueue
+	resting restQueue
+}
+
+// LoadGraft loads the programs, attaches one to lo, and makes one ring for each of
+// so many workers. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (join reads
+// tcp_sock), BTF, links at devices (tcx, Linux 6.6), and membarrier.
+func LoadGraft(workers int) (g *Graft, err error) {
+	spec, err := loadGraft()
+	if err != nil {
+		return nil, fmt.Errorf("read graft object: %w", err)
+	}
+	if got := spec.Maps[graftMapGrafts].ValueSize; uintptr(got) != graftSize {
+		return nil, fmt.Errorf("check graft object: a graft has %d bytes in C and %d in Go", got, graftSize)
+	}
+	if limit := spec.Maps[graftMapRings].MaxEntries; workers > int(limit) {
+		return nil, fmt.Errorf("load graft: %d workers, but only %d rings", workers, limit)
+	}
+	_ = rlimit.RemoveMemlock() // as in Load
+
+	g = &Graft{links: map[uint32][]link.Link{}, linger: graftLinger}
+	defer func() {
+		if err != nil {
+			g.Close()
+			g = nil
+		}
+	}()
+	if g.grace, err = newGrace(); err != nil {
+		return g, err
+	}
+	if err := g.reserve(); err != nil {
+		return g, err
+	}
+	if err := spec.LoadAndAssign(&g.objects, nil); err != nil {
+		return g, fmt.Errorf("load graft: %w", err)
+	}
+	if err := g.loadJoin(); err != nil {
+		return g, err
+	}
+	size := int(g.objects.Grafts.MaxEntries()) * int(graftSize)
+	g.words, err = unix.Mmap(g.objects.Grafts.FD(), 0, pageAlign(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return g, fmt.Errorf("map grafts: %w", err)
+	}
+	for i := range workers {
+		r, err := newRing(spec.Maps[graftMapRings].InnerMap)
+		if err != nil {
+			return g, fmt.Errorf("make ring %d: %w", i, err)
+		}
+		g.rings = append(g.rings, r)
+		if err := g.objects.Rings.Put(uint32(i), r.ring); err != nil {
+			return g, fmt.Errorf("put ring %d: %w", i, err)
+		}
+	}
+	g.free.init(g.objects.Grafts.MaxEntries())
+	return g, g.attach(loopback)
+}
+
+func (g *Graft) loadJoin() error {
+	spec, err := loadJoin()
+	if err != nil {
+		return fmt.Errorf("read join object: %w", err)
+	}
+	if localNet() {
+		if err := spec.Variables["local_net"].Set(int32(1)); err != nil {
+			return fmt.Errorf("set local_net: %w", err)
+		}
+	}
+	if err := spec.LoadAndAssign(&g.joining, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		graftMapPlaces: g.objects.Places, graftMapGrafts: g.objects.Grafts,
+	}}); err != nil {
+		return fmt.Errorf("load join: %w", err)
+	}
+	return nil
+}
+
+// localNet tells whether lo takes packets for 127/8 that have no route of their own.
+func localNet() bool {
+	for _, device := range []string{"all", "lo"} {
+		if b, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + device + "/route_localnet"); err == nil && strings.TrimSpace(string(b)) == "1" {
+			return true
+		}
+	}
+	return false
+}
+
+// Ring returns the events of one worker: grafts that changed their state.
+func (g *Graft) Ring(worker int) *Ring { return g.rings[worker] }
+
+// lowDescriptors are kept for the links of so many devices besides lo.
+const lowDescriptors = 2 * 4
+
+// reserve keeps descriptors of low numbers. When a process is killed the kernel
+// closes the highest first: sockets of grafted pairs have to send their RSTs while
+// the programs are still attached.
+func (g *Graft) reserve() error {
+	for range lowDescriptors {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("reserve descriptor: %w", err)
+		}
+		g.low = append(g.low, fd)
+	}
+	return nil
+}
+
+// attach puts the programs onto a device, once. With g.mu held, or before g is
+// known to others.
+func (g *Graft) attach(device uint32) error {
+	if _, done := g.links[device]; done {
+		return nil
+	}
+	hooks := []struct {
+		at      ebpf.AttachType
+		program *ebpf.Program
+	}{{ebpf.AttachTCXIngress, g.objects.GraftIngress}, {ebpf.AttachTCXEgress, g.objects.GraftEgress}}
+	if device == loopback {
+		hooks = hooks[:1] // what leaves comes in again
+	}
+	var links []link.Link
+	undo := func() {
+		for _, l := range links {
+			l.Close()
+		}
+	}
+	for _, h := range hooks {
+		if device != loopback && len(g.low) > 0 {
+			last := len(g.low) - 1
+			unix.Close(g.low[last]) // the next descriptor has its number, or a lower one
+			g.low = g.low[:last]
+		}
+		l, err := link.AttachTCX(link.TCXOptions{Interface: int(device), Program: h.program, Attach: h.at, Anchor: link.Head()})
+		if err != nil {
+			undo()
+			return fmt.Errorf("attach graft to device %d: %w", device, err)
+		}
+		links = append(links, l)
+	}
+	if err := g.joining.Devices.Put(device, device); err != nil {
+		undo()
+		return fmt.Errorf("note device %d: %w", device, err)
+	}
+	g.links[device] = links
+	return nil
+}
+
+// Devices is the number of devices that the programs are attached to.
+func (g *Graft) Devices() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.links)
+}
+
+// Close takes the programs away and frees the maps. Packets of pairs that are
+// still grafted go to the proxy's sockets from then on; end them first.
+func (g *Graft) Close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var errs []error
+	for _, links := range g.links {
+		for _, l := range links {
+			errs = append(errs, l.Close())
+		}
+	}
+	clear(g.links)
+	for _, fd := range g.low {
+		unix.Close(fd)
+	}
+	g.low = nil
+	if g.grace != nil {
+		g.grace.close()
+	}
+	for _, r := range g.rings {
+		errs = append(errs, r.close())
+	}
+	g.rings = nil
+	if g.words != nil {
+		errs = append(errs, unix.Munmap(g.words))
+		g.words = nil
+	}
+	return errors.Join(append(errs, g.joining.Close(), g.objects.Close())...)
+}
+
+func (g *Graft) graft(slot uint32) *graftGraft {
+	return (*graftGraft)(unsafe.Pointer(&g.words[uintptr(slot)*graftSize]))
+}
