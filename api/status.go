@@ -78,9 +78,12 @@ const (
 	PathSplice             // in the kernel, by the verdict
 	PathPipe               // by splice(2), through a pipe of the worker's
 	PathTLS                // through user space, where it is encrypted or decrypted
+	PathGraft              // from peer to peer, as packets
 )
 
-func (p Path) String() string { return [...]string{"relay", "splice", "pipe", "relay/tls"}[p] }
+func (p Path) String() string {
+	return [...]string{"relay", "splice", "pipe", "relay/tls", "graft"}[p]
+}
 
 // Connection is one pair, as /connections shows it.
 type Connection struct {
@@ -96,6 +99,8 @@ type Connection struct {
 	// The four addresses: client -> proxy (Downstream), proxy -> endpoint (Upstream).
 	DownstreamRemote, DownstreamLocal netip.AddrPort
 	UpstreamLocal, UpstreamRemote     netip.AddrPort
+	// GraftRefused is why the pair is not grafted, if that was asked.
+	GraftRefused string
 	// Request is downstream -> upstream, Response the other way.
 	Request, Response DirectionStatus
 }
@@ -106,8 +111,9 @@ type DirectionStatus struct {
 	Reason string
 	// Bytes that the kernel counted as received from the source.
 	Bytes uint64
-	// Of these: moved by recv and send, by splice(2), and by the verdict.
-	Relayed, Piped, Spliced uint64
+	// Of these: moved by recv and send, by splice(2), by the verdict, and those
+	// that went from peer to peer, by their positions in the stream.
+	Relayed, Piped, Spliced, Grafted uint64
 	// Changes of path so far.
 	Changes uint64
 	// Ended says that the FIN was handed on.

@@ -9,6 +9,16 @@ type SpliceStatus struct {
 	Reason    string
 	// SelfTest are the steps of the test at start, in order.
 	SelfTest []SelfTestStep
+	Graft    GraftStatus
+}
+
+// GraftStatus says the same of the graft.
+type GraftStatus struct {
+	// Mode is the operator's: auto or off.
+	Mode      string
+	Available bool
+	Reason    string
+	SelfTest  []SelfTestStep
 }
 
 // SelfTestStep is one step of the test at start.

@@ -40,6 +40,8 @@ type Options struct {
 	// SpliceMemory bounds what all splices may hold in the kernel beside their
 	// sockets, in bytes; 0 means an eighth of the machine's memory.
 	SpliceMemory uint64
+	// Graft is auto or off; empty means off.
+	Graft string
 	// Capture, if it is not nil, captures connections of other programs.
 	Capture *route.Options
 	// Inbound, if it is not nil, captures connections that come from outside to
@@ -82,6 +84,7 @@ type Plane struct {
 	cores        []*filter.Core
 	splice       *bpf.Splice
 	crowd        *pair.Crowd
+	graft        *bpf.Graft     // nil: off
 	capture      *route.Capture // nil: off
 	inbound      *route.Inbound // nil: off
 	captureStats *stats.Scope   // `capture.`
@@ -181,6 +184,10 @@ func New(o Options) (*Plane, error) {
 		logPins(o.Log, "capture is pinned", o.Capture.Pin, p.capture.Taken())
 	}
 	p.splice, p.status = prepareSplice(&o, mode)
+	if p.graft, p.status.Graft, err = prepareGraft(&o); err != nil {
+		p.Close()
+		return nil, err
+	}
 	for i := range o.Concurrency {
 		if err := p.addWorker(i, mode); err != nil {
 			p.Close()
@@ -202,7 +209,11 @@ func (p *Plane) addWorker(id int, mode pair.Mode) error {
 	go w.Run()
 	core := filter.NewCore(w, func() uint64 { return p.nextID.Add(1) })
 	p.cores = append(p.cores, core)
-	w.Do(func() { core.Pairs, err = pair.NewSet(w, p.splice, mode, p.status.Reason, p.crowd, p.log) })
+	w.Do(func() {
+		if core.Pairs, err = pair.NewSet(w, p.splice, mode, p.status.Reason, p.crowd, p.log); err == nil && p.graft != nil {
+			err = core.Pairs.UseGraft(p.graft, true)
+		}
+	})
 	return err
 }
 
@@ -344,6 +355,9 @@ func (p *Plane) Close() error {
 	}
 	if p.splice != nil {
 		errs = append(errs, p.splice.Close())
+	}
+	if p.graft != nil {
+		errs = append(errs, p.graft.Close())
 	}
 	return errors.Join(errs...)
 }

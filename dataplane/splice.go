@@ -57,6 +57,7 @@ func totalMemory() uint64 {
 // flushSplice copies what the verdict and the pairs counted to the store, under
 // `splice.`.
 func (p *Plane) flushSplice() {
+	p.flushGraft()
 	sc := p.spliceStats
 	var total pair.Totals
 	for _, c := range p.cores {

@@ -28,7 +28,7 @@ type options struct {
 	allowUnknownStatic, allowUnknown         bool
 	drainTime                                uint32
 	drainStrategy, onUpdate                  string
-	splice                                   string
+	splice, graft                            string
 	spliceMemory                             uint64
 	captureCgroup, captureAcceptCgroup       string
 	capturePorts, captureExcludePorts        string
@@ -107,6 +107,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.onUpdate, "on-update", "keep", "keep or drain: what becomes of connections whose filter chain an update changes")
 	f.StringVar(&o.splice, "splice", "auto", "path of the bytes: auto, always (spliced) or off (relayed)")
 	f.Uint64Var(&o.spliceMemory, "splice-memory", 0, "bytes that all splices together may hold in the kernel beside their sockets (default: an eighth of the memory)")
+	f.StringVar(&o.graft, "graft", "off", "auto or off: join a pair's two TCP connections into one, so that packets pass without the proxy (docs/graft.md)")
 	f.StringVar(&o.captureCgroup, "capture-cgroup", "", "capture the connections of the programs in this cgroup (v2): its directory, or its path below the root")
 	f.StringVar(&o.capturePorts, "capture-ports", "all", "what is captured: all, listeners (addresses of listeners with bind_to_port: false), or ports (80,443,8000-8010)")
 	f.StringVar(&o.captureExcludePorts, "capture-exclude-ports", "", "ports that are not captured")

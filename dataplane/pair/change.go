@@ -13,7 +13,7 @@ import (
 // direction stays on the relay and says why.
 func (d *direction) promote(why reason) bool {
 	p := d.p
-	if p.set.splice == nil || p.stays() || d.gate != gateOpen || d.done || d.src().fin || d.dst().fin || d.holds() || d.path == api.PathSplice {
+	if p.set.splice == nil || p.stays() || d.gate != gateOpen || d.done || d.src().fin || d.dst().fin || d.holds() || d.path == api.PathSplice || d.path == api.PathGraft {
 		if d.src().fin || d.dst().fin {
 			d.reason = reasonHalfClosed
 		}
@@ -120,7 +120,7 @@ func (d *direction) refused(err error) {
 
 func (d *direction) moved(to api.Path, why reason) {
 	if f := d.p.cfg.Changed; f != nil {
-		f(Change{Response: d.src().side == 1, From: d.path, To: to, Reason: d.p.set.say(why), Handed: d.handed()})
+		f(Change{Response: d.src().side == 1, From: d.path, To: to, Reason: d.p.set.say(why), Handed: d.handed() + d.graftedBytes()})
 	}
 	d.uncount()
 	d.path, d.reason = to, why
@@ -137,7 +137,7 @@ func (d *direction) moved(to api.Path, why reason) {
 // shift moves a direction that holds no byte between recv and splice(2). Both
 // take from the same queue in order, so only the ledger has to agree.
 func (d *direction) shift(to api.Path, why reason) {
-	if d.holds() || d.path == to || d.done || to == api.PathPipe && (d.barredPipe || d.gate != gateOpen) {
+	if d.holds() || d.path == to || d.path == api.PathGraft || d.done || to == api.PathPipe && (d.barredPipe || d.gate != gateOpen) {
 		return
 	}
 	switch missing, ok := d.balance(false); {
@@ -236,6 +236,8 @@ func (d *direction) left() {
 func (p *Pair) Force(direction int, to api.Path) {
 	if d := &p.direction[direction]; !p.closed && d.gate == gateOpen {
 		switch to {
+		case api.PathGraft:
+			p.join(reasonAsked)
 		case api.PathSplice:
 			d.promote(reasonAsked)
 		case api.PathRelay, api.PathPipe:

@@ -99,6 +99,8 @@ type hooks struct {
 	Changed    func(Change)
 	Transports [2]Transport
 	told       uint64 // bytes of both directions that Moved knows of
+	// graft is nil for a pair that was never asked whether it can be grafted.
+	graft *grafting
 }
 
 // Pair is a downstream and an upstream socket that belong together. There are
@@ -326,7 +328,7 @@ func (e *end) dead() bool {
 // reads tells whether a pump will read from the source, and so learn what is
 // wrong with it.
 func (d *direction) reads() bool {
-	return (d.path == api.PathRelay || d.path == api.PathTLS) && d.gate == gateOpen && d.reading && !d.done && !d.holds()
+	return (d.path == api.PathRelay || d.path == api.PathTLS || d.path == api.PathGraft) && d.gate == gateOpen && d.reading && !d.done && !d.holds()
 }
 
 // tell calls Moved if there is something to tell.
@@ -343,7 +345,10 @@ func (p *Pair) tell() {
 // pump moves what can be moved now.
 func (d *direction) pump() {
 	switch {
-	case d.done || d.p.closed:
+	case d.p.closed:
+	case d.path == api.PathGraft:
+		d.pumpGraft()
+	case d.done:
 	case d.path == api.PathSplice:
 		d.pumpSplice()
 	case d.ask():
@@ -514,6 +519,10 @@ func (p *Pair) close(o Outcome, reset bool) {
 	p.closed = true
 	w := p.set.worker
 	p.dropAlarm()
+	grafted := p.cfg.graft != nil && p.cfg.graft.Taken()
+	if grafted {
+		reset = p.ungraft(o, reset)
+	}
 	for i := range p.ends {
 		e := &p.ends[i]
 		if e.watched || e.parting {
@@ -529,6 +538,9 @@ func (p *Pair) close(o Outcome, reset bool) {
 		d := &p.direction[i]
 		d.release()
 		d.bury()
+	}
+	if grafted {
+		p.buryGraft()
 	}
 	p.set.forget(p, o)
 	if p.cfg.Ended != nil {

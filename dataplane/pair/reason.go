@@ -22,6 +22,7 @@ const (
 	reasonAsked
 	reasonUnix
 	reasonTLS
+	reasonGraft
 )
 
 var reasons = [...]string{
@@ -42,6 +43,7 @@ var reasons = [...]string{
 	reasonAsked:      "asked for",
 	reasonUnix:       "unix",
 	reasonTLS:        "TLS",
+	reasonGraft:      "both sides speak one TCP",
 }
 
 // say puts a reason into words.

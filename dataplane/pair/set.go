@@ -66,6 +66,15 @@ type Set struct {
 	talking     [2]int
 	splicedBusy int
 
+	// graft is nil where no pair is grafted; grafted are those that are, by slot.
+	graft        *bpf.Graft
+	graftsByRule bool
+	grafted      map[uint32]*Pair
+	graftScan    loop.Timer
+	// the last look at netfilter, and what it said
+	trackedRead int64
+	isTracked   bool
+
 	// replaced by tests, before the first pair
 	memory     func() (Memory, error)
 	sweepFrom  time.Duration
@@ -88,8 +97,12 @@ type Counters struct {
 	// NoPipe are the times that a direction found no pipe and relayed; Pressed
 	// those that it was not promoted because TCP was short of memory.
 	NoPipe, Pressed atomic.Uint64
-	// Bytes by the path that they took; those of the splice are a scan behind.
-	RelayedBytes, PipedBytes, SplicedBytes atomic.Uint64
+	// Grafts are the pairs that were grafted, Freezes those whose sockets came to
+	// hold nothing, Thaws those that something arrived at after all.
+	Grafts, GraftRefusals, Freezes, Thaws atomic.Uint64
+	// Bytes by the path that they took; those of the splice and the graft are a
+	// scan behind.
+	RelayedBytes, PipedBytes, SplicedBytes, GraftedBytes atomic.Uint64
 }
 
 // Totals are the counters of several sets, added up.
@@ -104,6 +117,7 @@ func (t *Totals) Add(c *Counters) {
 		"promotions": &c.Promotions, "demotions": &c.Demotions, "refusals": &c.Refusals, "overflows": &c.Overflows, "ungated": &c.Ungated,
 		"rescues": &c.Rescues, "stuck": &c.Stuck, "faults": &c.Faults, "no_pipe": &c.NoPipe, "memory_pressure": &c.Pressed,
 		"bytes_relay": &c.RelayedBytes, "bytes_pipe": &c.PipedBytes, "bytes_splice": &c.SplicedBytes,
+		"grafts": &c.Grafts, "graft_refusals": &c.GraftRefusals, "graft_freezes": &c.Freezes, "graft_thaws": &c.Thaws, "bytes_graft": &c.GraftedBytes,
 	} {
 		t.named[name] += n.Load()
 	}
@@ -156,7 +170,7 @@ func (s *Set) readSize(limit uint32) int {
 // choose asks the rule about a direction that user space moves and that holds no
 // byte. empty says that its source was found empty.
 func (d *direction) choose(empty bool) {
-	if d.src().fin || d.done || d.p.closed || d.path == api.PathTLS {
+	if d.path == api.PathTLS || d.path == api.PathGraft || d.p.graftNow() || d.src().fin || d.done || d.p.closed {
 		return
 	}
 	to, why := d.p.set.mode.fromUserSpace(d.path, &d.traffic, d.situation(empty))

@@ -7,7 +7,7 @@ import (
 
 // Bytes are the bytes taken from the downstream and from the upstream so far.
 func (p *Pair) Bytes() (request, response uint64) {
-	return p.direction[0].handed(), p.direction[1].handed()
+	return p.direction[0].handed() + p.direction[0].graftedBytes(), p.direction[1].handed() + p.direction[1].graftedBytes()
 }
 
 // FirstEnd is the side whose stream was handed on to its end first: 0
@@ -17,7 +17,7 @@ func (p *Pair) FirstEnd() int { return int(p.firstEnd) }
 // Status fills in what the pair knows of a connection: addresses, paths, bytes.
 func (p *Pair) Status(c *api.Connection) {
 	c.State = "open"
-	if p.direction[0].done || p.direction[1].done {
+	if p.direction[0].done || p.direction[1].done || p.graftHalf() {
 		c.State = "half-closed"
 	}
 	if p.deadline() != 0 {
@@ -25,6 +25,9 @@ func (p *Pair) Status(c *api.Connection) {
 	}
 	c.DownstreamRemote, c.DownstreamLocal = address.Ends(p.ends[0].fd)
 	c.UpstreamRemote, c.UpstreamLocal = address.Ends(p.ends[1].fd)
+	if p.cfg.graft != nil && p.cfg.graft.refused != nil {
+		c.GraftRefused = p.cfg.graft.refused.Error()
+	}
 	c.Request, c.Response = p.direction[0].status(), p.direction[1].status()
 }
 
@@ -34,7 +37,13 @@ func (d *direction) status() api.DirectionStatus {
 		s.Spliced = d.slot.Redirected()
 	}
 	// The kernel's own count, not ours. A FIN counts one in it; the SYN does not.
-	s.Bytes = s.Relayed + s.Piped + s.Spliced
+	s.Grafted = d.graftedBytes()
+	s.Bytes = s.Relayed + s.Piped + s.Spliced + s.Grafted
+	if d.path == api.PathGraft {
+		ended, _ := d.p.cfg.graft.Finished(int(d.side))
+		s.Ended = s.Ended || ended
+		return s // the socket counted but what it held
+	}
 	if d.src().transport() == nil && tcpInfo(d.src().fd, &d.p.set.info) == 0 {
 		s.Bytes = d.p.set.info.Bytes_received - d.before()
 		if d.src().fin && !d.src().failed && s.Bytes > 0 {
@@ -52,5 +61,13 @@ func (p *Pair) Activity() int64 {
 			last = max(last, s.Last())
 		}
 	}
+	if p.cfg.graft != nil && p.cfg.graft.Taken() {
+		last = max(last, p.cfg.graft.Last())
+	}
 	return last
+}
+
+// graftHalf says that one end of a grafted pair was passed on.
+func (p *Pair) graftHalf() bool {
+	return p.cfg.graft != nil && p.cfg.graft.Taken() && p.cfg.graft.First() >= 0
 }

@@ -24,10 +24,7 @@ const patience = 5 * time.Second
 var errSkip = errors.New("skipped")
 
 // steps in the order in which they run.
-var steps = [...]struct {
-	name string
-	run  func(*rig) error
-}{
+var steps = [...]step{
 	{"overlap", overlap},
 	{"stall", stall},
 	{"fin", fin},
@@ -38,9 +35,42 @@ var steps = [...]struct {
 // Run tries every step until one fails. It uses the ring of worker 0, so it has
 // to be over before that worker begins.
 func Run(splice *bpf.Splice, log *slog.Logger) (results []api.SelfTestStep, ok bool) {
+	return try(steps[:], func(run func(*rig) error) error {
+		use := func(w *loop.Worker) (*pair.Set, error) {
+			return pair.NewSet(w, splice, pair.Always, "", pair.NewCrowd(), log)
+		}
+		return with(&rig{splice: splice}, log, use, func(r *rig) error {
+			if err := r.onPath(api.PathSplice); err != nil {
+				return err
+			}
+			return run(r)
+		})
+	})
+}
+
+// RunGraft does the same for the graft, in the namespace that it is for.
+func RunGraft(graft *bpf.Graft, log *slog.Logger) (results []api.SelfTestStep, ok bool) {
+	return try(graftSteps[:], func(run func(*rig) error) error {
+		return with(&rig{graft: graft}, log, func(w *loop.Worker) (*pair.Set, error) {
+			set, err := pair.NewSet(w, nil, pair.Off, "", pair.NewCrowd(), log)
+			if err == nil {
+				err = set.UseGraft(graft, false)
+			}
+			return set, err
+		}, run)
+	})
+}
+
+// step is one thing to try.
+type step struct {
+	name string
+	run  func(*rig) error
+}
+
+func try(steps []step, with func(func(*rig) error) error) (results []api.SelfTestStep, ok bool) {
 	ok = true
 	for _, step := range steps {
-		err := with(splice, log, step.run)
+		err := with(step.run)
 		if err == nil && fault(step.name) {
 			err = errors.New("fault planted by the test build")
 		}
@@ -59,21 +89,22 @@ func Run(splice *bpf.Splice, log *slog.Logger) (results []api.SelfTestStep, ok b
 	return results, ok
 }
 
-// rig is a spliced pair between two plain connections.
+// rig is a pair between two plain connections.
 type rig struct {
 	splice         *bpf.Splice
+	graft          *bpf.Graft
 	worker         *loop.Worker
 	pair           *pair.Pair
 	client, server *net.TCPConn
 	ended          chan pair.Outcome
 }
 
-func with(splice *bpf.Splice, log *slog.Logger, step func(*rig) error) error {
+func with(r *rig, log *slog.Logger, use func(*loop.Worker) (*pair.Set, error), step func(*rig) error) error {
 	w, err := loop.New(0, log)
 	if err != nil {
 		return err
 	}
-	set, err := pair.NewSet(w, splice, pair.Always, "", pair.NewCrowd(), log)
+	set, err := use(w)
 	if err != nil {
 		return err
 	}
@@ -97,14 +128,11 @@ func with(splice *bpf.Splice, log *slog.Logger, step func(*rig) error) error {
 	client.SetDeadline(deadline)
 	server.SetDeadline(deadline)
 
-	r := &rig{splice: splice, worker: w, client: client, server: server, ended: make(chan pair.Outcome, 1)}
+	r.worker, r.client, r.server, r.ended = w, client, server, make(chan pair.Outcome, 1)
 	w.Do(func() {
 		r.pair = set.Start(pair.Config{Downstream: down, Upstream: up, Limit: 256 << 10,
 			Ended: func(_ *pair.Pair, o pair.Outcome) { r.ended <- o }})
 	})
-	if err := r.onPath(api.PathSplice); err != nil {
-		return err
-	}
 	return step(r)
 }
 
@@ -200,11 +228,16 @@ func fin(r *rig) error {
 			return fmt.Errorf("after FIN: read %d bytes, %v, want EOF", n, err)
 		}
 	}
+	return r.ends(pair.Complete)
+}
+
+// ends waits for the pair's end.
+func (r *rig) ends(want pair.Outcome) error {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	select {
 	case o := <-r.ended:
-		if o != pair.Complete {
+		if o != want {
 			return fmt.Errorf("pair ended %v", o)
 		}
 		return nil

@@ -83,3 +83,21 @@ func TestWithoutNetRawTheOverlapIsSkipped(t *testing.T) {
 	}()
 	<-done
 }
+
+func TestEveryStepOfTheGraftPassesHere(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs")
+	}
+	g, err := bpf.LoadGraft(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	results, ok := RunGraft(g, slog.New(slog.DiscardHandler))
+	if !ok || len(results) != len(graftSteps) {
+		t.Errorf("self-test: %+v", results)
+	}
+	if _, used, _ := g.Sizes(); used != 0 {
+		t.Errorf("%d grafts are still in use", used)
+	}
+}

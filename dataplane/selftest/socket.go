@@ -50,7 +50,11 @@ func duplicate(c *net.TCPConn) (int, error) {
 	if dupErr != nil {
 		return -1, fmt.Errorf("duplicate socket: %w", dupErr)
 	}
-	if err := upstream.Prepare(fd); err != nil {
+	err = upstream.Prepare(fd)
+	if err == nil { // which Go turns on
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
+	}
+	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}

@@ -50,6 +50,8 @@ type Source struct {
 	Addr netip.Addr
 	// Mark is SO_MARK, 0 for none.
 	Mark uint32
+	// Segment bounds the segments of both ends (TCP_MAXSEG); 0 leaves them.
+	Segment int
 }
 
 // Way is how a host is reached.
@@ -119,6 +121,11 @@ func (s Source) bind(fd, family int) error {
 	if s.Mark != 0 {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(s.Mark)); err != nil {
 			return fmt.Errorf("set SO_MARK: %w", err)
+		}
+	}
+	if s.Segment != 0 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, s.Segment); err != nil {
+			return fmt.Errorf("set TCP_MAXSEG: %w", err)
 		}
 	}
 	if !s.Addr.IsValid() {

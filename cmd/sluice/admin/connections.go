@@ -10,18 +10,20 @@ import (
 // The JSON of /connections and /splice is Sluice's own: names are part of the
 // interface, in the words of api.Connection.
 type connectionJSON struct {
-	ID         uint64        `json:"id"`
-	Listener   string        `json:"listener"`
-	Chain      string        `json:"chain"`
-	Cluster    string        `json:"cluster"`
-	Generation uint64        `json:"generation"`
-	AgeMS      int64         `json:"age_ms"`
-	Worker     int           `json:"worker"`
-	State      string        `json:"state"`
-	Downstream endsJSON      `json:"downstream"`
-	Upstream   endsJSON      `json:"upstream"`
-	Request    directionJSON `json:"request"`
-	Response   directionJSON `json:"response"`
+	ID         uint64 `json:"id"`
+	Listener   string `json:"listener"`
+	Chain      string `json:"chain"`
+	Cluster    string `json:"cluster"`
+	Generation uint64 `json:"generation"`
+	AgeMS      int64  `json:"age_ms"`
+	Worker     int    `json:"worker"`
+	State      string `json:"state"`
+	// why the pair is not grafted, where that was asked
+	GraftRefused string        `json:"graft_refused,omitempty"`
+	Downstream   endsJSON      `json:"downstream"`
+	Upstream     endsJSON      `json:"upstream"`
+	Request      directionJSON `json:"request"`
+	Response     directionJSON `json:"response"`
 }
 
 type endsJSON struct {
@@ -36,6 +38,7 @@ type directionJSON struct {
 	RelayedBytes uint64 `json:"relayed_bytes"`
 	PipedBytes   uint64 `json:"piped_bytes"`
 	SplicedBytes uint64 `json:"spliced_bytes"`
+	GraftedBytes uint64 `json:"grafted_bytes,omitempty"`
 	Changes      uint64 `json:"changes"`
 	Ended        bool   `json:"ended"`
 }
@@ -57,7 +60,7 @@ func ends(remote, local interface {
 func direction(d api.DirectionStatus) directionJSON {
 	return directionJSON{
 		Path: d.Path.String(), Reason: d.Reason,
-		Bytes: d.Bytes, RelayedBytes: d.Relayed, PipedBytes: d.Piped, SplicedBytes: d.Spliced,
+		Bytes: d.Bytes, RelayedBytes: d.Relayed, PipedBytes: d.Piped, SplicedBytes: d.Spliced, GraftedBytes: d.Grafted,
 		Changes: d.Changes, Ended: d.Ended,
 	}
 }
@@ -68,7 +71,7 @@ func (s *Server) connections(a *answer, _ query) {
 		out = append(out, connectionJSON{
 			ID: c.ID, Listener: c.Listener, Chain: c.Chain, Cluster: c.Cluster,
 			Generation: c.Generation, AgeMS: int64(c.Age / time.Millisecond),
-			Worker: c.Worker, State: c.State,
+			Worker: c.Worker, State: c.State, GraftRefused: c.GraftRefused,
 			Downstream: ends(c.DownstreamRemote, c.DownstreamLocal),
 			Upstream:   ends(c.UpstreamRemote, c.UpstreamLocal),
 			Request:    direction(c.Request), Response: direction(c.Response),
@@ -78,6 +81,14 @@ func (s *Server) connections(a *answer, _ query) {
 }
 
 type spliceJSON struct {
+	Mode      string     `json:"mode"`
+	Available bool       `json:"available"`
+	Reason    string     `json:"reason"`
+	SelfTest  []stepJSON `json:"self_test"`
+	Graft     *graftJSON `json:"graft,omitempty"` // if the operator asked for it
+}
+
+type graftJSON struct {
 	Mode      string     `json:"mode"`
 	Available bool       `json:"available"`
 	Reason    string     `json:"reason"`
@@ -95,6 +106,12 @@ func (s *Server) splice(a *answer, _ query) {
 	out := spliceJSON{Mode: st.Mode, Available: st.Available, Reason: st.Reason, SelfTest: []stepJSON{}}
 	for _, step := range st.SelfTest {
 		out.SelfTest = append(out.SelfTest, stepJSON(step))
+	}
+	if g := st.Graft; g.Mode != "" && g.Mode != "off" {
+		out.Graft = &graftJSON{Mode: g.Mode, Available: g.Available, Reason: g.Reason, SelfTest: []stepJSON{}}
+		for _, step := range g.SelfTest {
+			out.Graft.SelfTest = append(out.Graft.SelfTest, stepJSON(step))
+		}
 	}
 	writeValue(a, out)
 }

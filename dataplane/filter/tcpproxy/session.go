@@ -142,7 +142,8 @@ func (s *Session) connect() {
 	s.up = up
 	o.attempts++
 	o.dialing = time.Now()
-	o.dial = s.up.Dial(s.conn.Core.Worker, upstream.Source(info.Source()), s.proxyHeader(), s.dialed)
+	from := info.Source()
+	o.dial = s.up.Dial(s.conn.Core.Worker, upstream.Source{Addr: from.Addr, Mark: from.Mark, Segment: s.conn.Core.Pairs.Segment(s.conn.FD)}, s.proxyHeader(), s.dialed)
 }
 
 func (s *Session) dialed(fd int, err error) {
