@@ -35,7 +35,7 @@ func (w *Way) prepare(fd, family int, to netip.Addr) error {
 	if from == nil || w.From.Addr.IsValid() {
 		return w.From.bind(fd, family)
 	}
-	if err := (Source{Mark: w.From.Mark}).bind(fd, family); err != nil {
+	if err := (Source{Mark: w.From.Mark, Segment: w.From.Segment}).bind(fd, family); err != nil {
 		return err
 	}
 	if f := w.Bind.Freebind; f != nil && *f {

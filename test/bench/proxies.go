@@ -46,8 +46,18 @@ func kinds() []kind {
 			args: func(t tools, v peers.Values, _ string) []string {
 				return []string{t.self, "copy", v.Listen.String(), v.Server.String()}
 			}},
-		sluice("auto"), sluice("always"), sluice("off"),
+		sluice("auto"), sluice("always"), sluice("off"), grafting(),
 	}
+}
+
+// grafting is Sluice that makes one TCP connection of a pair's two.
+func grafting() kind {
+	k := sluiceKind("sluice-", "graft", nil)
+	k.needs = func(t tools) string { return t.sluice }
+	k.args = func(t tools, v peers.Values, file string) []string {
+		return []string{t.sluice, "-c", file, "--concurrency", fmt.Sprint(v.Workers), "-l", "warning", "--splice", "auto", "--graft", "auto"}
+	}
+	return k
 }
 
 func sluiceKind(prefix, mode string, binary func(tools) string) kind {

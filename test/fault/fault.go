@@ -29,6 +29,8 @@ type Plan struct {
 	// Delay is what every packet waits, Jitter what it may wait besides, in
 	// order. A reordered packet waits Late more, and others pass it.
 	Delay, Jitter, Late time.Duration
+	// Ethernet has the devices carry Ethernet frames (TAP), else bare packets.
+	Ethernet bool
 }
 
 // Counts are the packets so far, of both directions.
@@ -53,7 +55,7 @@ func Join(a, b netns.End, mtu int, plan Plan, seed uint64) (_ *Box, err error) {
 		}
 	}()
 	for i, e := range []netns.End{a, b} {
-		if box.tuns[i], err = tun(e); err != nil {
+		if box.tuns[i], err = tun(e, plan.Ethernet); err != nil {
 			return nil, err
 		}
 		if err := e.Configure(mtu); err != nil {
@@ -113,13 +115,20 @@ func (l *lane) read() {
 		if err != nil {
 			return
 		}
-		l.treat(buf[:n])
+		if !l.plan.Ethernet {
+			l.treat(nil, buf[:n])
+		} else if n >= frameHeader {
+			l.treat(append([]byte(nil), buf[:frameHeader]...), buf[frameHeader:n])
+		}
 	}
 }
 
-// treat decides about one packet. Each decision is drawn whether it matters or
+// frameHeader is the length of Ethernet's.
+const frameHeader = 14
+
+// treat decides about one packet, which has a frame's header before it. Each decision is drawn whether it matters or
 // not, so that what happens to the nth depends on the seed alone.
-func (l *lane) treat(packet []byte) {
+func (l *lane) treat(frame, packet []byte) {
 	l.box.packets.Add(1)
 	lose, twice, late, overlap := l.chance(l.plan.Loss), l.chance(l.plan.Duplicate), l.chance(l.plan.Reorder), l.chance(l.plan.Overlap)
 	jitter := time.Duration(0)
@@ -157,7 +166,7 @@ func (l *lane) treat(packet []byte) {
 	}
 	for _, p := range packets {
 		select {
-		case l.late <- delayed{due, p}:
+		case l.late <- delayed{due, append(frame[:len(frame):len(frame)], p...)}:
 		case <-l.box.halt:
 			return
 		}

@@ -146,7 +146,7 @@ func TestSeedSaysWhatHappens(t *testing.T) {
 		l := &lane{box: &Box{mtu: 1500}, plan: Plan{Loss: .1, Duplicate: .1, Reorder: .1, Overlap: .3, Jitter: time.Millisecond, Late: time.Hour},
 			random: rand.New(rand.NewPCG(seed, 0)), flows: flows{}, late: make(chan delayed, 1000)}
 		for i := range uint32(200) {
-			l.treat(tcpPacket(false, i*3, 0x10, "abc"))
+			l.treat(nil, tcpPacket(false, i*3, 0x10, "abc"))
 		}
 		close(l.late)
 		out := ""

@@ -139,7 +139,7 @@ func (r *run) connection(n uint64, w *wire, s script, random *rand.Rand) {
 	select {
 	case <-k.done:
 	case <-time.After(patience):
-		r.fail("%s", k.tell("the pair did not end: "+r.proxy.status(k)))
+		r.fail("%s", k.tell("the pair did not end: "+w.via.status(k)))
 		return
 	}
 	for i, e := range ends {
@@ -277,7 +277,7 @@ func (e *end) judge(other *end) string {
 		}
 		return ""
 	case e.k.script.orderly():
-		return fmt.Sprintf("%s: %v after %d of %d bytes; pair: %s", e.name(), e.readErr, got, other.conduct.total, e.k.run.proxy.status(e.k))
+		return fmt.Sprintf("%s: %v after %d of %d bytes; pair: %s", e.name(), e.readErr, got, other.conduct.total, e.k.wire.via.status(e.k))
 	default: // a deadline: an end that died leaves no other one waiting
 		return fmt.Sprintf("%s: %v after %d bytes though the other end broke off", e.name(), e.readErr, got)
 	}
@@ -287,7 +287,7 @@ func (e *end) judge(other *end) string {
 func (k *connection) tell(why string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "connection %d (%s, %s, worker %d): %s\n  script: %v\n", k.n, k.wire.name, k.family.name, k.n%uint64(len(workerModes)), why, k.script)
-	k.run.proxy.workers[int(k.n)%len(k.run.proxy.workers)].Do(func() {
+	k.wire.via.workers[int(k.n)%len(k.wire.via.workers)].Do(func() {
 		for i, name := range []string{"request", "response"} {
 			h := &k.history[i]
 			fmt.Fprintf(&b, "  %s, now %v:", name, h.path)

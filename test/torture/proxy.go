@@ -10,9 +10,11 @@ import (
 	"unsafe"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
+	"github.com/sluice-proxy/sluice/test/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +22,7 @@ import (
 // paths can be changed at any moment and every change is seen.
 type proxy struct {
 	run     *run
+	graft   *bpf.Graft // nil: it splices
 	workers []*loop.Worker
 	sets    []*pair.Set
 	live    [][]*connection // of each worker, on its thread
@@ -30,19 +33,47 @@ type proxy struct {
 // forcedPaths are the paths that pairs are asked onto.
 var forcedPaths = []api.Path{api.PathRelay, api.PathSplice, api.PathPipe}
 
-func newProxy(r *run) (*proxy, error) {
+// graftedPaths are those of pairs that are grafted in the end.
+var graftedPaths = []api.Path{api.PathRelay, api.PathPipe, api.PathGraft}
+
+func (p *proxy) paths() []api.Path {
+	if p.graft != nil {
+		return graftedPaths
+	}
+	return forcedPaths
+}
+
+// newProxy makes one that splices, or, in a namespace, one that grafts.
+func newProxy(r *run, in *netns.NS) (_ *proxy, err error) {
 	p := &proxy{run: r, stop: make(chan struct{}), live: make([][]*connection, len(workerModes))}
 	crowd := pair.NewCrowd()
+	if in != nil {
+		if err := in.Do(func() (err error) { p.graft, err = bpf.LoadGraft(len(workerModes)); return err }); err != nil {
+			return nil, err
+		}
+	}
 	for i, mode := range workerModes {
 		w, err := loop.New(i, r.Log)
 		if err != nil {
 			p.close()
 			return nil, err
 		}
-		go w.Run()
+		if in != nil {
+			go in.Do(func() error { w.Run(); return nil })
+		} else {
+			go w.Run()
+		}
 		p.workers = append(p.workers, w)
 		var set *pair.Set
-		w.Do(func() { set, err = pair.NewSet(w, r.splice, mode, "", crowd, r.Log) })
+		w.Do(func() {
+			if p.graft == nil {
+				set, err = pair.NewSet(w, r.splice, mode, "", crowd, r.Log)
+				return
+			}
+			if set, err = pair.NewSet(w, nil, pair.Off, "", crowd, r.Log); err == nil {
+				err = set.UseGraft(p.graft, mode == pair.Auto)
+			}
+		})
 		if err != nil {
 			p.close()
 			return nil, err
@@ -62,6 +93,13 @@ func (p *proxy) close() {
 		}
 		w.Close()
 	}
+	if p.graft == nil {
+		return
+	}
+	if places, used, resting := p.graft.Sizes(); used != 0 || places > 4*resting {
+		p.run.fail("left over: %d addresses, %d grafts in use, %d at rest", places, used, resting)
+	}
+	p.graft.Close()
 }
 
 // force asks random directions of random pairs onto other paths.
@@ -78,7 +116,7 @@ func (p *proxy) force(worker int, random *rand.Rand) {
 				k := live[random.IntN(len(live))]
 				p.audit(k)
 				direction := random.IntN(2)
-				to := forcedPaths[random.IntN(len(forcedPaths))]
+				to := p.paths()[random.IntN(len(p.paths()))]
 				var handed [2]uint64
 				handed[0], handed[1] = k.pair.Bytes()
 				if h := &k.history[direction]; to != h.path && h.due(handed[direction], random) {
@@ -197,6 +235,9 @@ func take(c *net.TCPConn) (fd int, err error) {
 	if err == nil {
 		err = upstream.Prepare(fd)
 	}
+	if err == nil { // which Go turns on
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
+	}
 	return fd, err
 }
 
@@ -223,5 +264,18 @@ func (p *proxy) into(r *Report) {
 	for _, s := range p.sets {
 		t.Add(&s.Counters)
 	}
-	r.Pairs = t.Named()
+	for name, n := range t.Named() {
+		r.Pairs[name] += n
+	}
+	counters := p.run.splice.Counters
+	if p.graft != nil {
+		counters = p.graft.Counters
+	}
+	counted, err := counters()
+	if err != nil {
+		p.run.fail("%v", err)
+	}
+	for name, n := range counted {
+		r.Programs[name] += n
+	}
 }

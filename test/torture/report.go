@@ -28,7 +28,7 @@ type Report struct {
 	Drifts   map[string]int
 	Faults   []string          // what each middlebox did
 	Pairs    map[string]uint64 // counters of the pairs
-	Verdict  map[string]uint64 // counters of the verdict
+	Programs map[string]uint64 // counters of the verdict, or of the graft
 	Failures []string
 }
 
@@ -52,12 +52,12 @@ func (r *Report) String() string {
 		fmt.Fprintf(&b, "  %s\n", f)
 	}
 	counted := map[string]uint64{}
-	for k, n := range r.Verdict {
+	for k, n := range r.Programs {
 		if n != 0 {
 			counted[k] = n
 		}
 	}
-	fmt.Fprintf(&b, "  verdict %v\n", counted)
+	fmt.Fprintf(&b, "  programs %v\n", counted)
 	return b.String()
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/test/books"
 	"go.uber.org/goleak"
 )
@@ -20,6 +21,26 @@ var (
 )
 
 func TestTorture(t *testing.T) {
+	report := torture(t, false)
+	for _, name := range []string{"event.trimmed", "exit.redirected", "exit.empty", "event.overflow", "event.left"} {
+		if report != nil && report.Programs[name] == 0 {
+			t.Errorf("%s is 0: that part of the verdict was not tortured", name)
+		}
+	}
+}
+
+// The same with pairs that are grafted under way, for a quarter of the time.
+func TestTortureOfGrafts(t *testing.T) {
+	report := torture(t, true)
+	for _, name := range []string{"passage.local", "passage.neighbour", "passage.reset", "passage.copied", "passage.own", "passage.own_lifted"} {
+		if report != nil && report.Programs[name] == 0 {
+			t.Errorf("%s is 0: that part of the graft was not tortured", name)
+		}
+	}
+}
+
+// torture runs it; the report is nil if it was too short to have seen everything.
+func torture(t *testing.T, graft bool) *Report {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs and makes namespaces")
 	}
@@ -27,9 +48,12 @@ func TestTorture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Seed: *seedFlag, Time: *timeFlag, Connections: *atOnce,
+	cfg := Config{Seed: *seedFlag, Time: *timeFlag, Connections: *atOnce, Graft: graft,
 		Log:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Progress: func(s string) { t.Log(s) }}
+	if graft {
+		cfg.Time /= 4
+	}
 	if cfg.Seed == 0 {
 		cfg.Seed = uint64(time.Now().UnixNano())
 	}
@@ -49,20 +73,20 @@ func TestTorture(t *testing.T) {
 		t.Errorf("%s: the kernel's account of %d sockets is off", wire, n)
 	}
 	if len(report.Failures) > 0 || cfg.Time < 10*time.Second {
-		return
+		return nil
+	}
+	paths := forcedPaths
+	if graft {
+		paths = graftedPaths
 	}
 	for _, family := range familyNames {
-		for _, from := range forcedPaths {
-			for _, to := range forcedPaths {
-				if kind := kind(family, from, to); from != to && report.Changes[kind] == 0 {
+		for _, from := range paths {
+			for _, to := range paths {
+				if kind := kind(family, from, to); from != to && from != api.PathGraft && report.Changes[kind] == 0 {
 					t.Errorf("no change of kind %q had bytes on both sides", kind)
 				}
 			}
 		}
 	}
-	for _, name := range []string{"event.trimmed", "exit.redirected", "exit.empty", "event.overflow", "event.left"} {
-		if report.Verdict[name] == 0 {
-			t.Errorf("%s is 0: that part of the verdict was not tortured", name)
-		}
-	}
+	return report
 }

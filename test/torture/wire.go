@@ -17,6 +17,7 @@ type wire struct {
 	name                  string
 	most                  int64 // bytes that a stream has at most
 	client, proxy, server *netns.NS
+	via                   *proxy
 	boxes                 []*fault.Box
 	// of each family: where the proxy listens, where the server does.
 	families [2]family
@@ -57,12 +58,15 @@ func (r *run) makeWires() (wires []*wire, err error) {
 		w := &wire{name: name, most: most}
 		wires = append(wires, w)
 		if join == nil {
-			ns, err := netns.Host()
+			ns, err := r.loopback()
 			if err != nil {
 				return err
 			}
 			w.client, w.proxy, w.server = ns, ns, ns
 		} else if err := w.threeNamespaces(join); err != nil {
+			return err
+		}
+		if err := w.through(r); err != nil {
 			return err
 		}
 		return w.listen(r)
@@ -89,6 +93,7 @@ func (r *run) makeWires() (wires []*wire, err error) {
 		}
 	}
 	for i, plan := range plans {
+		plan.Ethernet = r.Graft
 		n := uint64(0)
 		err := add(fmt.Sprintf("faults %d", i), 512<<10, func(w *wire, a, b netns.End) error {
 			n++
@@ -103,6 +108,24 @@ func (r *run) makeWires() (wires []*wire, err error) {
 		}
 	}
 	return wires, nil
+}
+
+// loopback is where the wire without other devices is: the host, or for grafts,
+// whose programs see every packet there, a namespace.
+func (r *run) loopback() (*netns.NS, error) {
+	if r.Graft {
+		return netns.New()
+	}
+	return netns.Host()
+}
+
+// through has the wire's pairs made by the one proxy, or, for grafts, by one of its
+// own in its namespace.
+func (w *wire) through(r *run) (err error) {
+	if w.via = r.proxy; r.Graft {
+		w.via, err = newProxy(r, w.proxy)
+	}
+	return err
 }
 
 // threeNamespaces makes client, proxy and server a namespace each, and joins the
@@ -173,7 +196,7 @@ func (w *wire) acceptFront(r *run, f *family) {
 			c.Close() // the client gave up
 			continue
 		}
-		w.wg.Go(func() { r.proxy.join(k, c.(*net.TCPConn)) })
+		w.wg.Go(func() { w.via.join(k, c.(*net.TCPConn)) })
 	}
 }
 

@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-proxy/sluice/test/peer"
+)
+
+// atRest waits until n pairs are grafted and their sockets hold nothing.
+func (p *proxy) atRest(n int) {
+	p.t.Helper()
+	p.await("pairs are grafted and at rest", func() bool {
+		for _, c := range p.connections() {
+			if c.Request.Path != "graft" || c.Response.Path != "graft" {
+				return false
+			}
+		}
+		_, b := p.get("/stats?filter=%5Esplice.graft_freezes%24")
+		return strings.TrimSpace(b) == "splice.graft_freezes: "+string(rune('0'+n))
+	})
+}
+
+func TestGraftedConversation(t *testing.T) {
+	needRoot(t)
+	at := free(t)
+	p := start(t, sluice, static(at, echo(t, peer.Echo).Addr(), ""), nil, "--graft", "auto")
+	c := dial(t, at)
+	if err := pingPong(c, 4); err != nil {
+		t.Fatal(err)
+	}
+	p.atRest(1)
+	if err := pingPong(c, 1000); err != nil {
+		t.Fatal(err)
+	}
+	cs := p.connections()
+	if len(cs) != 1 || cs[0].Request.Bytes != 1004*19 || cs[0].Response.Bytes != 1004*19 {
+		t.Errorf("connections %+v, want one with %d bytes each way", cs, 1004*19)
+	}
+	if _, b := p.get("/splice"); !strings.Contains(strings.Join(strings.Fields(b), ""), `"graft":{"mode":"auto","available":true,"reason":"","self_test":[{"name":"graft","result":"ok"`) {
+		t.Errorf("/splice says %s", b)
+	}
+	c.CloseWrite()
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("read %d, %v, want EOF", n, err)
+	}
+	p.await("the connection is over", func() bool { return len(p.connections()) == 0 })
+	if _, b := p.get("/stats?filter=downstream_cx_destroy"); !strings.Contains(b, ": 1") {
+		t.Errorf("stats: %s", b)
+	}
+}
+
+// A killed proxy takes its programs with it; the sockets of pairs at rest reset both
+// sides first, where these really are: nobody waits for ever, and nobody sees a
+// clean end.
+func TestKilledProxyResetsGraftedPairs(t *testing.T) {
+	needRoot(t)
+	for _, busy := range []bool{false, true} {
+		at := free(t)
+		end := make(chan error, 2)
+		read := func(c *net.TCPConn) {
+			_, err := io.Copy(io.Discard, c)
+			end <- err
+		}
+		server := echo(t, func(ctx context.Context, c *net.TCPConn) {
+			if err := pingPong2(c, 4); err != nil {
+				t.Error(err)
+			}
+			read(c)
+		})
+		p := start(t, sluice, static(at, server.Addr(), ""), nil, "--graft", "auto")
+		c := dial(t, at)
+		if err := pingPong(c, 4); err != nil {
+			t.Fatal(err)
+		}
+		p.atRest(1)
+		if !busy {
+			go read(c)
+		} else {
+			go func() { // the kernel tells of a reset once: to who writes
+				for {
+					if _, err := c.Write(make([]byte, 4096)); err != nil {
+						end <- err
+						return
+					}
+				}
+			}()
+			p.await("bytes flow", func() bool {
+				cs := p.connections()
+				return len(cs) == 1 && cs[0].Request.Bytes > 1<<20
+			})
+		}
+		p.cmd.Process.Signal(syscall.SIGKILL)
+		for range 2 {
+			select {
+			case err := <-end:
+				if !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("busy %v: an end saw %v, want a reset", busy, err)
+				}
+			case <-time.After(5 * time.Second):
+				t.Errorf("busy %v: an end was never told", busy)
+			}
+		}
+	}
+}
+
+// pingPong2 is the other side of pingPong.
+func pingPong2(c net.Conn, n int) error {
+	_, err := io.CopyN(c, c, int64(19*n))
+	return err
+}
+
+func TestFailedSelfTestGraftsNothingAndSaysWhy(t *testing.T) {
+	needRoot(t)
+	at := free(t)
+	p := start(t, faulty, static(at, echo(t, peer.Echo).Addr(), ""), []string{"SLUICE_FAULT=graft-reset"}, "--graft", "auto", "--splice", "off")
+	if err := pingPong(dial(t, at), 100); err != nil {
+		t.Fatal(err)
+	}
+	if cs := p.connections(); len(cs) != 1 || cs[0].Request.Path != "relay" {
+		t.Errorf("connections %+v, want a relay", cs)
+	}
+	if _, b := p.get("/splice"); !strings.Contains(b, `"reason": "self-test: graft-reset: fault planted`) {
+		t.Errorf("/splice says %s", b)
+	}
+}
