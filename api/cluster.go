@@ -129,8 +129,6 @@ type CircuitBreakers struct {
 	MaxPendingRequests uint32
 	MaxRequests        uint32
 	MaxRetries         uint32
-	// MaxPerHost is per_host_thresholds' max_connections, nil for no bound.
-	MaxPerHost *uint32
 	// TrackRemaining shows gauges of what is left.
 	TrackRemaining bool
 }

@@ -23,7 +23,7 @@ func (s *Store) Lookup(name string) (Stat, bool) {
 		s.mu.Unlock()
 		if sc != nil {
 			sc.mu.Lock()
-			v, ok := sc.stats[name[end:]]
+			v, ok := sc.findLocked(name[end:])
 			sc.mu.Unlock()
 			if ok {
 				return sc.read(name[end:], v), true
@@ -68,9 +68,7 @@ func (s *Store) each(f func(sc *Scope, name string, v any)) {
 	s.mu.Unlock()
 	for _, sc := range scopes {
 		sc.mu.Lock()
-		for name, v := range sc.stats {
-			f(sc, name, v)
-		}
+		sc.eachLocked(func(name string, v any) { f(sc, name, v) })
 		sc.mu.Unlock()
 	}
 }

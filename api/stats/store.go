@@ -35,6 +35,7 @@ type Scope struct {
 
 	mu    sync.Mutex
 	stats map[string]any // guarded by mu
+	blank *Blank         // guarded by mu; may be nil
 }
 
 // Scope returns the scope of a prefix. Each element of path is either a plain

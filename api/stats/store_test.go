@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -210,5 +211,25 @@ func TestAResponseCodeIsATag(t *testing.T) {
 		if without += got.Name[at:]; without != got.TagName {
 			t.Errorf("%s without its cuts is %s", name, without)
 		}
+	}
+}
+
+func TestBlanksAreShownUntilTheyMove(t *testing.T) {
+	s := New()
+	b := NewBlank([]string{"a", "in.b"}, []string{"g"}, []string{"h"})
+	one, two := s.Scope("one"), s.Scope("two")
+	one.Show(b)
+	two.Show(b)
+	two.Counter("a").Inc()
+	var got []string
+	for _, st := range s.All() {
+		got = append(got, fmt.Sprintf("%s %d %t", st.Name, st.Value, st.Used))
+	}
+	want := []string{"one.a 0 false", "one.g 0 false", "one.h 0 false", "one.in.b 0 false", "two.a 1 true", "two.g 0 false", "two.h 0 false", "two.in.b 0 false"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+	if st, ok := s.Lookup("one.in.b"); !ok || st.Value != 0 {
+		t.Error("not found", st)
 	}
 }

@@ -163,7 +163,9 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	if changed {
 		u.Stats.MembershipChange.Inc()
 	}
-	u.Stats.MaxHostWeight.Set(uint64(maxWeight))
+	if c.Discovery != api.Static { // Envoy counts it where hosts are discovered
+		u.Stats.MaxHostWeight.Set(uint64(maxWeight))
+	}
 	u.Stats.breakers(&c.CircuitBreakers)
 	u.classifyLocked(v)
 }

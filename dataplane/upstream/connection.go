@@ -32,7 +32,7 @@ func (c *Connection) Connected(took time.Duration) {
 	s.givePending(c.Host.cluster.Config().CircuitBreakers.MaxPendingRequests)
 	s.ConnectMS.Record(float64(took) / float64(time.Millisecond))
 	s.RqTotal.Inc()
-	s.RqActive.Inc()
+	s.request(1, c.Host.cluster.Config().CircuitBreakers.MaxRequests)
 	c.Host.rqTotal.Add(1)
 	c.Host.rqActive.Add(1)
 }
@@ -114,7 +114,7 @@ func (c *Connection) Ended(lasted time.Duration, remote bool) {
 		s.DestroyLocalWithActiveRq.Inc()
 	}
 	s.LengthMS.Record(float64(lasted) / float64(time.Millisecond))
-	s.RqActive.Dec()
+	s.request(-1, c.Host.cluster.Config().CircuitBreakers.MaxRequests)
 	s.giveActive(c.Host.cluster.Config().CircuitBreakers.MaxConnections)
 	c.Host.rqActive.Add(^uint64(0))
 	c.Host.rqSuccess.Add(1)

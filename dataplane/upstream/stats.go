@@ -1,9 +1,9 @@
 package upstream
 
 import (
+	"sync"
 	"sync/atomic"
 
-	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
 )
@@ -22,19 +22,45 @@ type Stats struct {
 	MembershipTotal, MembershipHealthy, MembershipDegraded, MembershipExcluded, MaxHostWeight *stats.Gauge
 	ConnectMS, LengthMS                                                                       *stats.Histogram
 
-	balance             *balance.Stats
-	cxOpen, pendingOpen *stats.Gauge
-	active, pending     atomic.Int64
+	balance                     *balance.Stats
+	cxOpen, pendingOpen, rqOpen *stats.Gauge
+	active, pending             atomic.Int64
+	// left is nil unless track_remaining is set.
+	left atomic.Pointer[left]
 }
+
+// left are the gauges of what the breakers let through yet.
+type left struct{ cx, pending, rq *stats.Gauge }
+
+// unmoved are the figures that Envoy shows of every cluster, and that a proxy of
+// TCP does not move, or not yet.
+var unmoved = sync.OnceValue(func() *stats.Blank {
+	breakers := []string{"upstream_cx_rx_bytes_buffered", "upstream_cx_tx_bytes_buffered", "version", "warming_state",
+		"circuit_breakers.default.cx_pool_open", "circuit_breakers.default.rq_retry_open"}
+	for _, high := range []string{"cx_open", "cx_pool_open", "rq_open", "rq_pending_open", "rq_retry_open"} {
+		breakers = append(breakers, "circuit_breakers.high."+high)
+	}
+	return stats.NewBlank([]string{
+		"assignment_stale", "assignment_timeout_received", "assignment_use_cached", "original_dst_host_invalid", "retry_or_shadow_abandoned",
+		"update_attempt", "update_empty", "update_failure", "update_no_rebuild", "update_success",
+		"upstream_cx_close_notify", "upstream_cx_connect_with_0_rtt", "upstream_cx_http1_total", "upstream_cx_http2_total", "upstream_cx_http3_total",
+		"upstream_cx_idle_timeout", "upstream_cx_max_duration_reached", "upstream_cx_max_requests", "upstream_cx_pool_overflow",
+		"upstream_cx_preconnect_skipped", "upstream_cx_protocol_error", "upstream_flow_control_backed_up_total",
+		"upstream_flow_control_drained_total", "upstream_flow_control_paused_reading_total", "upstream_flow_control_resumed_reading_total",
+		"upstream_http3_broken", "upstream_internal_redirect_failed_total", "upstream_internal_redirect_succeeded_total", "upstream_queue_overloaded",
+		"upstream_rq_0rtt", "upstream_rq_active_overflow", "upstream_rq_cancelled", "upstream_rq_completed", "upstream_rq_maintenance_mode",
+		"upstream_rq_max_duration_reached", "upstream_rq_per_try_idle_timeout", "upstream_rq_per_try_timeout", "upstream_rq_retry",
+		"upstream_rq_retry_backoff_exponential", "upstream_rq_retry_backoff_ratelimited", "upstream_rq_retry_limit_exceeded",
+		"upstream_rq_retry_overflow", "upstream_rq_retry_success", "upstream_rq_rx_reset", "upstream_rq_rx_reset_no_error",
+		"upstream_rq_timeout", "upstream_rq_tx_reset",
+	}, breakers, []string{"upstream_rq_per_cx"})
+})
 
 func newStats(store *stats.Store, name string) *Stats {
 	tag := stats.Tag{Name: "envoy.cluster_name", Value: name}
 	sc := store.Scope("cluster", tag)
 	cb := store.Scope("cluster", tag, "circuit_breakers", "default")
-	for _, always := range []string{"upstream_cx_pool_overflow", "upstream_cx_max_requests", "upstream_cx_protocol_error", "upstream_cx_idle_timeout", "upstream_rq_timeout", "upstream_rq_cancelled",
-		"upstream_flow_control_paused_reading_total", "upstream_flow_control_resumed_reading_total", "upstream_flow_control_backed_up_total", "upstream_flow_control_drained_total"} {
-		sc.Counter(always) // named as Envoy names them, and never moved yet
-	}
+	sc.Show(unmoved())
 	return &Stats{
 		scope: sc, breaker: cb, balance: balance.NewStats(sc),
 		Total:                     sc.Counter("upstream_cx_total"),
@@ -70,69 +96,11 @@ func newStats(store *stats.Store, name string) *Stats {
 		LengthMS:                  sc.Histogram("upstream_cx_length_ms"),
 		cxOpen:                    cb.Gauge("cx_open"),
 		pendingOpen:               cb.Gauge("rq_pending_open"),
+		rqOpen:                    cb.Gauge("rq_open"),
 	}
 }
 
 func (s *Stats) release() {
 	s.scope.Release()
 	s.breaker.Release()
-}
-
-// take counts one more if that stays within the limit.
-func take(n *atomic.Int64, limit uint32) bool {
-	for {
-		now := n.Load()
-		if now >= int64(limit) {
-			return false
-		}
-		if n.CompareAndSwap(now, now+1) {
-			return true
-		}
-	}
-}
-
-func (s *Stats) takeActive(limit uint32) bool {
-	if !take(&s.active, limit) {
-		return false
-	}
-	s.Active.Inc()
-	open(s.cxOpen, &s.active, limit)
-	return true
-}
-
-func (s *Stats) giveActive(limit uint32) {
-	s.active.Add(-1)
-	s.Active.Dec()
-	open(s.cxOpen, &s.active, limit)
-}
-
-func (s *Stats) takePending(limit uint32) bool {
-	if !take(&s.pending, limit) {
-		return false
-	}
-	s.PendingActive.Inc()
-	open(s.pendingOpen, &s.pending, limit)
-	return true
-}
-
-func (s *Stats) givePending(limit uint32) {
-	s.pending.Add(-1)
-	s.PendingActive.Dec()
-	open(s.pendingOpen, &s.pending, limit)
-}
-
-func (s *Stats) breakers(c *api.CircuitBreakers) {
-	open(s.cxOpen, &s.active, c.MaxConnections)
-	open(s.pendingOpen, &s.pending, c.MaxPendingRequests)
-}
-
-// open sets a breaker's gauge: 1 while no more are let through.
-func open(g *stats.Gauge, n *atomic.Int64, limit uint32) {
-	v := uint64(0)
-	if n.Load() >= int64(limit) {
-		v = 1
-	}
-	if g.Value() != v {
-		g.Set(v)
-	}
 }

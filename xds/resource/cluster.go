@@ -117,18 +117,12 @@ func (w *walker) circuitBreakers(p *clusterv3.CircuitBreakers) api.CircuitBreake
 			break
 		}
 	}
-	var perHost *uint32
 	for i, one := range p.GetPerHostThresholds() {
 		if one.GetMaxPendingRequests() != nil || one.GetMaxRequests() != nil || one.GetMaxRetries() != nil || one.GetRetryBudget() != nil || one.GetTrackRemaining() || one.GetMaxConnectionPools() != nil {
 			w.fail(fmt.Sprintf("circuit_breakers.per_host_thresholds[%d]", i), errors.New("Unsupported field in per_host_thresholds"))
 		}
-		if one.GetPriority() == corev3.RoutingPriority_DEFAULT && perHost == nil && one.GetMaxConnections() != nil {
-			n := one.GetMaxConnections().GetValue()
-			perHost = &n
-		}
 	}
 	return api.CircuitBreakers{
-		MaxPerHost:         perHost,
 		TrackRemaining:     t.GetTrackRemaining(),
 		MaxConnections:     uint32Or(t.GetMaxConnections(), api.DefaultMaxConnections),
 		MaxPendingRequests: uint32Or(t.GetMaxPendingRequests(), api.DefaultMaxPendingRequests),

@@ -50,7 +50,8 @@ func clusterPolicies() policies {
 			fields(noted, "use_http_header", "http_header_name"),
 		"envoy.config.cluster.v3.CircuitBreakers": policy{}.
 			fields(inside, "thresholds").
-			fields(built, "per_host_thresholds"),
+			// Its limits turn nobody away: a connection would wait. What is wrong in it is refused.
+			fields(noted, "per_host_thresholds"),
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": policy{}.
 			fields(built, "max_connections", "max_pending_requests", "max_requests", "max_retries").
 			judge(func(v protoreflect.Value) (decision, string) {
