@@ -197,6 +197,7 @@ func (c *Client) maybeClusters() {
 		if c.failed = c.staticListeners(c.ctx); c.failed != nil {
 			return
 		}
+		c.wantExtensions()
 	}
 	c.cdsAsked = true
 	if c.cds == nil {

@@ -51,10 +51,21 @@ func (c *Client) Dump() Dump {
 			clusterURL:   append(dumps(c.model.Clusters()), c.idle(c.o.Bootstrap.Reserved)...),
 			endpointURL:  dumps(c.model.Endpoints()),
 			extensionURL: dumps(c.model.Extensions()),
-			secretURL:    dumps(c.model.Secrets()),
+			secretURL:    c.secretDumps(),
 		},
 		VersionInfo: maps.Clone(c.versions),
 	}
+}
+
+// secretDumps dates what did not come yet by the start.
+func (c *Client) secretDumps() []ResourceDump {
+	out := dumps(c.model.Secrets())
+	for i := range out {
+		if out[i].Updated.IsZero() {
+			out[i].Updated = c.made
+		}
+	}
+	return out
 }
 
 // idle shows static resources that are in the file and not in the model.

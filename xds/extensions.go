@@ -126,10 +126,11 @@ func (c *Client) listenersWarmed(ctx context.Context) {
 	c.maybeLive()
 }
 
-// Unready is a listener that waits, with what it waits for.
+// Unready is a listener that waits, with what Envoy calls the things that it waits
+// for.
 type Unready struct {
 	Listener string
-	Filters  []string
+	Targets  []string
 }
 
 // Unready lists what is warming, for /init_dump; sorted.
@@ -140,7 +141,7 @@ func (c *Client) Unready() []Unready {
 	var out []Unready
 	for _, v := range c.model.Listeners() {
 		if names := waiting[v.Name]; len(names) > 0 {
-			out = append(out, Unready{Listener: v.Name, Filters: names})
+			out = append(out, Unready{Listener: v.Name, Targets: names})
 		}
 	}
 	return out

@@ -99,7 +99,7 @@ func TestListenerWaitsForItsSecret(t *testing.T) {
 		if l := s.sink.last().Listener("l"); l.FilterChains[0].TLS != nil {
 			t.Fatal("it serves before its secret came")
 		}
-		if w := s.Unready(); len(w) != 1 || w[0].Listener != "l" || strings.Join(w[0].Filters, " ") != "TlsCertificateSdsApi s" {
+		if w := s.Unready(); len(w) != 1 || w[0].Listener != "l" || strings.Join(w[0].Targets, " ") != "SdsApi s" {
 			t.Errorf("what is waited for: %v", w)
 		}
 		s.send(secretURL, "1", nil, certSecret("s", inline(first.PEM), inline(first.Key)))
@@ -321,4 +321,23 @@ func TestSecretFromItsOwnStream(t *testing.T) {
 	s.Await(t, "the NACK", func(r control.Request) bool {
 		return strings.Contains(r.String(), "n: transport_socket: sds_config.api_config_source: envoy.config.core.v3.ApiConfigSource must have a statically defined non-EDS cluster: 'none' does not exist")
 	})
+}
+
+// Static listeners are let in when the static clusters are warm: what they refer to
+// is asked for then.
+func TestStaticListenersBehindStaticClusters(t *testing.T) {
+	ca, dir := pki.New(t, "ca"), t.TempDir()
+	leaf := ca.Issue(nil)
+	put(t, filepath.Join(dir, "ca.json"), secretFile(t, "1", caSecret("ca", inline(ca.PEM))))
+	put(t, filepath.Join(dir, "s.json"), secretFile(t, "1", certSecret("s", inline(leaf.PEM), inline(leaf.Key))))
+	s := begin(t, false, settings{noCDS: true,
+		clusters:  []*clusterv3.Cluster{verified(staticCluster("c"), fromFile("ca", filepath.Join(dir, "ca.json")))},
+		listeners: []*listenerv3.Listener{secured(tcpListener("l", 1, "c"), fromFile("s", filepath.Join(dir, "s.json")))}})
+	is := s.sink.await(t, "the listener", func(k *api.Snapshot) bool { return held(k, "l") == string(leaf.PEM) })
+	if r, ready := is.Secrets.Upstream(is.Clusters.Get("c").Socket.TLS); !ready || string(r.Validation.TrustedCA) != string(ca.PEM) {
+		t.Errorf("%+v, %v", r, ready)
+	}
+	if c := s.TLSContexts(); len(c) != 2 {
+		t.Errorf("%d contexts", len(c))
+	}
 }

@@ -261,7 +261,7 @@ func (m *Model) Extensions() []View {
 	return sortViews(out)
 }
 
-// Unready are the names that a warming listener waits for, by the listener's name.
+// Unready are what Envoy calls the things that a warming listener waits for, by the listener's name.
 func (m *Model) Unready() map[string][]string {
 	out := map[string][]string{}
 	for name, l := range m.listeners {
@@ -270,12 +270,12 @@ func (m *Model) Unready() map[string][]string {
 		}
 		for _, r := range l.warming.value.SecretRefs() {
 			if m.lacks([]api.SecretRef{r}) {
-				out[name] = append(out[name], kinds[r.Kind]+" "+r.Name)
+				out[name] = append(out[name], "SdsApi "+r.Name)
 			}
 		}
 		discoveries(l.warming.value, func(n string, d *api.FilterDiscovery) {
 			if e := m.extensions[n]; !d.WithoutWarming && (e == nil || !e.given) {
-				out[name] = append(out[name], n)
+				out[name] = append(out[name], "FilterConfigSubscription init "+n)
 			}
 		})
 	}

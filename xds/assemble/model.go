@@ -131,6 +131,7 @@ type Model struct {
 	tentative []*listener
 
 	generation uint64
+	last       *api.Snapshot
 	dirty      bool
 	// published are the clusters of the last snapshot; unpublished are the names of
 	// those that changed since. listed are the listeners; unlisted says that those
@@ -208,8 +209,12 @@ func (m *Model) Snapshot() *api.Snapshot {
 		return nil
 	})
 	m.unpublished, m.unpublishedWarming = nil, nil
-	return &api.Snapshot{Generation: m.generation, Listeners: m.listed, Clusters: m.published, Warming: m.publishedWarming, Secrets: m.secretSet()}
+	m.last = &api.Snapshot{Generation: m.generation, Listeners: m.listed, Clusters: m.published, Warming: m.publishedWarming, Secrets: m.secretSet()}
+	return m.last
 }
+
+// Published is the last snapshot, nil before the first.
+func (m *Model) Published() *api.Snapshot { return m.last }
 
 // View is one resource as the model has it, for dumps.
 type View struct {

@@ -42,12 +42,6 @@ func newSecretState() secretState {
 	return secretState{secrets: map[string]*secret{}, staticSecrets: map[string]*held[api.Secret]{}, ofListeners: map[string]api.SecretRef{}}
 }
 
-// kinds are what /init_dump calls the kinds of secret.
-var kinds = map[api.SecretKind]string{
-	api.CertificateSecret: "TlsCertificateSdsApi", api.ValidationSecret: "CertificateValidationContextSdsApi",
-	api.TicketKeysSecret: "TlsSessionTicketKeysSdsApi", api.GenericSecretKind: "GenericSecretSdsApi",
-}
-
 // AddStaticSecret adds a secret of the bootstrap.
 func (m *Model) AddStaticSecret(r Resource[api.Secret], now time.Time) {
 	m.staticSecrets[api.StaticSecretKey(r.Name, r.Value.Kind())] = hold(r, now)

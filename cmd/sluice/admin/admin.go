@@ -71,6 +71,7 @@ type Plane interface {
 type Configs interface {
 	Dump() xds.Dump
 	Unready() []xds.Unready
+	TLSContexts() []xds.TLSContext
 }
 
 // Loggers are the log levels that /logging shows and changes.

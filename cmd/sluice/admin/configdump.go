@@ -72,7 +72,7 @@ func (s *Server) configs(eds bool, match func(string) bool) []proto.Message {
 	if eds {
 		out = append(out, s.endpointsDump(d, match))
 	}
-	return append(out, listenersDump(d, match))
+	return append(out, listenersDump(d, match), secretsDump(d, match))
 }
 
 func clustersDump(d xds.Dump, match func(string) bool) *adminv3.ClustersConfigDump {

@@ -30,6 +30,7 @@ type fake struct {
 	capture     api.CaptureStatus
 	dump        xds.Dump
 	unready     []xds.Unready
+	contexts    []xds.TLSContext
 	levels      map[string]string
 	flushes     int
 	reopened    int
@@ -53,6 +54,9 @@ func (f *fake) InboundRoute(to netip.AddrPort) (api.RouteDecision, bool) {
 
 func (f *fake) Dump() xds.Dump         { return f.dump }
 func (f *fake) Unready() []xds.Unready { return f.unready }
+
+func (f *fake) TLSContexts() []xds.TLSContext { return f.contexts }
+
 func (f *fake) Flush() {
 	f.flushes++
 	if f.onFlush != nil {

@@ -24,9 +24,6 @@ func (s *Server) ready(a *answer, _ query) {
 // hotRestartVersion: there is no hot restart here, which Envoy calls disabled.
 func (s *Server) hotRestartVersion(a *answer, _ query) { a.WriteString("disabled") }
 
-// certs lists certificates that are loaded; TLS is not built, so there are none.
-func (s *Server) certs(a *answer, _ query) { writeProto(a, &adminv3.Certificates{}, true) }
-
 func (s *Server) serverInfo(a *answer, _ query) {
 	up := durationpb.New(time.Since(s.o.Started).Truncate(time.Second))
 	writeProto(a, &adminv3.ServerInfo{

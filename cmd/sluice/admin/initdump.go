@@ -17,8 +17,8 @@ func (s *Server) initDump(a *answer, _ query) {
 	out := &adminv3.UnreadyTargetsDumps{}
 	for _, u := range s.o.Configs.Unready() {
 		d := &adminv3.UnreadyTargetsDumps_UnreadyTargetsDump{Name: fmt.Sprintf("init manager Listener-local-init-manager %s", u.Listener)}
-		for _, f := range u.Filters {
-			d.TargetNames = append(d.TargetNames, "shared target FilterConfigSubscription init "+f)
+		for _, f := range u.Targets {
+			d.TargetNames = append(d.TargetNames, "shared target "+f)
 		}
 		out.UnreadyTargetsDumps = append(out.UnreadyTargetsDumps, d)
 	}

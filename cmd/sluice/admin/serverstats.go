@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,7 +64,7 @@ func (s *Server) scrape() []stats.Stat {
 	ss.memoryAllocated.Set(mem.Allocated)
 	ss.memoryHeap.Set(mem.HeapSize)
 	ss.memoryPhysical.Set(mem.TotalPhysicalBytes)
-	ss.certExpiry.Set(math.MaxUint32) // Envoy's word for "no certificate"
+	ss.certExpiry.Set(s.firstExpiry())
 	ss.workersStarted.Set(boolGauge(st == Live || st == Draining))
 
 	all := s.o.Stats.All()
