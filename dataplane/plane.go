@@ -160,6 +160,7 @@ func New(o Options) (*Plane, error) {
 	}
 	p.destinations.Store(&destinations{})
 	p.near.Home, p.near.Threads = o.Home, uint64(o.Concurrency)+1 // the main one too
+	p.near.Runtime = o.Runtime
 	if o.LocalCluster != "" {
 		p.near.Name = o.LocalCluster
 		p.near.Local = func() *upstream.Cluster { return p.cluster(o.LocalCluster) }

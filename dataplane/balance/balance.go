@@ -9,6 +9,7 @@ package balance
 
 import (
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 )
 
 // Host is what is picked from. Upstream owns it; a host that stays in the
@@ -63,6 +64,9 @@ type Config struct {
 	// Threads is how many threads would balance in Envoy's place, of which each
 	// has, and counts, subsets and zones of its own; 0 counts as 1.
 	Threads uint64
+	// Runtime beats the panic threshold (asked when a Set is made) and the settings
+	// of zones (asked as they are used), by Envoy's keys; nil has nothing to say.
+	Runtime *runtime.Runtime
 	// ActiveTotal is the number of the cluster's open connections.
 	ActiveTotal func() uint64
 	// Rand yields uniform 64-bit numbers and is safe for concurrent use, Now

@@ -183,7 +183,7 @@ func (c *Config) defaults() {
 	if c.Overprovisioning == 0 {
 		c.Overprovisioning = api.DefaultOverprovisioningFactor
 	}
-	c.PanicThreshold = float64(roundPercent(c.PanicThreshold))
+	c.PanicThreshold = float64(min(100, c.Runtime.Number("upstream.healthy_panic_threshold", roundPercent(c.PanicThreshold))))
 	if c.Rand == nil {
 		c.Rand = rand.Uint64
 	}

@@ -41,7 +41,7 @@ func (p *Picker) zone(g *group, l *level) (int, bool) {
 	switch {
 	case z.mode == zoneOff:
 		return -1, true
-	case c.Rand()%100 >= uint64(c.Balancing.Zone.Enabled):
+	case c.Rand()%100 >= c.Runtime.Number("upstream.zone_routing.enabled", uint64(c.Balancing.Zone.Enabled)):
 		return -1, true
 	case local.whole.levels[0].under(uint64(c.PanicThreshold)):
 		c.Stats.LocalClusterNotOK.Inc()
@@ -121,7 +121,7 @@ func zoneFits(c *Config, l, home *level) (bool, *stats.Counter) {
 		return false, nil
 	case !home.home || len(home.localities[0].all) == 0:
 		return false, c.Stats.LocalClusterNotOK
-	case uint64(len(l.healthy.hosts)) < zone.MinClusterSize:
+	case uint64(len(l.healthy.hosts)) < c.Runtime.Number("upstream.zone_routing.min_cluster_size", zone.MinClusterSize):
 		return false, c.Stats.TooSmall
 	}
 	return true, nil

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 )
 
 // spread makes hosts in zones by a word: `aab` are two in zone a and one in b; a
@@ -120,6 +121,29 @@ func TestAChangeOfTheLocalClusterIsSeen(t *testing.T) {
 	// At first, with the local cluster, and with the changed one (see countZones).
 	if n := c.Stats.Recalculate.Value(); n != 3 {
 		t.Errorf("computed %d times, want 3", n)
+	}
+}
+
+func TestRuntimeBeatsTheConfiguration(t *testing.T) {
+	rt, err := runtime.New([]runtime.Layer{{Name: "static", Values: map[string]string{"upstream.healthy_panic_threshold": "0", "upstream.zone_routing.min_cluster_size": "2"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sick := hosts("a")
+	sick[0].health = api.HealthUnhealthy
+	c := config(api.RoundRobin, seeded())
+	c.Runtime = rt
+	if h, ok := with(c, sick).pick(); ok {
+		t.Errorf("picked %v, though the runtime has panic off", h)
+	}
+	c = config(api.RoundRobin, seeded())
+	c.Runtime, c.Home = rt, api.Place{Zone: "a"}
+	l := config(api.RoundRobin, seeded())
+	l.Home = c.Home
+	local := New(l, list(spread("ab")), nil)
+	c.Local = func() *Set { return local }
+	if got := shareOf(t, with(c, spread("ab")), 200); got["a"] != 1 {
+		t.Errorf("%v, though two hosts are enough", got)
 	}
 }
 

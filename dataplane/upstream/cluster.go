@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
 	"github.com/sluice-proxy/sluice/dataplane/health"
@@ -81,8 +82,9 @@ type Near struct {
 	// long as there is none; no function means that nobody named one.
 	Local func() *Cluster
 	Name  string
-	// Threads is balance.Config's.
+	// Threads and Runtime are balance.Config's.
 	Threads uint64
+	Runtime *runtime.Runtime
 }
 
 // New puts a cluster in force. What looks after its hosts' health is w.

@@ -91,7 +91,7 @@ func (u *Cluster) newSet(v *view) *balance.Set {
 	c := balance.Config{
 		Balancing: &v.config.Balancing, PanicThreshold: v.config.PanicThreshold,
 		Overprovisioning: as.OverprovisioningFactor, WeightedHealth: as.WeightedHealth,
-		Home: u.near.Home, Threads: u.near.Threads, Stats: u.Stats.balance, ActiveTotal: u.Stats.RqActive.Value, Now: u.now,
+		Home: u.near.Home, Threads: u.near.Threads, Runtime: u.near.Runtime, Stats: u.Stats.balance, ActiveTotal: u.Stats.RqActive.Value, Now: u.now,
 	}
 	for _, l := range as.Localities {
 		if l.Weight > 0 {

@@ -228,3 +228,23 @@ func uint64Or(v *wrapperspb.UInt64Value, or uint64) uint64 {
 	}
 	return v.GetValue()
 }
+
+// weights fails where weights overflow what a hashing balancer can add up
+// (TypedHashLbConfigBase::validateEndpoints).
+func (w *walker) weights(a *api.Assignment) {
+	hosts, localities := map[uint32]uint64{}, map[uint32]uint64{}
+	for _, l := range a.Localities {
+		localities[l.Priority] += uint64(l.Weight)
+		for _, e := range l.Endpoints {
+			hosts[l.Priority] += uint64(e.Weight)
+		}
+	}
+	for priority := range localities {
+		if hosts[priority] > math.MaxUint32 {
+			w.fail("load_assignment", fmt.Errorf("The sum of weights of all upstream hosts in a locality exceeds %d", uint32(math.MaxUint32)))
+		}
+		if localities[priority] > math.MaxUint32 {
+			w.fail("load_assignment", fmt.Errorf("The sum of weights of all localities at the same priority exceeds %d", uint32(math.MaxUint32)))
+		}
+	}
+}

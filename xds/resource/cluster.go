@@ -61,6 +61,9 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 	c.Outlier = w.outlier(p.GetOutlierDetection())
 	w.connections(c, p)
 	w.discovery(c, p)
+	if c.Balancing.Policy.Hashes() && c.Assignment != nil {
+		w.weights(c.Assignment)
+	}
 	return c
 }
 
