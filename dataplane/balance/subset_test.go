@@ -127,6 +127,17 @@ func TestSubsetsAreCounted(t *testing.T) {
 	}
 }
 
+func TestSecondHostsOfSingleHostSubsetsAreCounted(t *testing.T) {
+	c := config(api.RoundRobin, seeded())
+	c.Balancing.Subsets = &api.Subsets{Selectors: []api.Selector{{Keys: []string{"v"}, Fallback: api.FallbackUnset, SingleHost: true}}}
+	lower := labelled("c", "v", "1")
+	lower.priority = 1
+	with(c, []*testHost{labelled("a", "v", "1"), labelled("b", "v", "1"), lower})
+	if n := c.Stats.scope.Gauge("lb_subsets_single_host_per_subset_duplicate").Value(); n != 1 {
+		t.Errorf("%d duplicates, want 1: a subset has one host in each priority", n)
+	}
+}
+
 func TestASubsetKeepsItsTurn(t *testing.T) {
 	c := config(api.RoundRobin, zero)
 	c.Balancing.Subsets = &api.Subsets{Selectors: []api.Selector{by(api.FallbackUnset, "v")}}

@@ -124,6 +124,17 @@ func TestAChangeOfTheLocalClusterIsSeen(t *testing.T) {
 	}
 }
 
+func TestPanicMayFail(t *testing.T) {
+	c := config(api.RoundRobin, seeded())
+	c.Balancing.Zone.FailOnPanic = true
+	if h, ok := with(c, spread("aBC")).pick(); ok || c.Stats.HealthyPanic.Value() != 1 {
+		t.Errorf("picked %v in panic", h)
+	}
+	if _, ok := with(c, spread("abC")).pick(); !ok {
+		t.Error("picked none without panic")
+	}
+}
+
 func TestRuntimeBeatsTheConfiguration(t *testing.T) {
 	rt, err := runtime.New([]runtime.Layer{{Name: "static", Values: map[string]string{"upstream.healthy_panic_threshold": "0", "upstream.zone_routing.min_cluster_size": "2"}}})
 	if err != nil {
