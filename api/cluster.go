@@ -31,6 +31,8 @@ const (
 	LogicalDNS
 	// ToOriginalDst makes a host of each connection's destination.
 	ToOriginalDst
+	// Aggregate has the hosts of other clusters.
+	Aggregate
 )
 
 func (d Discovery) String() string {
@@ -45,6 +47,8 @@ func (d Discovery) String() string {
 		return "LOGICAL_DNS"
 	case ToOriginalDst:
 		return "ORIGINAL_DST"
+	case Aggregate:
+		return "envoy.clusters.aggregate"
 	}
 	return "UNKNOWN"
 }
@@ -63,6 +67,8 @@ type Cluster struct {
 	// DNS says how the names are resolved that Assignment has until then; nil if
 	// there are none.
 	DNS *DNS
+	// Members are the clusters of an aggregate, in the order of their priorities.
+	Members []string
 	// ByDestination is nil but for ORIGINAL_DST.
 	ByDestination  *ByDestination
 	ConnectTimeout time.Duration

@@ -121,8 +121,13 @@ func (g *group) pick(p *Picker, a *Asked) Host {
 
 // source draws the pool for the next connection (hostSourceToUse).
 func (g *group) source(p *Picker) *pool {
+	l, degraded := g.draw(g.set.config.Rand())
+	return g.sourceAt(p, l, degraded)
+}
+
+// sourceAt is source where the level is drawn already.
+func (g *group) sourceAt(p *Picker, l *level, degraded bool) *pool {
 	c := &g.set.config
-	l, degraded := g.draw(c.Rand())
 	if l.panic {
 		c.Stats.HealthyPanic.Inc()
 		if c.Balancing.Zone.FailOnPanic {

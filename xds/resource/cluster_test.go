@@ -84,6 +84,7 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 func TestClusterIsRefusedByFieldAndValue(t *testing.T) {
 	for _, tt := range []struct{ what, in, want string }{
 		{"a type that there is not", `name: c, cluster_type: {name: foo}`, `cluster_type: Didn't find a registered cluster factory implementation for name: 'foo' ({"name":"foo"})`},
+		{"an aggregate with a balancer", `name: c, cluster_type: {name: envoy.clusters.aggregate, typed_config: {"@type": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [a]}}`, "lb_policy: cluster manager: cluster provided LB not specified but cluster 'c' provided one. Check cluster documentation."},
 		{"ORIGINAL_DST with a balancer", `name: c, type: ORIGINAL_DST`, "lb_policy: cluster: LB policy ROUND_ROBIN is not valid for Cluster type ORIGINAL_DST. Only 'CLUSTER_PROVIDED' is allowed with cluster type 'ORIGINAL_DST'"},
 		{"ORIGINAL_DST by name with a balancer", `name: c, cluster_type: {name: envoy.cluster.original_dst}`, "lb_policy: cluster: LB policy ROUND_ROBIN is not valid for Cluster type envoy.cluster.original_dst. Only 'CLUSTER_PROVIDED' is allowed with cluster type 'ORIGINAL_DST'"},
 		{"ORIGINAL_DST with endpoints", `name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, load_assignment: {cluster_name: c}`, "load_assignment: ORIGINAL_DST clusters must have no load assignment configured"},

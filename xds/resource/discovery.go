@@ -45,6 +45,7 @@ func clusterType(v protoreflect.Value) (decision, string) {
 // extensions read the clusters that have a configuration of their own.
 var extensions = map[protoreflect.FullName]func(w *walker, path string, c *api.Cluster, p *clusterv3.Cluster, m proto.Message){
 	(&dnsclusterv3.DnsCluster{}).ProtoReflect().Descriptor().FullName(): (*walker).dnsCluster,
+	typeAggregate: (*walker).aggregate,
 }
 
 // discovery reads where the endpoints come from.

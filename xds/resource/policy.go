@@ -58,6 +58,7 @@ func allPolicies() policies {
 	maps.Copy(t, balancingPolicies())
 	maps.Copy(t, healthPolicies())
 	maps.Copy(t, dnsPolicies())
+	maps.Copy(t, aggregatePolicies())
 	maps.Copy(t, upstreamPolicies())
 	maps.Copy(t, proxyPolicies())
 	maps.Copy(t, endpointPolicies())

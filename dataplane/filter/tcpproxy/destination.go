@@ -16,6 +16,15 @@ func (s *Session) pick(c *upstream.Cluster) (upstream.Connection, error) {
 		return c.PickDestination(s.destination(c, d))
 	}
 	asked := s.asked()
+	if names := c.Config().Members; len(names) > 0 {
+		members := make([]*upstream.Cluster, 0, len(names))
+		for _, name := range names {
+			if m := s.factory.cluster(name); m != nil {
+				members = append(members, m)
+			}
+		}
+		return c.PickAmong(members, s.conn.Core.Worker.ID, &asked)
+	}
 	up, err := c.Pick(s.conn.Core.Worker.ID, &asked)
 	s.opening.named = asked.Named
 	return up, err
