@@ -134,6 +134,7 @@ func TestTLSAndTheConnect(t *testing.T) {
 	dial(t, now.Addresses[0].Addr.String())
 	w.await("cluster.now.upstream_rq_active", 1)
 	c := dial(t, later.Addresses[0].Addr.String())
+	io.WriteString(c, "\x16\x03\x01") // so that there is a goroutine to be ended
 	if b, err := io.ReadAll(c); len(b) > 0 || err != nil {
 		t.Errorf("read %q, %v", b, err)
 	}
@@ -146,6 +147,49 @@ func TestTLSAndTheConnect(t *testing.T) {
 	}
 	if got := readLine(t, dialTLS(t, later.Addresses[0].Addr.String(), i.clientConfig(t))); got != "a" {
 		t.Errorf("read %s", got)
+	}
+}
+
+// What a host says while the client's handshake goes on is not lost.
+func TestTLSKeepsWhatTheHostSaysMeanwhile(t *testing.T) {
+	i, w := newIdentities(t), newWorldOf(t, "off")
+	said := make(chan struct{})
+	w.cluster("c", host(t, nil, func(c net.Conn) { io.WriteString(c, "a\n"); close(said); io.Copy(io.Discard, c) }))
+	l := secured(tcpListener("l", free(t), "c"), i.down())
+	w.serve(l)
+	c := dialTLS(t, l.Addresses[0].Addr.String(), i.clientConfig(t))
+	<-said
+	w.await("cluster.c.upstream_rq_active", 1)
+	w.plane.Flush() // every worker has had its events
+	if got := readLine(t, c); got != "a" {
+		t.Errorf("read %s", got)
+	}
+}
+
+// A reader that stops for a while gets everything in the end, also what waited as
+// ciphertext.
+func TestTLSASlowReaderGetsItAll(t *testing.T) {
+	for name, with := range sides() {
+		t.Run(name, func(t *testing.T) {
+			const size = 24 << 20
+			w := newWorldOf(t, "off")
+			c := w.between(newIdentities(t), with, func(c net.Conn) {
+				c.Write(make([]byte, size))
+				io.Copy(io.Discard, c)
+			})()
+			io.ReadFull(c, make([]byte, 1))
+			for last := uint64(0); ; { // until it stands still
+				time.Sleep(30 * time.Millisecond)
+				now := w.plane.Connections()[0].Response.Bytes
+				if now == last {
+					break
+				}
+				last = now
+			}
+			if n, err := io.CopyN(io.Discard, c, size-1); err != nil {
+				t.Errorf("read %d bytes, then %v", n, err)
+			}
+		})
 	}
 }
 
