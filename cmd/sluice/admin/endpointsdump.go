@@ -33,7 +33,7 @@ func (s *Server) endpointsDump(d xds.Dump, match func(string) bool) *adminv3.End
 		if err != nil {
 			continue // a name that is not UTF-8 cannot come out of a proto
 		}
-		if c.Cluster.Discovery == api.Static {
+		if d := c.Cluster.Discovery; d == api.Static || d != api.EDS && c.Cluster.Static {
 			out.StaticEndpointConfigs = append(out.StaticEndpointConfigs,
 				&adminv3.EndpointsConfigDump_StaticEndpointConfig{EndpointConfig: cla})
 			continue
