@@ -1,10 +1,6 @@
 package dataplane
 
 import (
-	"context"
-	"net"
-	"time"
-
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/clock"
 	"github.com/sluice-proxy/sluice/dataplane/health"
@@ -19,7 +15,7 @@ const maxChecks = 2048
 func (p *Plane) watchHealth(o *Options) {
 	p.warming = map[string]*health.Checker{}
 	p.watch = upstream.Watch{
-		Health:  health.Options{Stats: o.Stats, OpenLog: func(path string) (health.Log, error) { return p.files.Open(path) }, Runtime: o.Runtime, Clock: clock.System{}, Dial: dialCheck, Slots: make(chan struct{}, maxChecks), Log: o.Log},
+		Health:  health.Options{Stats: o.Stats, OpenLog: func(path string) (health.Log, error) { return p.files.Open(path) }, Runtime: o.Runtime, Clock: clock.System{}, Dialer: p.newCheckDialer, Slots: make(chan struct{}, maxChecks), Log: o.Log},
 		Warmed:  p.takeWarmLocked,
 		Outlier: outlier.Options{Stats: o.Stats, Runtime: o.Runtime, Clock: clock.System{}},
 	}
@@ -36,13 +32,6 @@ func (p *Plane) logOutliers(path string) error {
 	}
 	p.watch.Outlier.Log = log
 	return nil
-}
-
-// dialCheck opens the connection of an active check.
-func dialCheck(ctx context.Context, t health.Target) (net.Conn, error) {
-	// Checks come often enough to need no keep-alive.
-	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -time.Second}
-	return d.DialContext(ctx, "tcp", t.Endpoint.CheckAddr().String())
 }
 
 // OnWarm says who is told, on any goroutine, that the hosts of a cluster of

@@ -21,9 +21,9 @@ type Options struct {
 	OpenLog func(path string) (Log, error)
 	Runtime *runtime.Runtime // may be nil
 	Clock   clock.Clock
-	// Dial opens the connection of a check; TLS, where the cluster has it, is its
-	// business.
-	Dial func(context.Context, Target) (net.Conn, error)
+	// Dialer opens the connections of a cluster's checks; TLS, where the cluster has
+	// it, is its business.
+	Dialer func(*api.Cluster) Dialer
 	// Slots bounds how many checks run at once: one value each.
 	Slots chan struct{}
 	// Rand yields uniform numbers; rand.Uint64 if nil.
@@ -39,6 +39,12 @@ type Log interface {
 	Close()
 }
 
+// Dialer opens the connections of one cluster's checks.
+type Dialer interface {
+	Dial(context.Context, Target) (net.Conn, error)
+	Close()
+}
+
 // Target is a host as a check sees it.
 type Target struct {
 	Cluster  *api.Cluster
@@ -49,6 +55,7 @@ type Target struct {
 // Checker checks the hosts of one cluster. It is safe for concurrent use.
 type Checker struct {
 	o      Options
+	dialer Dialer
 	checks []*check
 
 	mu      sync.Mutex
@@ -93,7 +100,7 @@ func New(c *api.Cluster, o Options, ready func()) *Checker {
 	if o.Rand == nil {
 		o.Rand = rand.Uint64
 	}
-	k := &Checker{o: o, hosts: map[netip.AddrPort]*host{}, ready: ready}
+	k := &Checker{o: o, dialer: o.Dialer(c), hosts: map[netip.AddrPort]*host{}, ready: ready}
 	for i := range c.HealthChecks {
 		one := &check{config: &c.HealthChecks[i], stats: newCheckStats(o.Stats, c, c.HealthChecks[i].Name)}
 		k.checks = append(k.checks, one)
@@ -115,7 +122,8 @@ func (k *Checker) Fits(c *api.Cluster) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.cluster.StatName() == c.StatName() && k.cluster.Name == c.Name && k.cluster.IgnoreNewHosts == c.IgnoreNewHosts &&
-		reflect.DeepEqual(k.cluster.HealthChecks, c.HealthChecks)
+		reflect.DeepEqual(k.cluster.HealthChecks, c.HealthChecks) &&
+		reflect.DeepEqual(k.cluster.Socket, c.Socket) && reflect.DeepEqual(k.cluster.SocketMatches, c.SocketMatches)
 }
 
 // Attach says who is told of every check that ended, and whether the cluster
@@ -210,6 +218,7 @@ func (k *Checker) Close() {
 		return
 	}
 	k.closed, k.told, k.ready = true, nil, nil
+	k.dialer.Close()
 	for _, h := range k.hosts {
 		k.dropLocked(h)
 	}

@@ -21,16 +21,24 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/clock"
 )
 
+// plain opens what is not encrypted.
+type plain struct{ net.Dialer }
+
+func newPlain(*api.Cluster) Dialer { return &plain{} }
+
+func (p *plain) Dial(ctx context.Context, t Target) (net.Conn, error) {
+	return p.DialContext(ctx, "tcp", t.Endpoint.CheckAddr().String())
+}
+
+func (p *plain) Close() {}
+
 // probe makes the prober of one check of one address.
 func probe(t *testing.T, hc api.HealthCheck, at net.Addr) (prober, *session) {
 	t.Helper()
 	c := newCluster(hc, at.String())
 	o := Options{Stats: stats.New(), Clock: &clock.Hand{}, Rand: func() uint64 { return 0 }, Log: slog.New(slog.DiscardHandler),
-		Dial: func(ctx context.Context, t Target) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "tcp", t.Endpoint.CheckAddr().String())
-		}}
-	k := &Checker{o: o, cluster: c}
+		Dialer: newPlain}
+	k := &Checker{o: o, dialer: newPlain(c), cluster: c}
 	s := &session{k: k, host: &host{}, check: &check{config: &c.HealthChecks[0], stats: newCheckStats(o.Stats, c, "")}}
 	p := s.newProber(Target{Cluster: c, Check: &c.HealthChecks[0], Endpoint: &c.Assignment.Localities[0].Endpoints[0]})
 	t.Cleanup(p.close)

@@ -60,7 +60,7 @@ func begin(t *testing.T, c *api.Cluster, rt *runtime.Runtime, used bool) *world 
 			w.hosts[e.Addr] = make(says)
 		}
 	}
-	o := Options{Stats: w.store, OpenLog: func(string) (Log, error) { return w, nil }, Runtime: rt, Clock: w.clock, Slots: make(chan struct{}, 9), Rand: func() uint64 { return 7 },
+	o := Options{Dialer: newPlain, Stats: w.store, OpenLog: func(string) (Log, error) { return w, nil }, Runtime: rt, Clock: w.clock, Slots: make(chan struct{}, 9), Rand: func() uint64 { return 7 },
 		Log: slog.New(slog.DiscardHandler), prober: func(t Target) prober { return w.hosts[t.Endpoint.Addr] }}
 	w.k = New(c, o, func() { close(w.ready) })
 	w.k.Attach(func(a netip.AddrPort, _, _ bool) { w.told <- a }, func() bool { return used })

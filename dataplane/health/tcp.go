@@ -13,7 +13,7 @@ import (
 
 // newProber makes what does the session's checks.
 func (s *session) newProber(t Target) prober {
-	dial := func(ctx context.Context) (net.Conn, error) { return s.k.o.Dial(ctx, t) }
+	dial := func(ctx context.Context) (net.Conn, error) { return s.k.dialer.Dial(ctx, t) }
 	switch {
 	case s.k.o.prober != nil:
 		return s.k.o.prober(t)

@@ -124,6 +124,21 @@ func (s *sockets) assignRest(hosts []*Host) {
 	}
 }
 
+// SocketOf is the transport socket of a cluster's endpoint: the first of the matches
+// that criteria hold, or without criteria the endpoint's metadata, else the
+// cluster's own.
+func SocketOf(c *api.Cluster, criteria map[string]any, e *api.Endpoint) *api.UpstreamSocket {
+	if criteria == nil {
+		criteria = e.Metadata[api.SocketMatchMetadata]
+	}
+	for i := range c.SocketMatches {
+		if m := &c.SocketMatches[i]; covers(criteria, m.Match) {
+			return &m.Socket
+		}
+	}
+	return &c.Socket
+}
+
 // covers tells whether have holds everything of want.
 func covers(have, want map[string]any) bool {
 	for key, v := range want {

@@ -9,8 +9,9 @@ func healthPolicies() policies {
 				"always_log_health_check_failures", "always_log_health_check_success").
 			// Noted or refused by the decoder, in parts (healthcheck.go).
 			fields(built, "http_health_check", "tcp_health_check", "grpc_health_check", "custom_health_check").
-			// For checks over TLS. Envoy itself builds neither alt_port nor event_service.
-			fields(noted, "tls_options", "transport_socket_match_criteria", "alt_port", "event_service"),
+			fields(built, "tls_options", "transport_socket_match_criteria").
+			// Envoy itself builds neither.
+			fields(noted, "alt_port", "event_service"),
 		"envoy.config.cluster.v3.OutlierDetection": policy{}.
 			fields(built, "consecutive_5xx", "interval", "base_ejection_time", "max_ejection_percent", "enforcing_consecutive_5xx",
 				"enforcing_success_rate", "success_rate_minimum_hosts", "success_rate_request_volume", "success_rate_stdev_factor",
