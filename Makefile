@@ -23,7 +23,7 @@ test:
 # Each decoder, for a while each.
 FUZZTIME ?= 5m
 fuzz:
-	for p in ./api/substitution ./dataplane/route ./dataplane/filter/tlsinspector ./dataplane/filter/httpinspector ./dataplane/filter/proxyprotocol ./xds ./xds/ads ./xds/assemble ./xds/resource ./xds/bootstrap ./xds/file ./xds/transport; do \
+	for p in ./api/substitution ./dataplane/route ./dataplane/tunnel ./dataplane/filter/tlsinspector ./dataplane/filter/httpinspector ./dataplane/filter/proxyprotocol ./xds ./xds/ads ./xds/assemble ./xds/resource ./xds/bootstrap ./xds/file ./xds/transport; do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p || exit 1; done; done
 

@@ -82,6 +82,8 @@ type Cluster struct {
 	// PanicThreshold is common_lb_config.healthy_panic_threshold in percent:
 	// under it health is ignored. 0 turns panic off.
 	PanicThreshold float64
+	// HTTP2 says that requests to the cluster's hosts would be HTTP/2.
+	HTTP2 bool
 	// PerConnectionBufferLimit is the upstream side's, in bytes.
 	PerConnectionBufferLimit uint32
 	// CircuitBreakers are those of the DEFAULT priority.

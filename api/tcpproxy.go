@@ -1,6 +1,10 @@
 package api
 
-import "time"
+import (
+	"time"
+
+	"github.com/sluice-proxy/sluice/api/substitution"
+)
 
 // Defaults of Envoy's tcp_proxy.proto.
 const (
@@ -39,9 +43,27 @@ type TCPProxy struct {
 	TLVMerge          TLVMerge
 	// CheckDrainClose ends connections when their listener drains.
 	CheckDrainClose bool
+	// Tunnel, if it is not nil, is how connections reach what is behind the host.
+	Tunnel *Tunnel
 	// ForHTTP says that it stands for an HTTP connection manager all of whose
 	// requests go to one place; StatPrefix is that one's.
 	ForHTTP bool
+}
+
+// Tunnel is tunneling_config: the host is an HTTP proxy that is asked to connect
+// to Hostname.
+type Tunnel struct {
+	Hostname substitution.Format
+	// PostPath makes it a POST to that path; empty is a CONNECT.
+	PostPath string
+	Headers  []TunnelHeader
+}
+
+// TunnelHeader is one of headers_to_add.
+type TunnelHeader struct {
+	Name   string
+	Value  substitution.Format
+	Action HTTPAppend
 }
 
 // WeightedCluster is one of several clusters; MetadataMatch is complete.

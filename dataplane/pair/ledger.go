@@ -120,5 +120,5 @@ func (d *direction) before() uint64 {
 	if d.src().side == 0 {
 		return d.p.cfg.Consumed
 	}
-	return 0
+	return d.p.cfg.Heard
 }

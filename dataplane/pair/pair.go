@@ -49,8 +49,9 @@ type Config struct {
 	Limit uint32
 	// IdleTimeout 0 means never.
 	IdleTimeout time.Duration
-	// Consumed are the bytes of the downstream that were read before.
-	Consumed uint64
+	// Consumed are the bytes of the downstream that were read before, Heard those
+	// of the upstream.
+	Consumed, Heard uint64
 	// Transports of the two sockets, nil where the stream is what is on the wire.
 	Transports [2]Transport
 	// Unix says that one of the sockets is a Unix socket: the pair never leaves
@@ -98,6 +99,7 @@ type hooks struct {
 	Moved      func()
 	Changed    func(Change)
 	Transports [2]Transport
+	Heard      uint64
 	told       uint64 // bytes of both directions that Moved knows of
 	// graft is nil for a pair that was never asked whether it can be grafted.
 	graft *grafting
@@ -202,8 +204,8 @@ func (d *direction) dst() *end { return &d.p.ends[1-d.side] }
 func (s *Set) Start(cfg Config) *Pair {
 	p := &Pair{set: s, active: s.worker.Now(), scanIndex: -1, firstEnd: -1}
 	p.cfg = terms{IdleTimeout: cfg.IdleTimeout, Consumed: cfg.Consumed, Ended: cfg.Ended, hooks: &s.noHooks, Limit: cfg.Limit, Unix: cfg.Unix}
-	if cfg.Gate != nil || cfg.Moved != nil || cfg.Changed != nil || cfg.Transports != [2]Transport{} {
-		p.cfg.hooks = &hooks{Gate: cfg.Gate, EveryRead: cfg.EveryRead, Moved: cfg.Moved, Changed: cfg.Changed, Transports: cfg.Transports}
+	if cfg.Gate != nil || cfg.Moved != nil || cfg.Changed != nil || cfg.Heard != 0 || cfg.Transports != [2]Transport{} {
+		p.cfg.hooks = &hooks{Gate: cfg.Gate, EveryRead: cfg.EveryRead, Moved: cfg.Moved, Changed: cfg.Changed, Heard: cfg.Heard, Transports: cfg.Transports}
 	}
 	fds := [2]int{cfg.Downstream, cfg.Upstream}
 	for i := range p.ends {

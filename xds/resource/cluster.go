@@ -44,6 +44,7 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 		PanicThreshold:  api.DefaultPanicThreshold,
 		CircuitBreakers: w.circuitBreakers(p.GetCircuitBreakers()),
 		Metadata:        metadata(p.GetMetadata()),
+		HTTP2:           http2(p),
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
 			p.GetPerConnectionBufferLimitBytes()),
 	}

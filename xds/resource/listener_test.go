@@ -71,6 +71,8 @@ func TestListenerIsDecodedWithItsDefaults(t *testing.T) {
 			p := l.FilterChains[0].Filters[0].TCPProxy
 			p.IdleTimeout, p.MaxConnectAttempts = 1500*time.Millisecond, 3
 		}},
+		{what: "access logs that are not built are noted", in: proxy(`access_log: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig, common_config: {log_name: x, grpc_service: {envoy_grpc: {cluster_name: c}}}}}]`),
+			unbuilt: []string{"filter_chains[0].filters[0] tcp_proxy.access_log[0] http_grpc_access_log_config"}},
 		{what: "listener filters",
 			in: plus(`listener_filters: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 0s, metadata: {}`),
 			want: func(l *api.Listener) {
@@ -150,8 +152,10 @@ func TestListenerIsRefusedByFieldAndValue(t *testing.T) {
 		{"a discovered filter", on + `, filter_chains: [{filters: [{name: x, config_discovery: {config_source: {ads: {}}, type_urls: [a]}}]}]`, "filter_chains[0].filters[0].config_discovery.type_urls[0]: Error: no factory found for a required type URL a."},
 		{"two terminal filters", on + `, filter_chains: [{filters: [` + tcp + `, ` + tcp + `]}]`, "filter_chains[0].filters[0] tcp_proxy: Error: terminal filter named t of type envoy.filters.network.tcp_proxy must be the last filter in a network filter chain."},
 		{"no terminal filter", on + `, filter_chains: [{filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/stats.PluginConfig}}]}]`, "filter_chains[0].filters[0] plugin_config: Error: non-terminal filter named m of type stats.PluginConfig is the last filter in a network filter chain."},
-		{"tunneling in the second chain", on + `, filter_chains: [{filter_chain_match: {destination_port: 1}}, {filters: [{name: t, typed_config: {"@type": type.googleapis.com/` + typeTCPProxy + `, stat_prefix: p, tunneling_config: {hostname: h}, cluster: c}}]}]`, `filter_chains[1].filters[0] tcp_proxy.tunneling_config: not supported yet ({"hostname":"h"})`},
-		{"tunneling", proxy(`tunneling_config: {hostname: a}`), `filter_chains[0].filters[0] tcp_proxy.tunneling_config: not supported yet ({"hostname":"a"})`},
+		{"a tunnel's path without a POST", proxy(`tunneling_config: {hostname: a, post_path: /p}`), "filter_chains[0].filters[0] tcp_proxy.tunneling_config.post_path: Can't set a post path when POST method isn't used"},
+		{"a tunnel to a command that is none", proxy(`tunneling_config: {hostname: "%NOPE%"}`), "filter_chains[0].filters[0] tcp_proxy.tunneling_config.hostname: Not supported field in StreamInfo: NOPE"},
+		{"a tunnel with another host", proxy(`tunneling_config: {hostname: a, headers_to_add: [{header: {key: Host, value: b}}]}`), "filter_chains[0].filters[0] tcp_proxy.tunneling_config.headers_to_add[0].header.key: :-prefixed or host headers may not be modified"},
+		{"a tunnel with two actions for a header", proxy(`tunneling_config: {hostname: a, headers_to_add: [{header: {key: a, value: b}, append: false, append_action: ADD_IF_ABSENT}]}`), "filter_chains[0].filters[0] tcp_proxy.tunneling_config.headers_to_add[0]: Both append and append_action are set and it's not allowed"},
 		{"early data without a bound", proxy(`upstream_connect_mode: ON_DOWNSTREAM_DATA`), `filter_chains[0].filters[0] tcp_proxy: max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE`},
 		{"a negative duration", proxy(`idle_timeout: -1s`), `filter_chains[0].filters[0] tcp_proxy.idle_timeout: Invalid duration: Expected positive duration (-1s 0ns)`},
 		{"a duration beyond 292 years", proxy(`idle_timeout: 9300000000s`), `filter_chains[0].filters[0] tcp_proxy.idle_timeout: Invalid duration: Duration out-of-range (9300000000s 0ns)`},

@@ -81,6 +81,13 @@ func listenerPolicies() policies {
 		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": policy{}.
 			fields(built, "rules", "allow_requests_without_proxy_protocol", "pass_through_tlvs", "disallowed_versions", "stat_prefix", "tlv_location"),
 		"envoy.extensions.filters.network.echo.v3.Echo": policy{},
+		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig": policy{}.
+			fields(built, "hostname", "use_post", "post_path", "headers_to_add").
+			// For access logs; and what marks requests for tracing.
+			fields(noted, "propagate_response_headers", "propagate_response_trailers", "request_id_extension",
+				"request_id_header", "request_id_metadata_key").
+			// Commands that format strings do not know without them.
+			fields(refused, "formatters"),
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": policy{}.
 			fields(built, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "max_connect_attempts", "backoff_options", "access_log",
 				"access_log_flush_interval", "flush_access_log_on_connected", "access_log_options", "max_downstream_connection_duration",
@@ -88,7 +95,8 @@ func listenerPolicies() policies {
 				// What the first two feed, subsets and hashing balancers, is refused
 				// where it is asked for: on the cluster.
 				"metadata_match", "hash_policy", "proxy_protocol_tlvs", "proxy_protocol_tlv_merge_policy").
-			fields(refused, "on_demand", "tunneling_config").
+			fields(inside, "tunneling_config").
+			fields(refused, "on_demand").
 			// Envoy has not built these either.
 			fields(noted, "downstream_idle_timeout", "upstream_idle_timeout"),
 	}

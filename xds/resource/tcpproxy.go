@@ -51,6 +51,7 @@ func (w *walker) tcpProxy(path string, p *tcpproxyv3.TcpProxy) *api.TCPProxy {
 	}
 	t.ProxyProtocolTLVs = w.tlvs(path+".proxy_protocol_tlvs", p.GetProxyProtocolTlvs())
 	t.TLVMerge = api.TLVMerge(p.GetProxyProtocolTlvMergePolicy()) // the same numbers
+	t.Tunnel = w.tunnel(path+".tunneling_config", p.GetTunnelingConfig())
 	return t
 }
 

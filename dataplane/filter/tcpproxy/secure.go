@@ -75,7 +75,7 @@ func (s *Session) originated(err error) {
 		return
 	}
 	s.conn.Info.SetUpstreamTLS(n.handshake.Info())
-	s.stands(&standing{fd: n.fd, transport: n.handshake.Conn})
+	s.reached(&standing{fd: n.fd, transport: n.handshake.Conn})
 }
 
 func (s *Session) dropOrigin() {

@@ -60,6 +60,7 @@ type opening struct {
 	// of a host with TLS, or of a client with TLS
 	origin   *origin
 	standing *standing
+	digging  *digging // of a tunnel
 }
 
 type timers struct{ duration, periodic loop.Timer }
@@ -155,14 +156,19 @@ func (s *Session) dialed(fd int, err error) {
 	case s.up.TLS != nil:
 		s.originate(fd)
 	default:
-		s.stands(&standing{fd: fd, silent: d.Silent()})
+		s.reached(&standing{fd: fd, silent: d.Silent()})
 	}
 }
 
 // failed is the end of an attempt that came to nothing.
 func (s *Session) failed(why string, timeout bool) {
-	o, info := s.opening, s.conn.Info
 	s.up.Failed(timeout)
+	s.missed(why)
+}
+
+// missed tries once more, or gives up.
+func (s *Session) missed(why string) {
+	o, info := s.opening, s.conn.Info
 	info.Explain().UpstreamFailure = why
 	if o.attempts < s.factory.config.MaxConnectAttempts {
 		s.again()
@@ -179,14 +185,16 @@ func (s *Session) failed(why string, timeout bool) {
 // standing is a connection to a host that stands.
 type standing struct {
 	fd        int
-	silent    bool // has had no event but that it stands
+	silent    bool   // has had no event but that it stands
+	heard     uint64 // bytes of its that were read, as they were on the wire
+	counted   bool   // as connected, before its tunnel was there
 	transport pair.Transport
 	idle      loop.Timer // while the client's handshake goes on
 }
 
 func (s *Session) stands(up *standing) {
 	o, info := s.opening, s.conn.Info
-	if info.Reasons().UpstreamFailure != "" {
+	if info.Reasons().UpstreamFailure != "" && s.factory.tunnel == nil {
 		info.Explain().UpstreamFailure = ""
 	}
 	u := &info.Upstream
@@ -195,7 +203,9 @@ func (s *Session) stands(up *standing) {
 	if s.conn.Owner.Logged() || len(s.factory.logs) > 0 {
 		u.SetLocal(address.Local(up.fd))
 	}
-	s.up.Connected(u.Connected)
+	if !up.counted {
+		s.up.Connected(u.Connected)
+	}
 	s.connected = s.conn.Core.Worker.Now()
 	if s.factory.config.LogOptions.OnConnected {
 		s.factory.logs.Write(info, accesslog.Connected)
@@ -220,6 +230,7 @@ func (s *Session) pairUp(up *standing) {
 		Limit:       s.conn.Owner.Limit(),
 		IdleTimeout: s.idleTimeout(),
 		Consumed:    info.Consumed(),
+		Heard:       up.heard,
 		Unix:        info.Pipe() != "" || info.Upstream.Host.Path != "",
 		Ended:       s.ended,
 	}
@@ -310,6 +321,9 @@ func (s *Session) ended(p *pair.Pair, o pair.Outcome) {
 	// Whose end completed the connection: the upstream's if the client's
 	// stream ended first, or if the upstream broke.
 	remote := o == pair.UpstreamReset || o == pair.Complete && p.FirstEnd() == 0
+	if s.factory.tunnel != nil {
+		remote = false // its HTTP client closes it, in Envoy
+	}
 	s.up.Ended(time.Duration(s.conn.Core.Worker.Now()-s.connected), remote)
 	info := s.conn.Info
 	if why := s.conn.TransportFailure(); why != "" {
@@ -432,6 +446,7 @@ func (s *Session) Kill() {
 // giveUp forgets what is under way: a connect, or the wait for data or the client.
 func (s *Session) giveUp() {
 	s.giveUpTLS()
+	s.giveUpTunnel()
 	if o := s.opening; o != nil && o.dial != nil {
 		o.dial.Cancel()
 		o.dial = nil

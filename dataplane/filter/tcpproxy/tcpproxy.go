@@ -16,7 +16,8 @@ type Factory struct {
 	stats   *factoryStats
 	cluster func(name string) *upstream.Cluster
 	logs    accesslog.Logs
-	weights uint64 // the sum
+	tunnel  *tunneling // nil: none
+	weights uint64     // the sum
 	// match is for the one cluster, matches for those drawn by weight.
 	match   balance.Criteria
 	matches []balance.Criteria
@@ -66,7 +67,7 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 	for _, always := range []string{"downstream_cx_rx_bytes_buffered", "downstream_cx_tx_bytes_buffered", "upstream_flush_active"} {
 		sc.Gauge(always)
 	}
-	f := &Factory{config: c, tlvs: proxyheader.NewValues(c.ProxyProtocolTLVs), match: balance.NewCriteria(c.MetadataMatch, false), cluster: ctx.Cluster, logs: logs, stats: &factoryStats{
+	f := &Factory{config: c, tlvs: proxyheader.NewValues(c.ProxyProtocolTLVs), match: balance.NewCriteria(c.MetadataMatch, false), cluster: ctx.Cluster, logs: logs, tunnel: newTunneling(c.Tunnel), stats: &factoryStats{
 		scope:       sc,
 		total:       sc.Counter("downstream_cx_total"),
 		noRoute:     sc.Counter("downstream_cx_no_route"),
