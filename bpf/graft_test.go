@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -252,6 +253,17 @@ var sites = map[string]func(*testing.T) site{
 	"veth v6, no offloads": func(t *testing.T) site { return vethSite(t, true, false) },
 	"sidecar v4":           func(t *testing.T) site { return sidecarSite(t, false) },
 	"sidecar v6":           func(t *testing.T) site { return sidecarSite(t, true) },
+	"sidecar v4, strict reverse paths": func(t *testing.T) site {
+		s := sidecarSite(t, false)
+		for _, device := range []string{"all", "lo", "pc", "ps"} {
+			if err := s.proxy.Do(func() error {
+				return os.WriteFile("/proc/sys/net/ipv4/conf/"+device+"/rp_filter", []byte("1"), 0)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return s
+	},
 }
 
 func TestGraftedPairNeedsNoProxy(t *testing.T) {
