@@ -232,6 +232,31 @@ func segmentOf(e Ends, seq, ack uint32, flags, words byte, payload []byte) []byt
 	return b
 }
 
+// While it drains, the proxy's own segments say what the other side acknowledged
+// long ago: far more than a window's worth of bytes went direct since, and their
+// receiver would discard them (RFC 5961).
+func TestOwnSegmentsAreNotTooOld(t *testing.T) {
+	for name, at := range sites {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := newStock(t, at(t))
+			k.must(k.join())
+			const total = 32 << 20
+			done := make(chan error, 1)
+			go func() {
+				_, err := io.CopyN(io.Discard, k.client, total)
+				done <- err
+			}()
+			if _, err := k.server.Write(make([]byte, total)); err != nil {
+				t.Fatal(err)
+			}
+			k.must(<-done)
+			send(t, k.up, "of the proxy")
+			receive(t, k.server, "of the proxy")
+		})
+	}
+}
+
 // An RST from somebody who does not know where the stream is ends nothing.
 func TestResetOutsideTheWindowEndsNothing(t *testing.T) {
 	k := newStock(t, loopbackSite(t, false))

@@ -9,13 +9,15 @@ import (
 
 // The commands of linux/ethtool.h that turn an offload on and off.
 const (
+	ethtoolSetTXC = 0x17 // checksums of what is sent
 	ethtoolSetTSO = 0x1f
 	ethtoolSetGSO = 0x24
 	ethtoolSetGRO = 0x2c
 )
 
 // Offload turns the device's segmentation and receive offloads (TSO, GSO, GRO)
-// on or off: whether TCP sees segments of the wire's size or many in one.
+// on or off: whether TCP sees segments of the wire's size or many in one. Without
+// them checksums are computed and verified, too.
 func (e End) Offload(on bool) error {
 	return e.NS.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -23,7 +25,7 @@ func (e End) Offload(on bool) error {
 			return fmt.Errorf("open socket for ethtool: %w", err)
 		}
 		defer unix.Close(fd)
-		for _, command := range []uint32{ethtoolSetTSO, ethtoolSetGSO, ethtoolSetGRO} {
+		for _, command := range []uint32{ethtoolSetTXC, ethtoolSetTSO, ethtoolSetGSO, ethtoolSetGRO} {
 			value := struct{ command, data uint32 }{command: command}
 			if on {
 				value.data = 1
