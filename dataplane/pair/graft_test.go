@@ -60,6 +60,37 @@ func TestGraftedPairIsLeftAlone(t *testing.T) {
 	})
 }
 
+// A socket that waits for an acknowledgement is not at rest: nobody would copy it
+// one any more.
+func TestPairIsNotAtRestBeforeItsSocketsHoldNothing(t *testing.T) {
+	r := newGraftRig(t, "tcp4")
+	r.set.graftsByRule = false
+	p := r.pair(nil)
+	p.server.SetReadBuffer(4096)
+	const total = 200 << 10
+	go writeStamped(p.client, total, 9)
+	queued := func() (n int) {
+		r.w.Do(func() { n, _ = outq(p.ends[1].fd) })
+		return n
+	}
+	await(t, "the proxy has it all", func() bool { return r.status(p).Request.Relayed == total && queued() > 0 })
+	r.w.Do(func() { p.Force(0, api.PathGraft) })
+	await(t, "the grace period", func() (over bool) {
+		r.w.Do(func() { over = p.cfg.graft.Settled() })
+		return over
+	})
+	r.w.Do(func() {
+		p.direction[1].pump()
+		if n, _ := outq(p.ends[1].fd); n > 0 && p.Frozen() {
+			t.Errorf("at rest with %d bytes that the server has not acknowledged", n)
+		}
+	})
+	p.client.CloseWrite()
+	if n := readStamped(t, p.server, 9); n != total {
+		t.Errorf("got %d bytes, want %d", n, total)
+	}
+}
+
 // The end of either side is passed on, and the other may go on for as long as it likes.
 func TestGraftedPairEndsAsItsSidesDo(t *testing.T) {
 	forEachFamily(t, func(t *testing.T, r *rig) {
