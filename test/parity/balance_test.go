@@ -336,7 +336,7 @@ var places = []scenario{
 			{"locality": obj{"region": "r", "zone": "z", "sub_zone": "s"}, "lb_endpoints": eps[:1]},
 			{"priority": 1, "lb_endpoints": eps[1:]}}
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{c}))
-		r.bound("l")
+		r.note("%v", r.shares("l", 3))
 		for _, l := range strings.Split(r.clustersText(), "\n") {
 			for _, k := range []string{"weight", "region", "zone", "sub_zone", "canary", "priority", "health_flags"} {
 				if parts := strings.Split(l, "::"); len(parts) == 4 && parts[2] == k {
