@@ -30,13 +30,6 @@ func (s *Stats) takeActive(limit uint32) bool {
 	return true
 }
 
-// grantActive counts one more, whatever the limit: it has waited its turn.
-func (s *Stats) grantActive(limit uint32) {
-	s.active.Add(1)
-	s.Active.Inc()
-	s.showActive(limit)
-}
-
 func (s *Stats) giveActive(limit uint32) {
 	s.active.Add(-1)
 	s.Active.Dec()

@@ -296,6 +296,7 @@ func TestEntriesAreEnvoys(t *testing.T) {
 		t.Error(d)
 	}
 	open := common(moment())
+	//lint:ignore SA1019 Envoy 1.40 still says it
 	if !open.IntermediateLogEntry || open.Duration != nil || open.AccessLogType != datav3.AccessLogType_NotSet || open.ResponseFlags != nil {
 		t.Errorf("of an open connection: %v", open)
 	}

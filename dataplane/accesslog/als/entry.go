@@ -87,6 +87,7 @@ func common(m stream.Moment) *datav3.AccessLogCommon {
 	if i.Lasted > 0 {
 		c.Duration = durationpb.New(i.Lasted)
 	} else {
+		//lint:ignore SA1019 Envoy 1.40 still says it
 		c.IntermediateLogEntry = true
 	}
 	return c
