@@ -26,13 +26,20 @@ type wire struct {
 	secured bool
 }
 
-// connect makes one attempt at one endpoint; alpn is what will be spoken.
+// connect makes one attempt at one endpoint: of a name, at its addresses until one
+// answers. alpn is what will be spoken.
 func (p *peer) connect(ctx context.Context, alpn string) (*wire, error) {
-	to, err := p.next(ctx)
+	all, err := p.next(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to control plane: cluster %s: %w", p.Name, err)
 	}
-	c, err := p.dial(ctx, to)
+	var c net.Conn
+	var to target
+	for _, to = range all {
+		if c, err = p.dial(ctx, to); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to control plane: cluster %s: %w", p.Name, err)
 	}
@@ -63,17 +70,24 @@ func (p *peer) dial(ctx context.Context, to target) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", to.String())
 }
 
-// next is the endpoint whose turn it is.
-func (p *peer) next(ctx context.Context) (target, error) {
+// next is whose turn it is, and behind it the other addresses of its name: where
+// that has one of each family, often nobody listens at one of them (localhost).
+func (p *peer) next(ctx context.Context) ([]target, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all, err := p.candidates(ctx)
 	if err != nil {
-		return target{}, err
+		return nil, err
 	}
-	t := all[p.turn%len(all)]
+	n := p.turn % len(all)
 	p.turn++
-	return t, nil
+	out := []target{all[n]}
+	for i, t := range all {
+		if i != n && t.host != "" && t.host == all[n].host && t.Addr.Port() == all[n].Addr.Port() {
+			out = append(out, t)
+		}
+	}
+	return out, nil
 }
 
 func (p *peer) timeout() time.Duration {

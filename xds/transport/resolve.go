@@ -78,7 +78,7 @@ func (p *peer) dns() api.DNS {
 }
 
 // either is what is asked for: Envoy takes the other family only if there is none
-// of the preferred one; here the other one gets its turn when a connection fails.
+// of the preferred one; here the other one is tried when nobody answers there.
 func either(f api.DNSFamily) api.DNSFamily {
 	if f == api.DNSV4Only || f == api.DNSV6Only {
 		return f
