@@ -62,6 +62,7 @@ func asks(t *testing.T, method, url string) (int, http.Header, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Header.Set("X-Forwarded-Client-Cert", "By=a client") // goes nowhere
 	resp, err := c.Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +88,7 @@ func TestAnHTTPChainAnswersAsEnvoyDoes(t *testing.T) {
 		}
 		w.Header().Set("Server", "mine")
 		w.Header().Set("Content-Type", "x/y")
-		fmt.Fprintf(w, "%s %s %s|%s|%s|%s", r.Method, r.Host, r.RequestURI, r.Header.Get("X-Forwarded-Proto"), r.Header.Get("Connection"), r.Header.Get("X-Envoy-Original-Path"))
+		fmt.Fprintf(w, "%s %s %s|%s|%s|%s", r.Method, r.Host, r.RequestURI, r.Header.Get("X-Forwarded-Proto"), r.Header.Get("Connection"), r.Header.Get("X-Envoy-Original-Path")+r.Header.Get("X-Forwarded-Client-Cert"))
 	}))
 	w.cluster("refused", refused)
 	w.cluster("empty")

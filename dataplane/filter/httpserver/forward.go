@@ -152,6 +152,9 @@ func (f *Factory) rewrite(p *httputil.ProxyRequest) {
 		}
 	}
 	h := out.Header
+	// No client with a certificate comes here, so that who says which one it had
+	// says so of itself (Envoy's default, SANITIZE).
+	h.Del("X-Forwarded-Client-Cert")
 	if f.config.UseRemoteAddress {
 		if !f.config.SkipXFF && c.client.IsValid() {
 			before := h.Values("X-Forwarded-For")
