@@ -59,7 +59,7 @@ type HTTPCheck struct {
 	Receive             [][]byte
 	ResponseBufferSize  uint64
 	Expected, Retriable []StatusRange
-	Add                 []HeaderToAdd
+	Add                 []HTTPHeader
 	Remove              []string
 	HTTP2               bool
 	// ServiceName, if it is not nil, has to hold for the cluster that the host
@@ -70,27 +70,10 @@ type HTTPCheck struct {
 // StatusRange are HTTP statuses from Start on, less than End.
 type StatusRange struct{ Start, End int }
 
-// HeaderToAdd is a HeaderValueOption.
-type HeaderToAdd struct {
-	Key, Value string
-	Action     HeaderAction
-}
-
-// HeaderAction is HeaderValueOption.HeaderAppendAction.
-type HeaderAction uint8
-
-// The actions, with the numbers of the proto.
-const (
-	HeaderAppend HeaderAction = iota
-	HeaderAddIfAbsent
-	HeaderOverwriteOrAdd
-	HeaderOverwriteIfExists
-)
-
 // GRPCCheck is a grpc_health_check, of grpc.health.v1.Health.
 type GRPCCheck struct {
 	Service, Authority string
-	Metadata           []HeaderToAdd
+	Metadata           []HTTPHeader
 }
 
 // EndpointCheck is an endpoint's health_check_config.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/xds/ads"
@@ -50,7 +52,8 @@ func (s *subscription) accepted(version string, took time.Duration) {
 	s.success.Inc()
 	s.attempt.Inc()
 	s.time.Set(uint64(time.Now().UnixMilli()))
-	s.version.Set(versionHash(version))
+	// Envoy's hash, for dashboards that compare the two.
+	s.version.Set(xxhash.Sum64String(version))
 	s.text.Set(version)
 }
 

@@ -156,7 +156,7 @@ func (p *httpCheck) request(ctx context.Context) *http.Request {
 	return r.WithContext(ctx)
 }
 
-func addHeaders(r *http.Request, add []api.HeaderToAdd) {
+func addHeaders(r *http.Request, add []api.HTTPHeader) {
 	for _, h := range add {
 		key := http.CanonicalHeaderKey(h.Key)
 		if key == "Host" || h.Key == ":authority" {
@@ -165,9 +165,9 @@ func addHeaders(r *http.Request, add []api.HeaderToAdd) {
 		}
 		_, there := r.Header[key]
 		switch {
-		case h.Action == api.HeaderAppend:
+		case h.Action == api.AppendOrAdd:
 			r.Header.Add(key, h.Value)
-		case h.Action == api.HeaderAddIfAbsent && !there, h.Action == api.HeaderOverwriteOrAdd, h.Action == api.HeaderOverwriteIfExists && there:
+		case h.Action == api.AddIfAbsent && !there, h.Action == api.OverwriteOrAdd, h.Action == api.OverwriteIfPresent && there:
 			r.Header.Set(key, h.Value)
 		}
 	}

@@ -186,7 +186,7 @@ func TestHTTPCheckJudgesTheAnswer(t *testing.T) {
 		"another's name": {check{ServiceName: &api.StringMatch{Value: "web"}}, answer(200, ""), outcome{status: 200, failure: active}},
 		"HTTP/2":         {check{HTTP2: true}, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(200 + 300*min(1, 2-r.ProtoMajor)) }, outcome{status: 200}},
 		"what is sent": {check{Method: "POST", Path: "/a%20b?c=d", Host: "me", Send: []byte("hi"), Remove: []string{"user-agent"},
-			Add: []api.HeaderToAdd{{Key: "x-a", Value: "b"}, {Key: "x-a", Value: "c"}}},
+			Add: []api.HTTPHeader{{Key: "x-a", Value: "b"}, {Key: "x-a", Value: "c"}}},
 			func(w http.ResponseWriter, r *http.Request) {
 				b, _ := io.ReadAll(r.Body)
 				if r.Method != "POST" || r.RequestURI != "/a%20b?c=d" || r.Host != "me" || string(b) != "hi" || r.UserAgent() != "" || strings.Join(r.Header["X-A"], ",") != "b,c" {

@@ -49,7 +49,7 @@ var floors = map[string]struct{ ours, others []string }{
 	"dataplane/stream":  {ours: []string{"api"}, others: []string{"github.com/itchyny/timefmt-go", "github.com/google/uuid"}},
 	"dataplane/match":   {ours: []string{"api"}, others: []string{}},
 	"dataplane/drain":   {ours: []string{"api"}, others: []string{}},
-	"dataplane/balance": {ours: []string{"api"}, others: []string{}},
+	"dataplane/balance": {ours: []string{"api"}, others: []string{"github.com/cespare/xxhash/v2"}},
 	// A leaf: it speaks grpc.health.v1.
 	"dataplane/health":      {ours: []string{"api", "dataplane"}, others: []string{grpc, protobuf}},
 	"dataplane/clock":       {ours: []string{}, others: []string{}},
@@ -69,7 +69,7 @@ var floors = map[string]struct{ ours, others []string }{
 	"dataplane/filter/ratelimit": {ours: []string{"api", "dataplane"},
 		others: []string{envoy + "/extensions/common/ratelimit/v3", envoy + "/service/ratelimit/v3", grpc, protobuf}},
 	"xds": {ours: []string{"api", "xds"},
-		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time",
+		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time", "github.com/cespare/xxhash/v2",
 			"github.com/youmark/pkcs8", "software.sslmate.com/src/go-pkcs12"}},
 	"xds/resolve": {ours: []string{"api"}, others: []string{"github.com/miekg/dns"}},
 	// The stream layer knows type URLs and bytes: no resource, so no resource

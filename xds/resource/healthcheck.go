@@ -212,8 +212,8 @@ func (w *walker) grpcCheck(at string, p *corev3.HealthCheck_GrpcHealthCheck) *ap
 
 // headersToAdd takes values as they stand: what access logs know of a connection
 // does not exist for a check.
-func headersToAdd(in []*corev3.HeaderValueOption) []api.HeaderToAdd {
-	var out []api.HeaderToAdd
+func headersToAdd(in []*corev3.HeaderValueOption) []api.HTTPHeader {
+	var out []api.HTTPHeader
 	for _, h := range in {
 		value := h.GetHeader().GetValue()
 		if raw := h.GetHeader().GetRawValue(); len(raw) > 0 {
@@ -222,9 +222,9 @@ func headersToAdd(in []*corev3.HeaderValueOption) []api.HeaderToAdd {
 		if value == "" && !h.GetKeepEmptyValue() {
 			continue
 		}
-		v := api.HeaderToAdd{Key: h.GetHeader().GetKey(), Value: value, Action: api.HeaderAction(h.GetAppendAction())}
+		v := api.HTTPHeader{Key: h.GetHeader().GetKey(), Value: value, Action: api.HTTPAppend(h.GetAppendAction())}
 		if a := h.GetAppend(); a != nil && !a.GetValue() { //nolint:staticcheck // deprecated, and in use
-			v.Action = api.HeaderOverwriteOrAdd
+			v.Action = api.OverwriteOrAdd
 		}
 		out = append(out, v)
 	}

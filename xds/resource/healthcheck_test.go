@@ -30,7 +30,7 @@ func TestHealthChecksAreDecoded(t *testing.T) {
 	b.Name, b.ReuseConnection, b.NoTrafficInterval, b.NoTrafficHealthyInterval = "b", false, 7*time.Second, 7*time.Second
 	b.HTTP = &api.HTTPCheck{Path: "/x", Method: "PUT", Send: []byte("a"), HTTP2: true, ResponseBufferSize: 1024, Remove: []string{"user-agent"},
 		ServiceName: &api.StringMatch{Kind: api.MatchPrefix, Value: "x"}, Expected: []api.StatusRange{{Start: 200, End: 300}},
-		Retriable: []api.StatusRange{{Start: 500, End: 504}}, Add: []api.HeaderToAdd{{Key: "k", Value: "v", Action: api.HeaderAddIfAbsent}}}
+		Retriable: []api.StatusRange{{Start: 500, End: 504}}, Add: []api.HTTPHeader{{Key: "k", Value: "v", Action: api.AddIfAbsent}}}
 	if d := cmp.Diff([]api.HealthCheck{a, b}, c.HealthChecks); d != "" {
 		t.Error(d)
 	}
