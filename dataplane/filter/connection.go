@@ -75,8 +75,7 @@ type Connection struct {
 	index    int32 // in the core's Connections
 	chain    *Chain
 	terminal Terminal
-	secure   *secure // nil: in the clear
-	walk     *walk   // nil where the terminal filter is the only one
+	walk     *walk // nil where the terminal filter is the only one, in the clear
 }
 
 // walk are the filters before the terminal one, and how far they were asked.
@@ -87,7 +86,11 @@ type walk struct {
 	at         int
 	held, data bool
 	end        bool // of the data that is held
+	secure     *secure
 }
+
+// Over says that the connection has ended.
+func (c *Connection) Over() bool { return c.over }
 
 // Chain is the filter chain that the connection is in.
 func (c *Connection) Chain() *Chain { return c.chain }

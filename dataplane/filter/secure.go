@@ -30,22 +30,34 @@ func (c *Connection) shakeHands() bool {
 		c.Close()
 		return false
 	}
-	c.secure = &secure{handshake: h}
+	if c.walk == nil {
+		c.walk = &walk{}
+	}
+	s := &secure{handshake: h}
+	c.walk.secure = s
 	c.Info.SetDownstreamTLS(first)
 	if ch.ConnectTimeout > 0 {
-		c.secure.deadline.F = func() {
+		s.deadline.F = func() {
 			ch.TimedOut.Inc()
 			c.Info.Explain().Termination = "transport socket timeout was reached"
 			c.Refuse(timedOut)
 		}
-		c.Core.Worker.After(&c.secure.deadline, ch.ConnectTimeout)
+		c.Core.Worker.After(&s.deadline, ch.ConnectTimeout)
 	}
 	return true
 }
 
+// secure is nil where the connection is in the clear.
+func (c *Connection) secure() *secure {
+	if c.walk == nil {
+		return nil
+	}
+	return c.walk.secure
+}
+
 // shaken is the end of the handshake.
 func (c *Connection) shaken(err error) {
-	s := c.secure
+	s := c.secure()
 	h := s.handshake
 	s.handshake = nil
 	c.Core.Worker.Stop(&s.deadline)
@@ -67,27 +79,27 @@ func (c *Connection) shaken(err error) {
 }
 
 // Handshaking says that the client's TLS handshake is not over.
-func (c *Connection) Handshaking() bool { return c.secure != nil && c.secure.handshake != nil }
+func (c *Connection) Handshaking() bool { return c.secure() != nil && c.secure().handshake != nil }
 
 // Transport is what the client's bytes go through; nil: they are in the clear.
 func (c *Connection) Transport() pair.Transport {
-	if c.secure == nil || c.secure.conn == nil {
+	if c.secure() == nil || c.secure().conn == nil {
 		return nil
 	}
-	return c.secure.conn
+	return c.secure().conn
 }
 
 // TransportFailure is why the client's TLS broke, in Envoy's words.
 func (c *Connection) TransportFailure() string {
-	if c.secure == nil || c.secure.conn == nil {
+	if c.secure() == nil || c.secure().conn == nil {
 		return ""
 	}
-	return c.secure.conn.Failure()
+	return c.secure().conn.Failure()
 }
 
 // TransportBroke says that the client's TLS broke by what it sent, not by its TCP.
 func (c *Connection) TransportBroke() bool {
-	return c.secure != nil && c.secure.conn != nil && c.secure.conn.Broke()
+	return c.secure() != nil && c.secure().conn != nil && c.secure().conn.Broke()
 }
 
 // Recv reads bytes of the client.
@@ -95,10 +107,10 @@ func (c *Connection) Recv(b []byte) (int, syscall.Errno) {
 	switch {
 	case c.Handshaking():
 		return 0, unix.EAGAIN
-	case c.secure != nil && c.secure.conn == nil:
+	case c.secure() != nil && c.secure().conn == nil:
 		return 0, unix.ECONNABORTED
-	case c.secure != nil:
-		return c.secure.conn.Recv(b)
+	case c.secure() != nil:
+		return c.secure().conn.Recv(b)
 	}
 	n, _, err := unix.Recvfrom(c.FD, b, unix.MSG_DONTWAIT)
 	return n, errno(err)
@@ -109,10 +121,10 @@ func (c *Connection) Send(b []byte) (int, syscall.Errno) {
 	switch {
 	case c.Handshaking():
 		return 0, unix.EAGAIN
-	case c.secure != nil && c.secure.conn == nil:
+	case c.secure() != nil && c.secure().conn == nil:
 		return 0, unix.ECONNABORTED
-	case c.secure != nil:
-		return c.secure.conn.Send(b)
+	case c.secure() != nil:
+		return c.secure().conn.Send(b)
 	}
 	n, err := unix.SendmsgN(c.FD, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	return n, errno(err)
@@ -151,7 +163,7 @@ func (c *Connection) ResetSocket() {
 
 // letGo ends a handshake that is under way.
 func (c *Connection) letGo() {
-	if s := c.secure; s != nil && s.handshake != nil {
+	if s := c.secure(); s != nil && s.handshake != nil {
 		s.handshake.Cancel()
 		s.handshake = nil
 		c.Core.Worker.Stop(&s.deadline)

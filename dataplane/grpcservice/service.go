@@ -125,7 +125,7 @@ func (s *Service) dial(ctx context.Context, _ string) (net.Conn, error) {
 	}
 	conn = secured
 	up.Connected(time.Since(began))
-	return &counted{Conn: conn, up: up, since: time.Now()}, nil
+	return &counted{Conn: conn, up: up.Connection, since: time.Now()}, nil
 }
 
 // counted tells the cluster of the connection's end.

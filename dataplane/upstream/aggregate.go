@@ -4,7 +4,7 @@ import "github.com/sluice-proxy/sluice/dataplane/balance"
 
 // PickAmong is Pick for a cluster that has the hosts of others, which are members:
 // the connection is counted as the member's.
-func (u *Cluster) PickAmong(members []*Cluster, worker int, a *balance.Asked) (Connection, error) {
+func (u *Cluster) PickAmong(members []*Cluster, worker int, a *balance.Asked) (Picked, error) {
 	v := u.view.Load()
 	views, sets := make([]*view, len(members)), make([]*balance.Set, len(members))
 	for i, m := range members {
@@ -20,5 +20,5 @@ func (u *Cluster) PickAmong(members []*Cluster, worker int, a *balance.Asked) (C
 		}
 	}
 	u.Stats.NoneHealthy.Inc()
-	return Connection{}, ErrNoHealthyHost
+	return Picked{}, ErrNoHealthyHost
 }

@@ -35,7 +35,7 @@ func pick(t *testing.T, u *Cluster) *Connection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &c
+	return &c.Connection
 }
 
 func TestBreakersOpenAndCloseAgain(t *testing.T) {

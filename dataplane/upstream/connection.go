@@ -11,14 +11,19 @@ import (
 // end. It is for one goroutine.
 type Connection struct {
 	Host *Host
-	// TLS is what originates it; nil: it is in the clear.
-	TLS *tls.Client
 
 	established bool
 	ended       bool
 	held        bool
 	watched     bool // see EndWithHost
 	local       bool // failed before it got to the host
+}
+
+// Picked is a connection that is to be opened.
+type Picked struct {
+	Connection
+	// TLS is what originates it; nil: it is in the clear.
+	TLS *tls.Client
 }
 
 // Cluster is the cluster that was picked from.

@@ -10,18 +10,18 @@ import (
 
 // PickDestination is Pick for a cluster whose hosts are the destinations of its
 // connections; an invalid address is that of a connection that has none.
-func (u *Cluster) PickDestination(to netip.AddrPort) (Connection, error) {
+func (u *Cluster) PickDestination(to netip.AddrPort) (Picked, error) {
 	v := u.view.Load()
 	if !to.IsValid() || v.byAddr == nil {
 		u.Stats.NoneHealthy.Inc()
-		return Connection{}, ErrNoHealthyHost
+		return Picked{}, ErrNoHealthyHost
 	}
 	h, _ := v.byAddr.Load(to)
 	host, ok := h.(*Host)
 	if !ok {
 		if v, host = u.bring(to); host == nil {
 			u.Stats.NoneHealthy.Inc()
-			return Connection{}, ErrNoHealthyHost
+			return Picked{}, ErrNoHealthyHost
 		}
 	}
 	host.wanted.Store(true)

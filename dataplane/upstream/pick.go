@@ -13,39 +13,39 @@ import (
 // opened; the caller calls Connected or Failed on what it gets. worker is the
 // number of the worker whose thread this is: workers do not wait for each other.
 // For others there is PickAside.
-func (u *Cluster) Pick(worker int, a *balance.Asked) (Connection, error) {
+func (u *Cluster) Pick(worker int, a *balance.Asked) (Picked, error) {
 	v, s := u.view.Load(), u.Stats
 	picked, ok := u.choose(worker, v.set, a)
 	if !ok {
 		s.NoneHealthy.Inc()
-		return Connection{}, ErrNoHealthyHost
+		return Picked{}, ErrNoHealthyHost
 	}
 	h, _ := picked.(*Host)
 	return u.open(v, h)
 }
 
 // open counts a connection to h as being opened.
-func (u *Cluster) open(v *view, h *Host) (Connection, error) {
+func (u *Cluster) open(v *view, h *Host) (Picked, error) {
 	s := u.Stats
 	limits := &v.config.CircuitBreakers
 	if !s.takeActive(limits.MaxConnections) {
 		s.Overflow.Inc()
-		return Connection{}, ErrConnectionOverflow
+		return Picked{}, ErrConnectionOverflow
 	}
 	if !s.takePending(limits.MaxPendingRequests) {
 		s.giveActive(limits.MaxConnections)
 		s.PendingOverflow.Inc()
-		return Connection{}, ErrPendingOverflow
+		return Picked{}, ErrPendingOverflow
 	}
 	s.Total.Inc()
 	s.PendingTotal.Inc()
 	h.cxTotal.Add(1)
 	h.cxActive.Add(1)
-	return Connection{Host: h, TLS: v.sockets.of(h), held: u.holders.Hold()}, nil
+	return Picked{Connection{Host: h, held: u.holders.Hold()}, v.sockets.of(h)}, nil
 }
 
 // PickAside is Pick for goroutines that are no worker's.
-func (u *Cluster) PickAside() (Connection, error) { return u.Pick(-1, &balance.Asked{}) }
+func (u *Cluster) PickAside() (Picked, error) { return u.Pick(-1, &balance.Asked{}) }
 
 func (u *Cluster) choose(worker int, set *balance.Set, a *balance.Asked) (balance.Host, bool) {
 	if worker >= 0 {

@@ -183,7 +183,7 @@ func (u *Cluster) release() {
 
 // Secure has a connection that a library uses encrypted, if the host's socket is TLS.
 // It waits for the handshake.
-func (c *Connection) Secure(ctx context.Context, conn net.Conn, protocols ...string) (net.Conn, error) {
+func (c *Picked) Secure(ctx context.Context, conn net.Conn, protocols ...string) (net.Conn, error) {
 	if c.TLS == nil {
 		return conn, nil
 	}

@@ -27,7 +27,7 @@ import (
 // attempt is one request's connection to a host, from the pick to its end.
 type attempt struct {
 	cluster *upstream.Cluster
-	up      upstream.Connection
+	up      upstream.Picked
 	began   time.Time
 	// claimed: somebody keeps the books of up, or has closed them.
 	claimed atomic.Bool
@@ -216,7 +216,7 @@ func dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		return nil, err
 	}
 	try.up.Connected(time.Since(try.began))
-	return &counted{Conn: c, up: try.up, since: time.Now()}, nil
+	return &counted{Conn: c, up: try.up.Connection, since: time.Now()}, nil
 }
 
 // errAgain keeps net/http from a second connection for one pick.

@@ -11,7 +11,7 @@ import (
 const stateDestination = "envoy.network.transport_socket.original_dst_address"
 
 // pick chooses the host of this attempt.
-func (s *Session) pick(c *upstream.Cluster) (upstream.Connection, error) {
+func (s *Session) pick(c *upstream.Cluster) (upstream.Picked, error) {
 	if d := c.Config().ByDestination; d != nil {
 		return c.PickDestination(s.destination(c, d))
 	}

@@ -31,7 +31,7 @@ func (s *Session) originate(fd int) {
 	n := &origin{fd: fd}
 	h := s.up.Host
 	var err error
-	n.handshake, err = s.up.TLS.Connect(w, fd, h.Addr, h.Endpoint().Hostname, s.wish(), s.originated)
+	n.handshake, err = o.tls.Connect(w, fd, h.Addr, h.Endpoint().Hostname, s.wish(), s.originated)
 	if err != nil {
 		filter.CloseQuietly(fd)
 		s.failed(err.Error(), false)

@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"github.com/sluice-proxy/sluice/dataplane/tls"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 )
 
@@ -44,7 +45,6 @@ type Session struct {
 	pair      *pair.Pair
 	opening   *opening // nil once the upstream connection stands
 	timers    *timers  // nil unless the configuration asks for one
-	over      bool
 }
 
 // opening is the way to an upstream connection.
@@ -56,6 +56,7 @@ type opening struct {
 	early    bool // waits for the client's first bytes
 	dial     *upstream.Dial
 	dialing  time.Time
+	tls      *tls.Client // of the host that was picked; nil: in the clear
 	backoff  loop.Timer
 	// of a host with TLS, or of a client with TLS
 	origin   *origin
@@ -140,7 +141,7 @@ func (s *Session) connect() {
 	}
 	info.Connecting(up.Host.Endpoint())
 	s.selected(up.Host)
-	s.up = up
+	s.up, o.tls = up.Connection, up.TLS
 	o.attempts++
 	o.dialing = time.Now()
 	from := info.Source()
@@ -153,7 +154,7 @@ func (s *Session) dialed(fd int, err error) {
 	switch {
 	case err != nil:
 		s.failed(failure(err), errors.Is(err, upstream.ErrConnectTimeout))
-	case s.up.TLS != nil:
+	case s.opening.tls != nil:
 		s.originate(fd)
 	default:
 		s.reached(&standing{fd: fd, silent: d.Silent()})
@@ -243,7 +244,7 @@ func (s *Session) pairUp(up *standing) {
 	}
 	s.up.EndWithHost(func() {
 		s.conn.Core.Worker.Post(func() {
-			if !s.over {
+			if !s.conn.Over() {
 				s.Close()
 			}
 		})
@@ -380,7 +381,6 @@ func (s *Session) Data(bool) filter.Status { return filter.Continue }
 
 // Ended writes the access logs: everything is known now.
 func (s *Session) Ended() {
-	s.over = true
 	s.factory.logs.Write(s.conn.Info, accesslog.End)
 	if h := s.factory.stats.http; h != nil {
 		h.active.Dec()
