@@ -74,6 +74,8 @@ func (f *inspector) Data(s *filter.Socket, b []byte) filter.Status {
 var requestLine = regexp.MustCompile("^([!#$%&'*+\\-.^_`|~0-9A-Za-z]+) +([\\x21-\\x7e]+)(?: +(HTTP/[0-9]\\.[0-9]) *)?$")
 
 var (
+	// method is one that a space has ended.
+	method      = regexp.MustCompile("^[!#$%&'*+\\-.^_`|~0-9A-Za-z]+ ")
 	methodBegin = regexp.MustCompile("^[!#$%&'*+\\-.^_`|~0-9A-Za-z]")
 	// target is a path, an asterisk or a URL (balsa_parser.cc, isUrlValid).
 	target = regexp.MustCompile(`^(?:[/*]|[A-Za-z]+://)`)
@@ -93,7 +95,7 @@ func inspect(b []byte) (protocol string, done bool) {
 		line, ended = b[:end], true
 	}
 	if !ended {
-		return "", len(b) > 0 && !methodBegin.Match(b[:1])
+		return "", len(b) > 0 && (!methodBegin.Match(b[:1]) || bytes.IndexByte(b, ' ') > 0 && !method.Match(b))
 	}
 	m := requestLine.FindStringSubmatch(string(line))
 	if m == nil || m[1] != "CONNECT" && !target.MatchString(m[2]) {

@@ -11,7 +11,7 @@ func TestInspect(t *testing.T) {
 		{"GET / HTTP/1.1\r\n", "http/1.1", true}, {"GET / HTTP/1.1\n", "http/1.1", true}, {"POST /x HTTP/1.0\r", "http/1.0", true},
 		{"foo / HTTP/1.1\r\n", "http/1.1", true}, {"GET /\r\n", "http/1.0", true}, {"GET http://a/ HTTP/1.1\r\n", "http/1.1", true}, {"CONNECT a:1 HTTP/1.1\r\n", "http/1.1", true},
 		{preface, "h2c", true}, {preface + "more", "h2c", true},
-		{"HELO there\r\n", "", true}, {"GET\r\n", "", true}, {"\x00", "", true}, {"\r\n", "", true}, {"GET / HTTP/x.1\r\n", "", true},
+		{"hello, this", "", true}, {"hel,", "", false}, {"a b,c", "", false}, {"HELO there\r\n", "", true}, {"GET\r\n", "", true}, {"\x00", "", true}, {"\r\n", "", true}, {"GET / HTTP/x.1\r\n", "", true},
 	} {
 		if p, done := inspect([]byte(tt.in)); p != tt.protocol || done != tt.done {
 			t.Errorf("%q: got %q, %v", tt.in, p, done)
