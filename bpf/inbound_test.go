@@ -424,9 +424,11 @@ func TestSYNCookiesAcrossSwaps(t *testing.T) {
 	if len(sockets) != 4 {
 		t.Errorf("not every socket of the groups got some: %v", sockets)
 	}
-	// Two look-ups for each: SYN and ACK. Without cookies there would be one.
+	// Two look-ups for each: SYN and ACK. Without cookies there would be one; and
+	// so there is for the few whose client's port was used a moment ago: a SYN for
+	// a TIME_WAIT is answered without a cookie (tcp_conn_request, tcp_tw_isn).
 	now, _ := w.in.Counters()
-	if got := now["inbound.captured"]; got < 2*uint64(n) {
+	if got := now["inbound.captured"]; got < uint64(n)*7/4 {
 		t.Errorf("%d captured of %d connections: the ACKs did not come by", got, n)
 	}
 	for _, name := range []string{"inbound.passed_listener_gone", "inbound.no_entry", "inbound.not_assigned"} {
