@@ -22,10 +22,14 @@ test:
 
 # Each decoder, for a while each.
 FUZZTIME ?= 5m
+FUZZED ?= ./api/substitution ./dataplane/route ./dataplane/tunnel ./dataplane/filter/tlsinspector ./dataplane/filter/httpinspector ./dataplane/filter/proxyprotocol ./xds ./xds/ads ./xds/assemble ./xds/resource ./xds/bootstrap ./xds/file ./xds/transport
 fuzz:
-	for p in ./api/substitution ./dataplane/route ./dataplane/tunnel ./dataplane/filter/tlsinspector ./dataplane/filter/httpinspector ./dataplane/filter/proxyprotocol ./xds ./xds/ads ./xds/assemble ./xds/resource ./xds/bootstrap ./xds/file ./xds/transport; do \
+	for p in $(FUZZED); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p || exit 1; done; done
+
+fuzzed:
+	@echo $(FUZZED)
 
 # Pairs under everything at once, by seed (0: the clock's). `make test` does a minute of it.
 SEED ?= 0
@@ -80,4 +84,4 @@ lint:
 clean:
 	rm -rf bin
 
-.PHONY: all build demo test fuzz torture mutants bench bench-capture bench-push bench-readme profile microbench generate lint clean
+.PHONY: all build demo test fuzz fuzzed torture mutants bench bench-capture bench-push bench-readme profile microbench generate lint clean

@@ -23,7 +23,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "8") // a scenario waits most of its time
+	_ = flag.Set("test.parallel", "12") // a scenario waits most of its time
 	flag.Parse()
 	var err error
 	if scratch, err = os.MkdirTemp("", "sluice-parity-"); err != nil {
