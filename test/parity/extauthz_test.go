@@ -70,24 +70,31 @@ func answersAfter(d time.Duration, c codes.Code) *authority {
 // authorized starts an authority.
 func (r *run) authorized(a *authority) netip.AddrPort {
 	r.Helper()
+	return r.grpc(func(s *grpc.Server) { authv3.RegisterAuthorizationServer(s, a) })
+}
+
+// grpc starts a server of the services that register puts in.
+func (r *run) grpc(register func(*grpc.Server)) netip.AddrPort {
+	r.Helper()
 	var lc net.ListenConfig
 	ln, err := lc.Listen(r.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		r.Fatal(err)
 	}
 	s := grpc.NewServer()
-	authv3.RegisterAuthorizationServer(s, a)
+	register(s)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(ln) }() // ends by Stop
 	r.Cleanup(func() { s.Stop(); <-done })
 	return ln.Addr().(*net.TCPAddr).AddrPort()
 }
 
+// http2Options has a cluster speak HTTP/2.
+var http2Options = obj{"typed_extension_protocol_options": obj{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": obj{
+	"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": obj{"http2_protocol_options": obj{}}}}}
+
 // authCluster is a cluster that speaks HTTP/2.
-func authCluster(eps ...obj) obj {
-	return cluster("auth", eps...).with(obj{"typed_extension_protocol_options": obj{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": obj{
-		"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": obj{"http2_protocol_options": obj{}}}}})
-}
+func authCluster(eps ...obj) obj { return cluster("auth", eps...).with(http2Options) }
 
 func extAuthz(more obj) obj {
 	return network("ext_authz", "ExtAuthz", obj{"stat_prefix": "p", "transport_api_version": "V3",

@@ -164,23 +164,13 @@ var checking = []scenario{
 		r.note("%q", lines)
 	}},
 	{"hc_grpc", func(r *run) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			r.Fatal(err)
-		}
-		health, server := grpchealth.NewServer(), grpc.NewServer()
+		health := grpchealth.NewServer()
 		health.SetServingStatus("up", grpc_health_v1.HealthCheckResponse_SERVING)
 		health.SetServingStatus("down", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
-		grpc_health_v1.RegisterHealthServer(server, health)
-		served := make(chan struct{})
-		go func() { defer close(served); _ = server.Serve(l) }()
-		r.Cleanup(func() { server.Stop(); <-served })
-		addr := netip.MustParseAddrPort(l.Addr().String())
+		addr := r.grpc(func(s *grpc.Server) { grpc_health_v1.RegisterHealthServer(s, health) })
 		r.call(addr, "server")
 		of := func(name, service string) obj {
-			return cluster(name, endpoint(addr)).with(checks(check("grpc_health_check", obj{"service_name": service}))).with(obj{"typed_extension_protocol_options": obj{
-				"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": obj{"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-					"explicit_http_config": obj{"http2_protocol_options": obj{}}}}})
+			return cluster(name, endpoint(addr)).with(checks(check("grpc_health_check", obj{"service_name": service}))).with(http2Options)
 		}
 		r.start(static(nil, []obj{of("c", "up"), of("d", "down"), of("e", "unknown")}))
 		r.become("c", "<server> healthy")

@@ -2,7 +2,6 @@ package parity
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -44,17 +43,7 @@ func (l *limiter) ShouldRateLimit(ctx context.Context, q *servicev3.RateLimitReq
 // limiting starts a rate limit service.
 func (r *run) limiting(l *limiter) netip.AddrPort {
 	r.Helper()
-	var lc net.ListenConfig
-	ln, err := lc.Listen(r.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		r.Fatal(err)
-	}
-	s := grpc.NewServer()
-	servicev3.RegisterRateLimitServiceServer(s, l)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = s.Serve(ln) }() // ends by Stop
-	r.Cleanup(func() { s.Stop(); <-done })
-	return ln.Addr().(*net.TCPAddr).AddrPort()
+	return r.grpc(func(s *grpc.Server) { servicev3.RegisterRateLimitServiceServer(s, l) })
 }
 
 func askRateService(more obj) obj {

@@ -161,12 +161,7 @@ func (s *stream) open() {
 	s.settle()
 }
 
-func xdsCluster(s *stream) obj {
-	c := cluster("xds", endpoint(s.script.Addr()))
-	return c.with(obj{"typed_extension_protocol_options": obj{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": obj{
-		"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-		"explicit_http_config": obj{"http2_protocol_options": obj{}}}}})
-}
+func xdsCluster(s *stream) obj { return cluster("xds", endpoint(s.script.Addr())).with(http2Options) }
 
 // The types, by their short names.
 var types = map[string]string{
