@@ -174,9 +174,5 @@ func (s *sender) hangUp() {
 	if err := s.stream.CloseSend(); err != nil && err != io.EOF {
 		return
 	}
-	select {
-	case <-s.ended:
-	case <-s.ctx.Done():
-		<-s.ended
-	}
+	<-s.ended // at the latest when closeWithin is over, which cancels it
 }
