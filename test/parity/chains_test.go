@@ -1,7 +1,6 @@
 package parity
 
 import (
-	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -67,14 +66,7 @@ func (r *run) dialFrom(from, to netip.AddrPort) *client {
 	if r.plant {
 		return r.dialAt(to)
 	}
-	r.mark()
-	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Timeout: 5 * time.Second}
-	nc, err := d.Dial("tcp", to.String())
-	if err != nil {
-		r.Fatalf("dial %v from %v: %v", to, from, err)
-	}
-	r.Cleanup(func() { nc.Close() })
-	return &client{TCPConn: nc.(*net.TCPConn), r: r, name: "client"}
+	return r.connect(from, to)
 }
 
 // ofChains are the counters that a choice of chain moves.

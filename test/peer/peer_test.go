@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -93,6 +94,25 @@ func TestRecordTellsFINFromRST(t *testing.T) {
 		if got := <-seen; string(got.Data) != "abc" || got.End != end {
 			t.Errorf("saw %q then %s, want abc then %s", got.Data, got.End, end)
 		}
+	}
+}
+
+// net.Dial fails on some of these: the reset comes before it looks.
+func TestDialOutlivesAReset(t *testing.T) {
+	s, err := Listen("127.0.0.1:0", ResetAfter("", 0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range 200 {
+		c, err := Dial(netip.AddrPort{}, s.Addr(), 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, end, err := ReadToEnd(c, 5*time.Second); end != RST || err != nil {
+			t.Errorf("sees %s, %v, want RST", end, err)
+		}
+		c.Close()
 	}
 }
 

@@ -35,7 +35,7 @@ type connection struct {
 	index   int
 	history [2]history
 	fds     [2]int
-	drift   [2]int // of each socket's account, once it was seen
+	drift   [2]bool // the account of a socket was seen to be off
 	began   time.Time
 
 	done    chan struct{} // closed when the pair has ended

@@ -131,26 +131,47 @@ func (p *proxy) force(worker int, random *rand.Rand) {
 }
 
 // audit looks at the kernel's account of a pair's sockets: with nothing queued,
-// what TCP holds in advance is whole pages, or an update of it was lost.
+// what TCP holds in advance is whole pages, or an update of it was lost. SO_MEMINFO
+// is read without the socket's lock, and TCP writes the queue and the account one
+// after the other, with interrupts between: a single look can be wrong for as long
+// as those last, so one that is off is looked at again, for as long as it stays so.
 func (p *proxy) audit(k *connection) {
 	for i, fd := range k.fds {
-		if k.drift[i] == 0 {
-			if k.drift[i] = drift(fd); k.drift[i] != 0 {
-				p.run.tally.drift(k.wire.name)
-			}
+		if !k.drift[i] && lastingDrift(fd) {
+			k.drift[i] = true
+			p.run.tally.drift(k.wire.name)
 		}
 	}
 }
 
-func drift(fd int) int {
+// lastingDrift is whether the account of a socket at rest is off, and so it is in
+// every look of the next 50 ms that meets it at rest.
+func lastingDrift(fd int) bool {
+	if atRest, off := drift(fd); !atRest || off == 0 {
+		return false
+	}
+	again := 0
+	for range 25 {
+		time.Sleep(2 * time.Millisecond)
+		switch atRest, off := drift(fd); {
+		case atRest && off == 0:
+			return false
+		case atRest:
+			again++
+		}
+	}
+	return again >= 5
+}
+
+func drift(fd int) (atRest bool, off int) {
 	last := meminfo(fd)
 	for range 20 {
 		m := meminfo(fd)
 		if m != last || m[0]|m[5]|m[7] != 0 {
-			return 0
+			return false, 0
 		}
 	}
-	return int(last[4]) & 4095
+	return true, int(last[4]) & 4095
 }
 
 // meminfo reads rmem_alloc, rcvbuf, wmem_alloc, sndbuf, fwd_alloc, wmem_queued,
