@@ -476,7 +476,7 @@ func (d *direction) finish() {
 		return
 	}
 	last := d.p.direction[1-d.src().side].done
-	if !last && !d.dst().endStream() {
+	if last && !d.dst().farewell() || !last && !d.dst().endStream() {
 		d.awaiting = !p.closed
 		return
 	}

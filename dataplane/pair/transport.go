@@ -75,13 +75,14 @@ func (e *end) endStream() bool {
 	return true
 }
 
-// farewell says a last word before an orderly close, if the socket takes it.
-func (e *end) farewell() {
-	if e.transport() != nil {
-		e.transport().CloseWrite()
-		// Who does not read it learns of the end from the socket.
-		_ = e.transport().Flush()
+// farewell says a last word before an orderly close. False says that the socket has
+// no room for it; who does not read it learns of the end from the socket.
+func (e *end) farewell() bool {
+	if e.transport() == nil {
+		return true
 	}
+	e.transport().CloseWrite()
+	return e.transport().Flush() != unix.EAGAIN
 }
 
 // arrived tells whether there is something of the stream to ask the gate about:
