@@ -7,7 +7,9 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/stream"
 	"github.com/sluice-proxy/sluice/dataplane/tls"
+	"golang.org/x/sys/unix"
 )
 
 // Filter state objects that the transport socket of the host heeds.
@@ -90,7 +92,12 @@ func (s *Session) dropOrigin() {
 // idle timeout runs already, as in Envoy.
 func (s *Session) awaitClient(up *standing) {
 	s.opening.standing = up
-	up.silent = false // what it says meanwhile is told to nobody
+	up.silent = false // what it says meanwhile is told to nobody, but that it broke
+	up.broke = s.hostBroke
+	if err := s.conn.Core.Worker.Add(up.fd, unix.EPOLLET, up); err != nil {
+		s.Kill()
+		return
+	}
 	if d := s.idleTimeout(); d > 0 {
 		up.idle.F = func() {
 			s.factory.stats.idleTimeout.Inc()
@@ -101,15 +108,42 @@ func (s *Session) awaitClient(up *standing) {
 	}
 }
 
+// Ready is called by the worker while the client's handshake goes on. An end of the
+// stream, or an orderly close, waits for the client.
+func (up *standing) Ready(events uint32) {
+	if events&unix.EPOLLERR != 0 {
+		up.broke()
+	}
+}
+
+// hostBroke ends the connection of a client that still shakes hands, as Envoy does.
+func (s *Session) hostBroke() {
+	up := s.takeStanding()
+	info := s.conn.Info
+	info.Flags.Set(stream.UpstreamRemoteReset)
+	info.Closed, info.Upstream.Closed = stream.LocalCloseReset, stream.RemoteReset
+	s.up.Ended(time.Duration(s.conn.Core.Worker.Now()-s.connected), true)
+	s.conn.Core.Worker.Forget(up.fd)
+	unix.Close(up.fd)
+	s.Kill()
+}
+
+// takeStanding ends the wait for the client's handshake.
+func (s *Session) takeStanding() *standing {
+	up := s.opening.standing
+	s.opening.standing = nil
+	s.conn.Core.Worker.Stop(&up.idle)
+	return up
+}
+
 // Secured goes on after the client's handshake.
 func (s *Session) Secured() {
 	o := s.opening
 	switch c := s.factory.config; {
 	case o == nil:
 	case o.standing != nil:
-		up := o.standing
-		o.standing = nil
-		s.conn.Core.Worker.Stop(&up.idle)
+		up := s.takeStanding()
+		s.conn.Core.Worker.Park(up.fd)
 		s.pairUp(up)
 	case c.ConnectMode == api.ConnectOnData:
 		s.awaitData()
@@ -128,9 +162,9 @@ func (s *Session) giveUpTLS() {
 		s.dropOrigin()
 		s.up.Failed(false)
 	}
-	if up := o.standing; up != nil {
-		o.standing = nil
-		s.conn.Core.Worker.Stop(&up.idle)
+	if o.standing != nil {
+		up := s.takeStanding()
+		s.conn.Core.Worker.Forget(up.fd)
 		if r := s.conn.Info.Reasons(); r.LocalClose != "" {
 			s.conn.Info.Explain().UpstreamLocalClose = r.LocalClose
 		}

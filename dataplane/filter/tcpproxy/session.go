@@ -190,7 +190,9 @@ type standing struct {
 	heard     uint64 // bytes of its that were read, as they were on the wire
 	counted   bool   // as connected, before its tunnel was there
 	transport pair.Transport
-	idle      loop.Timer // while the client's handshake goes on
+	// while the client's handshake goes on
+	idle  loop.Timer
+	broke func()
 }
 
 func (s *Session) stands(up *standing) {
