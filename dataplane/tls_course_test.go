@@ -2,11 +2,13 @@ package dataplane
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -262,5 +264,73 @@ func TestTLSOfTheOtherTerminalFilters(t *testing.T) {
 	b, err := io.ReadAll(dialTLS(t, d.Addresses[0].Addr.String(), i.clientConfig(t)))
 	if err != nil || string(b) != d.FilterChains[0].Filters[0].DirectResponse.Body {
 		t.Errorf("read %d bytes, %v", len(b), err)
+	}
+}
+
+// A host that resets its connection while the client shakes hands takes the client
+// along at once, as in Envoy; one that ends its stream waits for it.
+func TestTLSHostBreaksDuringTheHandshake(t *testing.T) {
+	i, w := newIdentities(t), newWorldOf(t, "off")
+	reset := make(chan struct{})
+	w.cluster("c", host(t, nil, func(c net.Conn) {
+		<-reset
+		under(c).SetLinger(0)
+	}))
+	l := secured(tcpListener("l", free(t), "c"), i.down())
+	lines := logged(t, l, "%RESPONSE_FLAGS% %DOWNSTREAM_DETECTED_CLOSE_TYPE% %UPSTREAM_DETECTED_CLOSE_TYPE% %BYTES_SENT%")
+	w.serve(l)
+	c := dial(t, l.Addresses[0].Addr.String())
+	io.WriteString(c, "\x16\x03\x01")
+	w.await("cluster.c.upstream_rq_active", 1)
+	close(reset)
+	if b, err := io.ReadAll(c); len(b) > 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read %q, %v, want a reset", b, err)
+	}
+	if got := lines(1)[0]; got != "UR LocalReset RemoteReset 0" {
+		t.Errorf("logged %s", got)
+	}
+	w.await("cluster.c.upstream_cx_destroy_remote_with_active_rq", 1)
+	w.await("cluster.c.upstream_cx_active", 0)
+	w.await("tcp.l.downstream_cx_total", 1)
+}
+
+// What is given up while a client shakes hands gives the host's connection back.
+func TestTLSClientGoesDuringTheHandshake(t *testing.T) {
+	for name, end := range map[string]func(c *net.TCPConn, w *world){
+		"by FIN":     func(c *net.TCPConn, _ *world) { c.Close() },
+		"by RST":     func(c *net.TCPConn, _ *world) { c.SetLinger(0); c.Close() },
+		"by a drain": func(_ *net.TCPConn, w *world) { w.serve() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			i, w := newIdentities(t), draining(t, DrainOptions{Time: 100 * time.Millisecond})
+			ended := make(chan error, 1)
+			w.cluster("c", host(t, nil, func(c net.Conn) { _, err := c.Read(make([]byte, 1)); ended <- err }))
+			l := secured(tcpListener("l", free(t), "c"), i.down())
+			l.StatPrefix = "s"
+			w.serve(l)
+			c := dial(t, l.Addresses[0].Addr.String()).(*net.TCPConn)
+			io.WriteString(c, "\x16\x03\x01")
+			w.await("cluster.c.upstream_rq_active", 1)
+			end(c, w)
+			if err := <-ended; err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the host read %v", err)
+			}
+			w.await("cluster.c.upstream_cx_active", 0)
+			if n := w.counter("listener.s.ssl.connection_error"); n != 0 {
+				t.Errorf("%d connection errors", n)
+			}
+		})
+	}
+}
+
+// A key log that cannot be written costs no connection.
+func TestTLSKeyLogThatCannotBeWritten(t *testing.T) {
+	i, w := newIdentities(t), newWorldOf(t, "off")
+	w.cluster("c", host(t, nil, echoes))
+	l := secured(tcpListener("l", free(t), "c"), i.down())
+	l.FilterChains[0].TLS.KeyLog = &api.TLSKeyLog{Path: t.TempDir()}
+	w.serve(l)
+	if err := exchange(dialTLS(t, l.Addresses[0].Addr.String(), i.clientConfig(t)), "hello"); err != nil {
+		t.Error(err)
 	}
 }

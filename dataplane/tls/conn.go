@@ -29,7 +29,24 @@ type Conn struct {
 	peeked  bool
 	dry     bool // the last read found nothing more
 	closing bool
+	ended   error // of the read that was the last
 	failure error // that ended it, but for the peer's orderly end
+}
+
+// read is crypto/tls's, but that the error that ends the stream comes again, and
+// nothing after it: the library goes on after some of its own alerts.
+func (c *Conn) read(b []byte) (int, error) {
+	if c.ended != nil {
+		return 0, c.ended
+	}
+	n, err := c.tls.Read(b)
+	if c.socket.broken == errFlood {
+		err = errFlood
+	}
+	if err != errAgain {
+		c.ended = err
+	}
+	return n, err
 }
 
 // Recv reads plaintext.
@@ -42,7 +59,7 @@ func (c *Conn) Recv(b []byte) (n int, errno syscall.Errno) {
 		return 0, unix.EAGAIN
 	}
 	for n < len(b) {
-		m, err := c.tls.Read(b[n:])
+		m, err := c.read(b[n:])
 		n += m
 		switch {
 		case m > 0: // an error comes again
@@ -63,7 +80,7 @@ func (c *Conn) Ready() (end bool, errno syscall.Errno) {
 	}
 	c.dry = false
 	var b [1]byte
-	n, err := c.tls.Read(b[:])
+	n, err := c.read(b[:])
 	if n > 0 {
 		c.first, c.peeked = b[0], true
 		return false, 0

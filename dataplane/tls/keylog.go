@@ -2,7 +2,6 @@ package tls
 
 import (
 	"crypto/tls"
-	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -15,14 +14,14 @@ import (
 // moved away.
 type keyLog struct{ config *api.TLSKeyLog }
 
-// Write appends a line.
+// Write appends a line. An error would end the handshake, but as in Envoy a log that
+// cannot be written costs no connection.
 func (k keyLog) Write(b []byte) (int, error) {
-	f, err := os.OpenFile(k.config.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return 0, fmt.Errorf("write key log: %w", err)
+	if f, err := os.OpenFile(k.config.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+		_, _ = f.Write(b)
+		f.Close()
 	}
-	defer f.Close()
-	return f.Write(b)
+	return len(b), nil
 }
 
 // logKeys is c with a key log, if the configuration has one for these addresses.

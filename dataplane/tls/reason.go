@@ -77,6 +77,8 @@ func known() []struct{ text, reason string } {
 		{"protocol version not supported", inSSL(240, "UNSUPPORTED_PROTOCOL")},
 		{"unsupported protocol version", inSSL(240, "UNSUPPORTED_PROTOCOL")},
 		{"no cipher suite supported by both", inSSL(184, "NO_SHARED_CIPHER")},
+		{"no renegotiation", inSSL(182, "NO_RENEGOTIATION")},
+		{"waiting for *tls.helloRequestMsg", inSSL(182, "NO_RENEGOTIATION")},
 		{"unexpected message", inSSL(223, "UNEXPECTED_MESSAGE")},
 		{"unexpected handshake message", inSSL(223, "UNEXPECTED_MESSAGE")},
 		{"bad record MAC", "TLS_error:|503316581:Cipher functions:OPENSSL_internal:BAD_DECRYPT|268435595:SSL routines:OPENSSL_internal:DECRYPTION_FAILED_OR_BAD_RECORD_MAC:TLS_error_end"},

@@ -1,6 +1,7 @@
 package tls
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -28,10 +29,10 @@ type socket struct {
 	mu     sync.Mutex // while a goroutine has the socket, it may be closed
 	closed bool
 	fd     int
-	out    *[]byte // what the kernel has not taken, from off on; nil: nothing
+	under  net.Conn // in the descriptor's place once a library has it
+	out    *[]byte  // what the kernel has not taken, from off on; nil: nothing
 	off    int
-	broken syscall.Errno // of a send
-	ended  bool          // the peer's FIN was read
+	broken syscall.Errno // of a send, or errFlood
 }
 
 // again is errAgain's type: crypto/tls goes on after errors that are temporary.
@@ -46,6 +47,9 @@ var errAgain net.Error = again{}
 
 // Read reads ciphertext.
 func (s *socket) Read(b []byte) (int, error) {
+	if s.under != nil {
+		return s.under.Read(b)
+	}
 	for {
 		n, err := s.recv(b)
 		switch {
@@ -79,16 +83,27 @@ func (s *socket) recv(b []byte) (int, syscall.Errno) {
 	if err != 0 {
 		return 0, err
 	}
-	s.ended = n == 0
 	return int(n), 0
 }
 
-// Write takes ciphertext, all of it.
+// Write takes ciphertext, all of it, unless more waits than Send leaves behind: so
+// does a peer that has key updates answered and reads no answer.
 func (s *socket) Write(b []byte) (int, error) {
+	if s.under != nil {
+		return s.under.Write(b)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.out == nil {
+	switch {
+	case s.closed:
+		return 0, unix.EBADF
+	case s.out == nil:
 		s.out, s.off = blocks.Get().(*[]byte), 0
+	case len(*s.out)-s.off > maxWaiting:
+		s.broken = errFlood
+		return 0, errFlood
+	case len(*s.out)+len(b) > cap(*s.out):
+		*s.out, s.off = (*s.out)[:copy(*s.out, (*s.out)[s.off:])], 0
 	}
 	*s.out = append(*s.out, b...)
 	if s.waits {
@@ -106,6 +121,12 @@ var blocks = sync.Pool{New: func() any {
 
 // blockSize holds what one Send takes, and the records' heads and tails.
 const blockSize = sendSize + 4<<10
+
+// maxWaiting is how much may wait before more is an error.
+const maxWaiting = 2 * blockSize
+
+// errFlood is that error.
+const errFlood = unix.ENOBUFS
 
 // holds tells whether ciphertext waits.
 func (s *socket) holds() bool { return s.out != nil }
@@ -163,8 +184,13 @@ func (s *socket) rouse() {
 	}
 }
 
-// Close does nothing: the descriptor belongs to others.
-func (s *socket) Close() error { return nil }
+// Close closes what a library has; the descriptor belongs to others.
+func (s *socket) Close() error {
+	if s.under != nil {
+		return s.under.Close()
+	}
+	return nil
+}
 
 // RemoteAddr names the peer: crypto/tls keeps sessions of a client by it.
 func (s *socket) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(s.peer) }
@@ -172,7 +198,24 @@ func (s *socket) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(s.peer) 
 // LocalAddr is asked for by nobody.
 func (s *socket) LocalAddr() net.Addr { return &net.TCPAddr{} }
 
-// SetDeadline and its like have no effect: time is the worker's.
-func (s *socket) SetDeadline(time.Time) error      { return nil }
-func (s *socket) SetReadDeadline(time.Time) error  { return nil }
-func (s *socket) SetWriteDeadline(time.Time) error { return nil }
+// SetDeadline and its like have an effect for a library alone: else time is the
+// worker's.
+func (s *socket) SetDeadline(t time.Time) error {
+	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
+}
+
+// SetReadDeadline bounds reads.
+func (s *socket) SetReadDeadline(t time.Time) error {
+	if s.under != nil {
+		return s.under.SetReadDeadline(t)
+	}
+	return nil
+}
+
+// SetWriteDeadline bounds writes.
+func (s *socket) SetWriteDeadline(t time.Time) error {
+	if s.under != nil {
+		return s.under.SetWriteDeadline(t)
+	}
+	return nil
+}
