@@ -40,7 +40,7 @@ func (p *Plane) newChain(listener string, c *api.FilterChain, old *filter.Chain)
 		}
 	}
 	for i := range c.Filters {
-		f, err := p.newFilter(plain(c, &c.Filters[i]), ctx)
+		f, err := p.newFilter(&c.Filters[i], ctx)
 		if err != nil {
 			ch.Release()
 			return nil, err
@@ -51,15 +51,6 @@ func (p *Plane) newChain(listener string, c *api.FilterChain, old *filter.Chain)
 		ch.Factories = append(ch.Factories, f)
 	}
 	return ch, nil
-}
-
-// plain is a filter of a chain, but for HTTP routes behind TLS, which are not
-// built.
-func plain(c *api.FilterChain, f *api.Filter) *api.Filter {
-	if f.HTTP == nil || c.TLS == nil {
-		return f
-	}
-	return &api.Filter{Name: f.Name, UnservedHTTP: &api.UnservedHTTP{StatPrefix: f.HTTP.StatPrefix, Why: "transport_socket: HTTP routes behind TLS are not supported yet"}}
 }
 
 // same is the listener's chain that equals c, or nil. The listener may be nil.

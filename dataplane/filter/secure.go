@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"net"
 	"syscall"
 	"time"
 
@@ -87,6 +88,18 @@ func (c *Connection) Transport() pair.Transport {
 		return nil
 	}
 	return c.secure().conn
+}
+
+// Lend makes a library's connection, which has the client's socket, one that speaks
+// the client's TLS, if that is used.
+func (c *Connection) Lend(under net.Conn) net.Conn {
+	s := c.secure()
+	if s == nil || s.conn == nil {
+		return under
+	}
+	out := s.conn.Lend(under)
+	s.conn = nil // nobody else reads or writes it
+	return out
 }
 
 // TransportFailure is why the client's TLS broke, in Envoy's words.

@@ -16,11 +16,12 @@ import (
 // filters before where they have to see every byte, and tells its worker of the
 // end. Safe for concurrent use.
 type conn struct {
-	net.Conn
-	session *session // for its worker's thread
-	client  netip.AddrPort
-	every   bool // filters see every read, but for the first bytes: of these they were asked
-	first   bool // read by the server's reader alone
+	net.Conn          // the stream
+	socket   net.Conn // that it is on, or comes out of by TLS
+	session  *session // for its worker's thread
+	client   netip.AddrPort
+	every    bool // filters see every read, but for the first bytes: of these they were asked
+	first    bool // read by the server's reader alone
 	// done is closed with the connection.
 	done   chan struct{}
 	once   sync.Once
@@ -30,8 +31,8 @@ type conn struct {
 	codec atomic.Int32
 }
 
-func newConn(c net.Conn, s *session) *conn {
-	out := &conn{Conn: c, session: s, client: s.conn.Info.Remote(), every: s.conn.Watch() == filter.EveryByte, done: make(chan struct{})}
+func newConn(socket, stream net.Conn, s *session) *conn {
+	out := &conn{Conn: stream, socket: socket, session: s, client: s.conn.Info.Remote(), every: s.conn.Watch() == filter.EveryByte, done: make(chan struct{})}
 	out.rx.Store(s.conn.Info.Received)
 	return out
 }
@@ -104,15 +105,38 @@ func (c *conn) Close() error {
 // kill ends by RST what the server does not take any more.
 func (c *conn) kill() { c.end(false) }
 
+// scheme is what the client's URLs begin with.
+func (c *conn) scheme() string {
+	if c.Conn != c.socket {
+		return "https"
+	}
+	return "http"
+}
+
+// endSoon closes in order without making the worker wait for the last words of TLS.
+func (c *conn) endSoon() {
+	if c.Conn == c.socket {
+		c.end(true)
+		return
+	}
+	go c.end(true)
+}
+
 // end closes the socket once: in order, or by RST, as SO_LINGER{1,0} asks that it
 // has had from its start.
 func (c *conn) end(inOrder bool) (err error) {
+	if !inOrder {
+		err = c.socket.Close() // ends a close in order that is under way, too
+	}
 	c.once.Do(func() {
-		if t, ok := c.Conn.(*net.TCPConn); ok && inOrder {
+		defer close(c.done)
+		if !inOrder {
+			return
+		}
+		if t, ok := c.socket.(*net.TCPConn); ok {
 			err = t.SetLinger(-1)
 		}
 		err = errors.Join(err, c.Conn.Close())
-		close(c.done)
 	})
 	return err
 }

@@ -152,17 +152,16 @@ func (f *Factory) rewrite(p *httputil.ProxyRequest) {
 		}
 	}
 	h := out.Header
-	// No client with a certificate comes here, so that who says which one it had
-	// says so of itself (Envoy's default, SANITIZE).
+	// What a client says of its certificate it says of itself (Envoy's default, SANITIZE).
 	h.Del("X-Forwarded-Client-Cert")
 	if f.config.UseRemoteAddress {
 		if !f.config.SkipXFF && c.client.IsValid() {
 			before := h.Values("X-Forwarded-For")
 			h["X-Forwarded-For"] = []string{strings.Join(append(slices.Clone(before), c.client.Addr().String()), ",")}
 		}
-		h["X-Forwarded-Proto"] = []string{"http"}
+		h["X-Forwarded-Proto"] = []string{c.scheme()}
 	} else if h.Get("X-Forwarded-Proto") == "" {
-		h["X-Forwarded-Proto"] = []string{"http"}
+		h["X-Forwarded-Proto"] = []string{c.scheme()}
 	}
 	if f.config.RequestID && h.Get("X-Request-Id") == "" {
 		h["X-Request-Id"] = []string{uuid.NewString()}

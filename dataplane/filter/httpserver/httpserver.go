@@ -64,6 +64,10 @@ func New(c *api.HTTP, ctx filter.Context) *Factory {
 func (f *Factory) New(c *filter.Connection) filter.Filter {
 	f.figures.total.Inc()
 	f.figures.active.Inc()
+	if c.Chain().TLS != nil {
+		f.figures.sslTotal.Inc()
+		f.figures.sslActive.Inc()
+	}
 	return &session{factory: f, conn: c}
 }
 

@@ -103,7 +103,7 @@ func (f *Factory) serve(w http.ResponseWriter, r *http.Request) {
 	case rt.config.Redirect != nil:
 		g.direct.Inc()
 		f.dress(a.Header(), rt)
-		a.Header()["Location"] = []string{location(r, rt, path)}
+		a.Header()["Location"] = []string{location(r, rt, path, c.scheme())}
 		a.WriteHeader(rt.config.Redirect.Code)
 	default:
 		f.forward(a, r, rt, path, c)
@@ -178,18 +178,19 @@ func requestPath(r *http.Request) string {
 }
 
 // location is where a redirect leads to (Envoy's RouteEntryImplBase::newUri).
-func location(r *http.Request, rt *route, path string) string {
+func location(r *http.Request, rt *route, path, current string) string {
 	c := rt.config.Redirect
 	scheme, authority := c.Scheme, r.Host
 	if scheme == "" {
-		scheme = "http"
+		scheme = current
 	}
 	switch {
 	case c.Host != "":
 		authority = c.Host
 	case c.Port != 0:
 		authority = withoutPort(authority)
-	case scheme == "https" && strings.HasSuffix(authority, ":80"):
+	case scheme == "https" && current == "http" && strings.HasSuffix(authority, ":80"),
+		scheme == "http" && current == "https" && strings.HasSuffix(authority, ":443"):
 		authority = withoutPort(authority)
 	}
 	if c.Port != 0 {

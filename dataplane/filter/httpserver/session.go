@@ -3,6 +3,7 @@ package httpserver
 import (
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -20,29 +21,50 @@ type session struct {
 	watched bool  // by the worker, for the filters before
 }
 
-// NewConnection gives the connection to the server, if no filter has to see the
-// client's first bytes before.
+// NewConnection gives the connection to the server, if the client's handshake is over
+// and no filter has to see its first bytes before.
 func (s *session) NewConnection() filter.Status {
+	if !s.conn.Handshaking() {
+		s.Secured()
+	}
+	return filter.Stop
+}
+
+// Secured goes on after the client's handshake.
+func (s *session) Secured() {
 	if s.conn.Watch() == filter.Nothing {
 		s.handOver()
-		return filter.Stop
+		return
 	}
 	if err := s.conn.Core.Worker.Add(s.conn.FD, unix.EPOLLIN|unix.EPOLLRDHUP, s); err != nil {
 		s.Kill()
-		return filter.Closed
+		return
 	}
 	s.watched = true
-	return filter.Stop
+	if s.conn.Transport() != nil {
+		s.Ready(0) // the handshake may have read ahead
+	}
 }
 
 // Ready is called by the worker when the first bytes came, or the end.
 func (s *session) Ready(events uint32) {
-	s.unwatch()
 	if events&unix.EPOLLERR != 0 {
 		s.Kill()
 		return
 	}
-	if s.conn.Data(events&unix.EPOLLRDHUP != 0) == filter.Continue {
+	end := events&unix.EPOLLRDHUP != 0
+	if t := s.conn.Transport(); t != nil {
+		var err syscall.Errno
+		if end, err = t.Ready(); err == unix.EAGAIN {
+			return // no byte of the client's
+		} else if err != 0 {
+			s.conn.Info.Explain().DownstreamFailure = s.conn.TransportFailure()
+			s.Close()
+			return
+		}
+	}
+	s.unwatch()
+	if s.conn.Data(end) == filter.Continue {
 		s.handOver()
 	}
 }
@@ -61,8 +83,9 @@ func (s *session) unwatch() {
 	}
 }
 
-// handOver makes the descriptor, which is in no epoll set, a net.Conn.
+// handOver makes the descriptor a net.Conn.
 func (s *session) handOver() {
+	s.conn.Core.Worker.Del(s.conn.FD) // which a handshake has parked
 	f := os.NewFile(uintptr(s.conn.FD), "downstream")
 	c, err := net.FileConn(f) // a duplicate
 	if err != nil {
@@ -72,7 +95,7 @@ func (s *session) handOver() {
 	}
 	f.Close()
 	s.conn.FD = -1
-	s.net = newConn(c, s)
+	s.net = newConn(c, s.conn.Lend(c), s)
 	s.factory.take(s.net)
 }
 
@@ -85,12 +108,12 @@ func (s *session) ended() {
 // Close ends the connection in order, Kill by RST.
 func (s *session) Close() {
 	if s.net != nil {
-		s.net.end(true)
+		s.net.endSoon()
 		s.ended()
 		return
 	}
 	s.unwatch()
-	filter.CloseQuietly(s.conn.FD)
+	s.conn.CloseSocket()
 	s.conn.End()
 }
 
@@ -102,7 +125,7 @@ func (s *session) Kill() {
 		return
 	}
 	s.unwatch()
-	unix.Close(s.conn.FD) // SO_LINGER{1,0} is set
+	s.conn.ResetSocket()
 	s.conn.End()
 }
 
@@ -110,6 +133,9 @@ func (s *session) Kill() {
 func (s *session) Ended() {
 	g := s.factory.figures
 	g.active.Dec()
+	if s.conn.Chain().TLS != nil {
+		g.sslActive.Dec()
+	}
 	g.destroy.Inc()
 	if s.net == nil || s.net.remote.Load() {
 		g.destroyRemote.Inc()
