@@ -54,10 +54,17 @@ func tells(ctx context.Context, c *net.TCPConn) {
 	}
 }
 
-// asks sends a request and notes the answer: code, headers that say something, and
-// body. request is a method and target, then headers.
+// asks sends a request and notes the answer.
 func (c *client) asks(request ...string) *client {
 	c.r.Helper()
+	c.r.answered(c, c.name, request...)
+	return c
+}
+
+// answered notes the answer to a request: code, headers that say something, and body.
+// request is a method and target, then headers.
+func (r *run) answered(c net.Conn, name string, request ...string) {
+	r.Helper()
 	host := "h"
 	more := ""
 	for _, h := range request[1:] {
@@ -68,20 +75,20 @@ func (c *client) asks(request ...string) *client {
 		more += h + "\r\n"
 	}
 	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-	c.send(request[0] + " HTTP/1.1\r\nhost: " + host + "\r\n" + more + "\r\n")
+	_, _ = io.WriteString(c, request[0]+" HTTP/1.1\r\nhost: "+host+"\r\n"+more+"\r\n")
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	what := strings.Join(request, ", ")
 	if err != nil {
-		c.r.note("%s: %s: %s", c.name, what, endText(err))
-		return c
+		r.note("%s: %s: %s", name, what, endText(err))
+		return
 	}
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		c.r.note("%s: %s: %d, then %s", c.name, what, resp.StatusCode, endText(err))
-		return c
+		r.note("%s: %s: %d, then %s", name, what, resp.StatusCode, endText(err))
+		return
 	}
 	var headers []string
-	for _, name := range []string{"Server", "Content-Type", "Location", "X-A", "X-Envoy-Immediate-Health-Check-Fail"} {
+	for _, name := range []string{"Server", "Content-Type", "Location", "X-A", "X-Told", "X-Envoy-Immediate-Health-Check-Fail"} {
 		if v := resp.Header.Values(name); len(v) > 0 {
 			headers = append(headers, strings.ToLower(name)+": "+strings.Join(v, ","))
 		}
@@ -90,8 +97,7 @@ func (c *client) asks(request ...string) *client {
 		headers = append(headers, "close")
 	}
 	slices.Sort(headers)
-	c.r.note("%s: %s: %d (%s) %q", c.name, what, resp.StatusCode, strings.Join(headers, ", "), body)
-	return c
+	r.note("%s: %s: %d (%s) %q", name, what, resp.StatusCode, strings.Join(headers, ", "), body)
 }
 
 const ofHTTP = `(listener\.l\.)?http\.p\.(downstream_cx_(total|active|destroy|http1_total|http1_active|drain_close)|downstream_rq_(total|active|completed|[1-5]xx|http1_total)|no_route|no_cluster|rq_total|rq_direct_response|health_check\.(ok|failed|request_total))`
