@@ -91,6 +91,23 @@ static __always_inline int inside(struct way *w, struct way *back, __u32 positio
 	return !after(low, position) && !after(position, w->edge);
 }
 
+/* What has no bytes stands where its source may send: where the window ends that
+ * it knows of, if it has sent beyond. At the graft windows go back, from what the
+ * proxy has offered to what the receiver does, and what was sent beyond may be
+ * received all the same. Then an ACK is behind what its receiver has, who discards
+ * it with all that it says; if both ends are in that state, for ever. So it is
+ * moved to where its receiver is. A probe, one behind the last byte, is to be
+ * discarded, and answered: one who probes has nothing under way. */
+static __always_inline __u32 forward(struct way *w, struct way *back, __u32 position)
+{
+	__u32 low = back->acked - w->seq;
+
+	if (!after(low, position + 1))
+		return position;
+	count(&incidents, INCIDENT_BEHIND);
+	return low;
+}
+
 /* A FIN that ends at this position was passed on. */
 static __always_inline void finishes(struct graft *g, struct way *w, __u32 end)
 {
@@ -364,6 +381,10 @@ static __always_inline int translate(struct __sk_buff *skb, const int v6, struct
 		return leave(PASSAGE_MALFORMED, TCX_NEXT);
 
 	__u32 seq = htonl(t->seq), ack = htonl(t->ack), bytes = payload(skb, v6, header);
+	/* An RST that knows exactly what its source has received is no stranger's. */
+	int bare = !bytes && !(flags & (SYN | FIN | RST));
+	if (bare || (!bytes && (flags & (RST | ACK)) == (RST | ACK) && ack == w->acked))
+		seq = forward(w, back, seq);
 	int believed = inside(w, back, seq + bytes);
 	__u32 floor = 0;
 	int floored = 0;
@@ -410,7 +431,7 @@ static __always_inline int translate(struct __sk_buff *skb, const int v6, struct
 		__u32 position = ack - back->seq;
 
 		if (floored && after(floor, position)) {
-			__u32 less = (floor - position) >> (w->scale & 15);
+			__u32 unit = 1 << (w->scale & 15), less = (floor - position + unit - 1) / unit;
 
 			window = window > less ? window - less : 0;
 			position = floor;

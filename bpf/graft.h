@@ -69,6 +69,7 @@ enum incident {
 	INCIDENT_OPTIONS,   /* options in another order than Linux has them */
 	INCIDENT_ODD,	    /* a malformed option: what follows it is as it was */
 	INCIDENT_FLOOR,	    /* an ACK raised to what the proxy's socket had acknowledged */
+	INCIDENT_BEHIND,    /* an ACK or RST moved forward to where its receiver is */
 	INCIDENT_OUTSIDE,   /* an RST or FIN outside the window: passed on, not believed */
 	INCIDENT_NARROW,    /* a window that the far scale cannot say in full */
 	INCIDENT_WOKEN,

@@ -40,11 +40,12 @@ const (
 	graftIncidentINCIDENT_OPTIONS   graftIncident = 0
 	graftIncidentINCIDENT_ODD       graftIncident = 1
 	graftIncidentINCIDENT_FLOOR     graftIncident = 2
-	graftIncidentINCIDENT_OUTSIDE   graftIncident = 3
-	graftIncidentINCIDENT_NARROW    graftIncident = 4
-	graftIncidentINCIDENT_WOKEN     graftIncident = 5
-	graftIncidentINCIDENT_WAKE_LOST graftIncident = 6
-	graftIncidentINCIDENT_MAX       graftIncident = 7
+	graftIncidentINCIDENT_BEHIND    graftIncident = 3
+	graftIncidentINCIDENT_OUTSIDE   graftIncident = 4
+	graftIncidentINCIDENT_NARROW    graftIncident = 5
+	graftIncidentINCIDENT_WOKEN     graftIncident = 6
+	graftIncidentINCIDENT_WAKE_LOST graftIncident = 7
+	graftIncidentINCIDENT_MAX       graftIncident = 8
 )
 
 type graftPassage uint32

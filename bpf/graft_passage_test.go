@@ -280,6 +280,44 @@ func TestResetOutsideTheWindowEndsNothing(t *testing.T) {
 	}
 }
 
+// What is behind its receiver is discarded, with all that it says. Both ends of a
+// graft could be in that state at once, and would wait for each other for ever.
+func TestWhatIsBehindItsReceiverIsMovedForward(t *testing.T) {
+	k := newStock(t, loopbackSite(t, false))
+	k.must(k.join())
+	k.exchange("ping")
+	k.activate()
+	before := k.counters()
+	w := &k.pair.words().Way
+	client := func(behind, ack uint32, flags byte) {
+		t.Helper()
+		k.raw(k.in, k.client, segmentOf(ends(k.client), w[0].High-behind, ack, flags, 5, nil), 0)
+	}
+	client(3, w[0].Acked, 0x10)
+	k.await("the window that it offers", func() (taken bool) {
+		fd(k.server, func(fd int) {
+			info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			taken = err == nil && info.Snd_wnd == 512<<w[0].Scale
+		})
+		return taken
+	})
+	k.expect(before, map[string]uint64{"incident.behind": 1})
+	// A probe is behind so that it is answered. The kernel answers twice a second.
+	answers := k.pair.Packets(1)
+	k.await("the answer to a probe", func() bool {
+		client(1, w[0].Acked, 0x10)
+		return k.pair.Packets(1) > answers
+	})
+	client(3, w[0].Acked-1, 0x14) // of somebody who guesses
+	k.await("the RST", func() bool { return k.counters()["incident.outside"] > before["incident.outside"] })
+	k.exchange("still there")
+	client(3, w[0].Acked, 0x14)
+	k.await("the reset", func() bool { return k.pair.State() == GraftReset })
+	if _, err := k.server.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("server: %v", err)
+	}
+}
+
 // Options in any order: padding, unknown ones, timestamps at an odd place.
 func TestOptionsInAnyOrder(t *testing.T) {
 	k := newStock(t, loopbackSite(t, false))

@@ -116,6 +116,23 @@ func (p *Grafted) First() int { return int(atomic.LoadUint32(&p.words().First)) 
 // ResetBy is the direction whose source reset a pair in GraftReset.
 func (p *Grafted) ResetBy() int { return int(atomic.LoadUint32(&p.words().ResetBy)) & 1 }
 
+// String is all that the programs know of the pair, for whoever looks into a fault.
+func (p *Grafted) String() string {
+	if !p.Taken() {
+		return "no graft"
+	}
+	w := p.words()
+	s := fmt.Sprintf("slot %d generation %d (of %d) state %d settled %v first %d reset by %d copies %d devices %v",
+		p.slot, p.generation, w.Generation, p.State(), p.Settled(), w.First, w.ResetBy, w.Copies, w.Devices)
+	for i := range w.Way {
+		d := &w.Way[i]
+		s += fmt.Sprintf("\n    way %d: seq %+d time %+d device %d scale %d shift %d; bytes %d packets %d high %d acked %d (of the other, %d) edge %d (%+d from high) window %d time %d fin %d at %d last %d",
+			i, d.Seq, d.Time, d.Device, d.Scale, d.Shift, atomic.LoadUint64(&d.Bytes), atomic.LoadUint64(&d.Packets), d.High, d.Acked,
+			d.Acked-w.Way[1-i].Seq, d.Edge, int32(d.Edge-d.High), d.Window, d.TimeHigh, d.Fin, d.FinEnd, d.Last)
+	}
+	return s
+}
+
 // Rest gives the graft back when the sockets are closed. Its packets are handled
 // as before until the linger time is over.
 func (p *Grafted) Rest() {
@@ -282,6 +299,7 @@ var incidentNames = [graftIncidentINCIDENT_MAX]string{
 	graftIncidentINCIDENT_OPTIONS:   "options",
 	graftIncidentINCIDENT_ODD:       "odd_option",
 	graftIncidentINCIDENT_FLOOR:     "floor",
+	graftIncidentINCIDENT_BEHIND:    "behind",
 	graftIncidentINCIDENT_OUTSIDE:   "outside",
 	graftIncidentINCIDENT_NARROW:    "narrow",
 	graftIncidentINCIDENT_WOKEN:     "woken",

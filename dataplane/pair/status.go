@@ -1,6 +1,10 @@
 package pair
 
 import (
+	"fmt"
+	"strings"
+	"time"
+
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/address"
 )
@@ -70,4 +74,28 @@ func (p *Pair) Activity() int64 {
 // graftHalf says that one end of a grafted pair was passed on.
 func (p *Pair) graftHalf() bool {
 	return p.cfg.graft != nil && p.cfg.graft.Taken() && p.cfg.graft.First() >= 0
+}
+
+// Told is what Status leaves out: what the pair waits for, and what its graft's
+// programs know. For whoever looks into a stall. On the worker.
+func (p *Pair) Told() string {
+	now := p.set.worker.Now()
+	var b strings.Builder
+	fmt.Fprintf(&b, "closed %v deadline %d first end %d", p.closed, p.deadline(), p.firstEnd)
+	for i := range p.direction {
+		e, d := &p.ends[i], &p.direction[i]
+		fmt.Fprintf(&b, "\n    end %d: mask %#x watched %v edge %v fin %v failed %v; direction: holds %v reading %v awaiting %v done %v emptied %v backoff %v due in %v",
+			i, e.mask, e.watched, e.edge, e.fin, e.failed, d.holds(), d.reading, d.awaiting, d.done, d.emptied, d.backoff, dueIn(d.due, now))
+	}
+	if g := p.cfg.graft; g != nil {
+		fmt.Fprintf(&b, "\n    graft: frozen %v refused %v tries %d quiet scans %d; %v", g.frozen, g.refused, g.tries, g.quiet, &g.Grafted)
+	}
+	return b.String()
+}
+
+func dueIn(due, now int64) string {
+	if due == 0 {
+		return "never"
+	}
+	return time.Duration(due - now).String()
 }

@@ -22,6 +22,7 @@ import (
 
 // Plan says what happens. The chances are those of one packet, 0 to 1.
 type Plan struct {
+	// Loss spares RSTs.
 	Loss, Duplicate, Reorder float64
 	// Overlap is the chance that a segment is sent with bytes of the one before
 	// in front.
@@ -139,6 +140,9 @@ func (l *lane) treat(frame, packet []byte) {
 
 	packets := [][]byte{append([]byte(nil), packet...)}
 	if s, ok := parse(packets[0]); ok {
+		// Nobody sends an RST again: a peer that only waits would do so for ever,
+		// on any path.
+		lose = lose && s.flags()&flagRST == 0
 		if len(packets[0]) > l.box.mtu {
 			l.box.oversized.Add(1) // segmentation offload got through: the plan is not kept
 		}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,6 +38,10 @@ type connection struct {
 	fds     [2]int
 	drift   [2]bool // the account of a socket was seen to be off
 	began   time.Time
+
+	// of the watchdog too
+	ports [4]atomic.Int32 // of the client, the proxy's two sockets, and the server
+	ends  [2]*end
 
 	done    chan struct{} // closed when the pair has ended
 	ended   bool
@@ -111,6 +116,8 @@ func (r *run) connection(n uint64, w *wire, s script, random *rand.Rand) {
 	c, err := w.client.Dial(ctx, k.family.name, k.family.front.Addr().String())
 	cancel()
 	if err == nil {
+		k.uses(0, c.LocalAddr())
+		k.uses(1, c.RemoteAddr())
 		w.waiting.Store(c.LocalAddr().String(), k)
 	}
 	w.dialing[0].Unlock()
@@ -118,7 +125,9 @@ func (r *run) connection(n uint64, w *wire, s script, random *rand.Rand) {
 		r.fail("connection %d: dial proxy: %v", n, err)
 		return
 	}
-	ends := [2]*end{newEnd(k, 0, random), newEnd(k, 1, random)}
+	k.ends = [2]*end{newEnd(k, 0, random), newEnd(k, 1, random)}
+	ends := k.ends
+	defer r.watch(k)()
 	var wg sync.WaitGroup
 	wg.Go(func() { ends[0].live(c.(*net.TCPConn)) })
 	select {
@@ -168,6 +177,10 @@ type end struct {
 	// the reader sees what looks like a clean end.
 	robbed   bool
 	otherEnd chan struct{}
+
+	// what the watchdog sees: positions, and what the writer and the reader do
+	sent, got atomic.Int64
+	doing     [2]atomic.Pointer[string]
 }
 
 func newEnd(k *connection, side int, random *rand.Rand) *end {
@@ -187,16 +200,21 @@ func (e *end) live(c *net.TCPConn) {
 		c.SetReadBuffer(4 << 10)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { e.write(c) })
-	wg.Go(func() { e.read(c); close(e.otherEnd) })
+	wg.Go(func() { e.write(c); e.does(0, "ended") })
+	wg.Go(func() { e.read(c); e.does(1, "ended"); close(e.otherEnd) })
 	wg.Wait()
 	c.Close()
+	e.does(0, "closed")
 }
+
+func (e *end) does(part int, what string) { e.doing[part].Store(&what) }
 
 func (e *end) write(c *net.TCPConn) {
 	if e.conduct.answer {
+		e.does(0, "waits for the other's end")
 		<-e.otherEnd
 	}
+	e.does(0, "writes")
 	random := e.random[0]
 	buf := make([]byte, e.conduct.sizes[1])
 	sent := int64(0)
@@ -206,6 +224,7 @@ func (e *end) write(c *net.TCPConn) {
 		peer.Stamp(buf[:n], 2*e.k.n+uint64(e.side), sent)
 		m, err := c.Write(buf[:n])
 		sent += int64(m)
+		e.sent.Store(sent)
 		if err != nil {
 			e.robbed = errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 			return
@@ -231,6 +250,7 @@ func (e *end) write(c *net.TCPConn) {
 func (e *end) read(c *net.TCPConn) {
 	random := e.random[1]
 	time.Sleep(e.conduct.lateRead)
+	e.does(1, "reads")
 	buf := make([]byte, e.conduct.buffer)
 	stalled := e.conduct.stall == 0
 	for {
@@ -244,6 +264,7 @@ func (e *end) read(c *net.TCPConn) {
 			peer.Reset(c)
 			return
 		}
+		e.got.Store(e.check.Good())
 		if err == io.EOF {
 			return
 		}

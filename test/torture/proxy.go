@@ -191,6 +191,8 @@ func (p *proxy) join(k *connection, c *net.TCPConn) {
 	up, err := w.proxy.Dial(ctx, k.family.name, k.family.behind.Addr().String())
 	cancel()
 	if err == nil {
+		k.uses(2, up.LocalAddr())
+		k.uses(3, up.RemoteAddr())
 		w.serving.Store(up.LocalAddr().String(), k)
 	}
 	w.dialing[1].Unlock()
@@ -275,7 +277,7 @@ func (p *proxy) status(k *connection) (s string) {
 		}
 		var c api.Connection
 		k.pair.Status(&c)
-		s = fmt.Sprintf("%s request %+v response %+v", c.State, c.Request, c.Response)
+		s = fmt.Sprintf("%s request %+v response %+v refused %q\n  pair: %s", c.State, c.Request, c.Response, c.GraftRefused, k.pair.Told())
 	})
 	return s
 }

@@ -44,6 +44,7 @@ type run struct {
 
 	mu       sync.Mutex
 	failures []string
+	watched  map[*connection]*sight
 }
 
 // maxFailures are told; then the run is stopped.
@@ -66,7 +67,9 @@ func Run(cfg Config) (_ *Report, err error) {
 		return nil, err
 	}
 	began := time.Now()
+	over := r.watchdog()
 	r.everything(began.Add(cfg.Time))
+	over()
 	report := &Report{Seed: cfg.Seed, Time: time.Since(began), Pairs: map[string]uint64{}, Programs: map[string]uint64{}}
 	if r.proxy != nil {
 		r.proxy.into(report)
