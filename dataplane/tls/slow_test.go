@@ -189,7 +189,7 @@ func TestRecordsBetweenTheBytes(t *testing.T) {
 			s.write(data(s, "b"))
 		}, "ab", 0, ""},
 		"a message that is no part of it": {func(s *sealer) {
-			s.write(data(s, "a"), s.keys.seal(handshakeRecord, []byte{1, 0, 0, 0}), data(s, "b"))
+			s.write(data(s, "a"), s.keys.seal(handshakeRecord, []byte{20, 0, 0, 0}), data(s, "b"))
 		}, "a", unix.EPROTO, ""},
 		"an alert": {func(s *sealer) { s.write(data(s, "a"), s.keys.seal(alertRecord, []byte{2, 80}), data(s, "b")) }, "a", unix.EPROTO,
 			"TLS_error:|268436536:SSL routines:OPENSSL_internal:TLSV1_ALERT_INTERNAL_ERROR:TLS_error_end"},
