@@ -62,8 +62,6 @@ type HostStatus struct {
 	CxTotal, CxActive     uint64
 	CxConnectFail         uint64
 	RqTotal, RqActive     uint64
-	RqError, RqSuccess    uint64
-	RqTimeout             uint64
 	SuccessRate           SuccessRate
 	// RqPendingActive are the connections that are still connecting.
 	RqPendingActive uint64

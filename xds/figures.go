@@ -48,7 +48,7 @@ func (s *subscription) timedOut()     { s.fetchTimeout.Inc(); s.attempt.Inc() }
 func (s *subscription) again()     { s.success.Inc(); s.attempt.Inc() }
 func (s *subscription) rejection() { s.rejected.Inc(); s.attempt.Inc() }
 func (s *subscription) accepted(version string, took time.Duration) {
-	s.duration.Record(float64(took.Milliseconds()))
+	s.duration.RecordTime(took)
 	s.success.Inc()
 	s.attempt.Inc()
 	s.time.Set(uint64(time.Now().UnixMilli()))

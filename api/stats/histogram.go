@@ -4,6 +4,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // buckets are the upper bounds that Envoy's Prometheus output has by default
@@ -75,6 +76,9 @@ func (h *Histogram) Record(v float64) {
 		}
 	}
 }
+
+// RecordTime adds a time in whole milliseconds, as Envoy's timers do.
+func (h *Histogram) RecordTime(d time.Duration) { h.Record(float64(d.Milliseconds())) }
 
 func (h *Histogram) bin(v float64) *atomic.Uint64 {
 	low := math.Pow10(minExponent)

@@ -19,6 +19,10 @@ func newMaglev(all []share, size uint64) *maglev {
 	if len(all) == 0 {
 		return m
 	}
+	if len(all) == 1 { // Envoy gives it a table of one entry
+		m.size, m.slots, m.least, m.most = 1, make([]uint32, 1), 1, 1
+		return m
+	}
 	type builder struct {
 		host               uint32
 		offset, skip, next uint64

@@ -165,7 +165,8 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	if changed {
 		u.Stats.MembershipChange.Inc()
 	}
-	if c.Discovery != api.Static { // Envoy counts it where hosts are discovered
+	// Envoy counts it where hosts are discovered, but for LOGICAL_DNS.
+	if c.Discovery != api.Static && c.Discovery != api.LogicalDNS {
 		u.Stats.MaxHostWeight.Set(uint64(maxWeight))
 	}
 	u.Stats.breakers(&c.CircuitBreakers)

@@ -35,7 +35,7 @@ func (c *Connection) Connected(took time.Duration) {
 	c.established = true
 	c.Host.report(outlier.Connected)
 	s.givePending(c.Host.cluster.Config().CircuitBreakers.MaxPendingRequests)
-	s.ConnectMS.Record(float64(took) / float64(time.Millisecond))
+	s.ConnectMS.RecordTime(took)
 	s.RqTotal.Inc()
 	s.request(1, c.Host.cluster.Config().CircuitBreakers.MaxRequests)
 	c.Host.rqTotal.Add(1)
@@ -72,7 +72,6 @@ func (c *Connection) GivenUp(timeout bool) {
 		s.DestroyRemote.Inc()
 	}
 	c.Host.cxConnectFail.Add(1)
-	c.Host.rqError.Add(1)
 	c.Host.cxActive.Add(^uint64(0))
 	c.drop()
 }
@@ -118,11 +117,10 @@ func (c *Connection) Ended(lasted time.Duration, remote bool) {
 		s.DestroyLocal.Inc()
 		s.DestroyLocalWithActiveRq.Inc()
 	}
-	s.LengthMS.Record(float64(lasted) / float64(time.Millisecond))
+	s.LengthMS.RecordTime(lasted)
 	s.request(-1, c.Host.cluster.Config().CircuitBreakers.MaxRequests)
 	s.giveActive(c.Host.cluster.Config().CircuitBreakers.MaxConnections)
 	c.Host.rqActive.Add(^uint64(0))
-	c.Host.rqSuccess.Add(1)
 	c.Host.cxActive.Add(^uint64(0))
 	c.drop()
 }

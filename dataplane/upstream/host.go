@@ -37,8 +37,8 @@ type Host struct {
 	closers map[*Connection]func()
 
 	// counted by every worker
-	cxTotal, cxActive, cxConnectFail                 atomic.Uint64
-	rqTotal, rqActive, rqError, rqSuccess, rqTimeout atomic.Uint64
+	cxTotal, cxActive, cxConnectFail atomic.Uint64
+	rqTotal, rqActive                atomic.Uint64
 }
 
 type place struct {
@@ -103,8 +103,7 @@ func (h *Host) Status() api.HostStatus {
 		SuccessRate: h.cluster.successRate(h),
 		Endpoint:    endpoint, Flags: h.Flags(), Canary: canary, Region: p.place.Region, Zone: p.place.Zone, SubZone: p.place.SubZone, Priority: h.priority,
 		CxTotal: h.cxTotal.Load(), CxActive: h.cxActive.Load(), CxConnectFail: h.cxConnectFail.Load(),
-		RqTotal: h.rqTotal.Load(), RqActive: h.rqActive.Load(), RqError: h.rqError.Load(),
-		RqSuccess: h.rqSuccess.Load(), RqTimeout: h.rqTimeout.Load(),
+		RqTotal: h.rqTotal.Load(), RqActive: h.rqActive.Load(),
 		RqPendingActive: h.cxActive.Load() - h.rqActive.Load(),
 	}
 }

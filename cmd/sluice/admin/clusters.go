@@ -74,17 +74,18 @@ type figure struct {
 	gauge bool
 }
 
-// hostFigures are sorted by name, as the text has them.
+// hostFigures are sorted by name, as the text has them. Those that Envoy counts
+// for HTTP only stay 0.
 func hostFigures(h api.HostStatus) []figure {
 	return []figure{
 		{"cx_active", h.CxActive, true},
 		{"cx_connect_fail", h.CxConnectFail, false},
 		{"cx_total", h.CxTotal, false},
 		{"rq_active", h.RqActive, true},
-		{"rq_error", h.RqError, false},
+		{"rq_error", 0, false},
 		{"rq_pending_active", h.RqPendingActive, true},
-		{"rq_success", h.RqSuccess, false},
-		{"rq_timeout", h.RqTimeout, false},
+		{"rq_success", 0, false},
+		{"rq_timeout", 0, false},
 		{"rq_total", h.RqTotal, false},
 	}
 }

@@ -107,7 +107,7 @@ func (f *figures) answered(code int, began time.Time, check bool) {
 	if check {
 		return
 	}
-	f.took.Record(float64(time.Since(began)) / float64(time.Millisecond))
+	f.took.RecordTime(time.Since(began))
 	f.completed.Inc()
 	f.listenerCompleted.Inc()
 	if i := code/100 - 1; i >= 0 && i < len(f.classes) {

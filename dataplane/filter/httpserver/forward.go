@@ -322,7 +322,7 @@ func (f *Factory) charge(c *upstream.Cluster, a *answer, began time.Time) {
 		sc.Counter("upstream_rq_" + class + "xx").Inc()
 		sc.Counter("upstream_rq_completed").Inc()
 		if a.routed {
-			sc.Histogram("upstream_rq_time").Record(float64(time.Since(began)) / float64(time.Millisecond))
+			sc.Histogram("upstream_rq_time").RecordTime(time.Since(began))
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"time"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
@@ -150,7 +149,7 @@ func (s *session) Ended() {
 			g.http2Active.Dec()
 		}
 	}
-	g.length.Record(float64(s.conn.Info.Duration()) / float64(time.Millisecond))
+	g.length.RecordTime(s.conn.Info.Duration())
 }
 
 // Flush brings the byte counters up to date.
