@@ -59,6 +59,8 @@ type Listener struct {
 	// Matcher, if it is not nil, finds the chain by name in place of the chains'
 	// Match; their names are unique then.
 	Matcher *Matcher
+	// Metadata is read by access logs.
+	Metadata Metadata
 	// Static says that the listener came from the bootstrap, not from LDS.
 	Static bool
 }
@@ -78,6 +80,8 @@ func (l *Listener) EqualButChains(o *Listener) bool {
 type FilterChain struct {
 	Name  string
 	Match FilterChainMatch
+	// Metadata is read by access logs.
+	Metadata Metadata
 	// TLS is what the transport_socket terminates; nil is raw_buffer.
 	TLS *DownstreamTLS
 	// TransportSocketConnectTimeout bounds its handshake, 0 is no bound.

@@ -31,7 +31,7 @@ import (
 // whose limits go on. The error is that of opening an access log, or of a TLS context.
 func (p *Plane) newChain(listener string, c *api.FilterChain, old *filter.Chain) (*filter.Chain, error) {
 	ctx := filter.Context{Stats: p.stats, Cluster: p.cluster, Log: p.log, Files: p.files, Listener: listener, Failing: p.drains.HealthChecksFail}
-	ch := &filter.Chain{Chain: stream.Chain{Name: c.Name}, ConnectTimeout: c.TransportSocketConnectTimeout}
+	ch := &filter.Chain{Chain: stream.Chain{Name: c.Name, Metadata: stream.Metadata(c.Metadata)}, ConnectTimeout: c.TransportSocketConnectTimeout}
 	if c.TLS != nil {
 		var err error
 		if ch.TLS, err = tls.NewServer(c.TLS, p.secretsNow(), tls.NewServerStats(p.stats, listener), p.handshakes.servers); err != nil {

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"strconv"
 	"sync/atomic"
-	"time"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
@@ -71,7 +70,7 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 		plane: p, logs: logs, config: c, family: p.drains.Family(), configs: map[*filter.Chain]*api.FilterChain{}, balance: make([]atomic.Int64, len(p.cores)), open: new(atomic.Int64),
 		chains: map[*api.FilterChain]*filter.Chain{}, listenerFilters: p.newListenerFilters(c),
 	}
-	l.common = &stream.Listener{Name: c.Name, Generation: p.generation}
+	l.common = &stream.Listener{Name: c.Name, Metadata: stream.Metadata(c.Metadata), Generation: p.generation}
 	l.index = match.New(c)
 	if have != nil {
 		l.open, l.family, l.version = have.open, have.family, have.version+1
@@ -273,6 +272,6 @@ func (l *listener) Ended(c *filter.Connection) {
 	s.destroy.Inc()
 	s.active.Dec()
 	s.workers[worker].active.Dec()
-	s.length.Record(float64(c.Info.Duration()) / float64(time.Millisecond))
+	s.length.RecordTime(c.Info.Duration())
 	ticket{p: l.plane, l: l, worker: worker, held: c.Held}.back()
 }

@@ -19,14 +19,18 @@ func lookup(name string) (syntax, bool) {
 	switch name {
 	case "REQ", "RESP", "TRAILER":
 		return syntax{required: true, length: true, arg: header}, true
-	case "DYNAMIC_METADATA", "ENVIRONMENT", "QUERY_PARAM", "CEL", "COALESCE":
+	case "DYNAMIC_METADATA", "ENVIRONMENT", "QUERY_PARAM", "CEL":
 		return syntax{required: true, length: true}, true
+	case "COALESCE":
+		return syntax{required: true, length: true, arg: coalesce}, true
 	case "CLUSTER_METADATA", "UPSTREAM_METADATA":
 		return syntax{required: true}, true
 	case "COMMON_DURATION":
 		return syntax{required: true, arg: duration}, true
 	case "GRPC_STATUS":
 		return syntax{optional: true, arg: grpcStatus}, true
+	case "QUERY_PARAMS":
+		return syntax{optional: true, length: true, arg: queryParams}, true
 	case "PATH":
 		return syntax{optional: true, length: true, arg: path}, true
 	case "REQUESTED_SERVER_NAME":
@@ -35,7 +39,10 @@ func lookup(name string) (syntax, bool) {
 		return syntax{optional: true, length: true, arg: filterState}, true
 	case "METADATA":
 		return syntax{optional: true, length: true, arg: metadata}, true
-	case "START_TIME", "START_TIME_LOCAL", "EMIT_TIME", "EMIT_TIME_LOCAL", "DOWNSTREAM_PEER_CERT_V_START", "DOWNSTREAM_PEER_CERT_V_END", "RESPONSE_CODE_DETAILS",
+	case "START_TIME", "START_TIME_LOCAL", "EMIT_TIME", "EMIT_TIME_LOCAL", "DOWNSTREAM_PEER_CERT_V_START", "DOWNSTREAM_PEER_CERT_V_END",
+		"UPSTREAM_PEER_CERT_V_START", "UPSTREAM_PEER_CERT_V_END":
+		return syntax{optional: true, arg: clock}, true
+	case "RESPONSE_CODE_DETAILS",
 		"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
 		"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT":
 		return syntax{optional: true}, true
@@ -49,7 +56,7 @@ func lookup(name string) (syntax, bool) {
 		"DOWNSTREAM_PEER_EMAIL_SAN", "DOWNSTREAM_PEER_FINGERPRINT_1", "DOWNSTREAM_PEER_FINGERPRINT_256", "DOWNSTREAM_PEER_IP_SAN",
 		"DOWNSTREAM_PEER_OTHERNAME_SAN", "DOWNSTREAM_LOCAL_OTHERNAME_SAN", "DOWNSTREAM_PEER_ISSUER", "DOWNSTREAM_PEER_SERIAL", "DOWNSTREAM_PEER_SUBJECT", "DOWNSTREAM_PEER_URI_SAN", "DOWNSTREAM_REMOTE_ADDRESS",
 		"DOWNSTREAM_REMOTE_PORT", "DOWNSTREAM_TLS_CIPHER", "DOWNSTREAM_TLS_SESSION_ID", "DOWNSTREAM_TLS_VERSION", "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
-		"DOWNSTREAM_WIRE_BYTES_RECEIVED", "DOWNSTREAM_WIRE_BYTES_SENT", "DURATION", "FILTER_CHAIN_NAME", "GRPC_STATUS_NUMBER", "HOSTNAME",
+		"DOWNSTREAM_WIRE_BYTES_RECEIVED", "DOWNSTREAM_WIRE_BYTES_SENT", "DURATION", "FILTER_CHAIN_NAME", "GRPC_STATUS_NUMBER", "HOSTNAME", "LISTENER_NAME",
 		"LOCAL_REPLY_BODY", "PACKETS_RETRANSMITTED", "PROTOCOL", "REQUEST_DURATION", "REQUEST_HEADERS_BYTES", "REQUEST_TX_DURATION", "RESPONSE_CODE",
 		"RESPONSE_DURATION", "RESPONSE_FLAGS", "RESPONSE_FLAGS_LONG", "RESPONSE_HEADERS_BYTES", "RESPONSE_TRAILERS_BYTES", "RESPONSE_TX_DURATION",
 		"ROUNDTRIP_DURATION", "ROUTE_NAME", "SPAN_ID", "STREAM_ID", "TLS_JA3_FINGERPRINT", "TLS_JA4_FINGERPRINT", "TRACE_ID", "UNIQUE_ID",
@@ -58,7 +65,7 @@ func lookup(name string) (syntax, bool) {
 		"UPSTREAM_DETECTED_CLOSE_TYPE", "UPSTREAM_HEADER_BYTES_RECEIVED", "UPSTREAM_HEADER_BYTES_SENT", "UPSTREAM_HOST", "UPSTREAM_HOSTS_ATTEMPTED",
 		"UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", "UPSTREAM_HOST_NAME", "UPSTREAM_HOST_NAMES_ATTEMPTED", "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
 		"UPSTREAM_HOST_NAME_WITHOUT_PORT", "UPSTREAM_LOCAL_ADDRESS", "UPSTREAM_LOCAL_CLOSE_REASON", "UPSTREAM_LOCAL_PORT", "UPSTREAM_PEER_CERT",
-		"UPSTREAM_PEER_ISSUER", "UPSTREAM_PEER_SUBJECT", "UPSTREAM_PEER_URI_SAN", "UPSTREAM_PEER_DNS_SAN", "UPSTREAM_PEER_IP_SAN", "UPSTREAM_LOCAL_URI_SAN",
+		"UPSTREAM_PEER_ISSUER", "UPSTREAM_PEER_SUBJECT", "UPSTREAM_PEER_URI_SAN", "UPSTREAM_PEER_DNS_SAN", "UPSTREAM_PEER_IP_SAN", "UPSTREAM_LOCAL_URI_SAN", "UPSTREAM_LOCAL_IP_SAN",
 		"UPSTREAM_LOCAL_DNS_SAN", "UPSTREAM_PROTOCOL", "UPSTREAM_REQUEST_ATTEMPT_COUNT", "UPSTREAM_REMOTE_ADDRESS", "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID", "UPSTREAM_REMOTE_PORT",
 		"UPSTREAM_TLS_CIPHER", "UPSTREAM_TLS_SESSION_ID", "UPSTREAM_TLS_VERSION", "UPSTREAM_TRANSPORT_FAILURE_REASON", "UPSTREAM_WIRE_BYTES_RECEIVED",
 		"UPSTREAM_WIRE_BYTES_SENT", "VIRTUAL_CLUSTER_NAME":
@@ -96,7 +103,11 @@ func header(_, a string) error {
 
 func duration(_, a string) error {
 	parts := strings.Split(a, ":")
-	if len(parts) != 3 {
+	switch len(parts) {
+	case 2:
+		return nil // in milliseconds
+	case 3:
+	default:
 		return fmt.Errorf("Invalid common duration configuration: %s.", a)
 	}
 	if !slices.Contains([]string{"ms", "us", "ns"}, parts[2]) {
@@ -113,17 +124,38 @@ func grpcStatus(_, a string) error {
 }
 
 func path(name, a string) error {
-	with, _, _ := strings.Cut(a, ":")
+	with, of, _ := strings.Cut(a, ":")
 	if !slices.Contains([]string{"", "WQ", "NQ"}, with) {
 		return fmt.Errorf("Invalid %s option: '%s', only 'WQ'/'NQ' are allowed", name, with)
+	}
+	if !slices.Contains([]string{"", "ORIG", "PATH", "ORIG_OR_PATH"}, of) {
+		return fmt.Errorf("Invalid %s option: '%s', only 'ORIG'/'PATH'/'ORIG_OR_PATH' are allowed", name, of)
+	}
+	return nil
+}
+
+func queryParams(name, a string) error {
+	if !slices.Contains([]string{"", "ORIG", "DECODED"}, a) {
+		return fmt.Errorf("Invalid %s option: '%s', only 'ORIG'/'DECODED' are allowed", name, a)
+	}
+	return nil
+}
+
+// clock is a format of times; a line feed in it could split a log's line.
+func clock(_, a string) error {
+	if strings.Contains(strings.ReplaceAll(a, "%%", ""), "%n") {
+		return errors.New("Invalid header configuration. Format string contains newline.")
 	}
 	return nil
 }
 
 func serverName(name, a string) error {
-	first, _, _ := strings.Cut(a, ":")
+	first, of, _ := strings.Cut(a, ":")
 	if !slices.Contains([]string{"", "SNI_ONLY", "SNI_FIRST", "HOST_FIRST"}, first) {
 		return fmt.Errorf("Invalid %s option: '%s', only 'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed", name, first)
+	}
+	if !slices.Contains([]string{"", "ORIG_OR_HOST", "HOST", "ORIG"}, of) {
+		return fmt.Errorf("Invalid %s option: '%s', only 'ORIG_OR_HOST'/'HOST'/'ORIG' are allowed", name, of)
 	}
 	return nil
 }
@@ -133,9 +165,12 @@ func filterState(_, a string) error {
 	if key == "" {
 		return errors.New("Invalid filter state configuration, key cannot be empty.")
 	}
-	kind, _, _ := strings.Cut(how, ":")
+	kind, field, _ := strings.Cut(how, ":")
 	if given && !slices.Contains([]string{"PLAIN", "TYPED", "FIELD"}, kind) {
 		return errors.New("Invalid filter state serialize type, only support PLAIN/TYPED/FIELD.")
+	}
+	if (kind == "FIELD") != (field != "") {
+		return errors.New("Invalid filter state serialize type, FIELD should be used with the field name.")
 	}
 	return nil
 }

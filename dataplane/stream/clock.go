@@ -2,14 +2,17 @@ package stream
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/itchyny/timefmt-go"
 )
 
-// clockFormat is a strftime format with Envoy's fractions of a second: %f and
-// %1f to %9f, and %E1S to %E9S and %E*S for seconds with a fraction.
+// clockFormat is a strftime format with Envoy's fractions of a second (%f, and
+// %1f to %9f) and with those of absl::FormatTime: %E3S, %E3f, %E*S, %E*f, %Ez,
+// %E4Y and %ET. The clock is taken to the microsecond, as Envoy does.
 type clockFormat struct {
 	pieces []clockPiece
 	local  bool
@@ -18,10 +21,14 @@ type clockFormat struct {
 // clockPiece is a strftime format, or a fraction of so many digits, with the
 // seconds before it or without.
 type clockPiece struct {
-	layout  string
-	digits  int
-	seconds bool
+	layout   string
+	fraction bool
+	digits   int // -1: as many as are needed
+	seconds  bool
 }
+
+// extended are the commands behind %E.
+var extended = regexp.MustCompile(`^%E(z|T|4Y|([0-9]+|\*)([Sf]))`)
 
 // newClockFormat reads a format; empty is Envoy's default.
 func newClockFormat(s string, local bool) clockFormat {
@@ -47,15 +54,15 @@ func newClockFormat(s string, local bool) clockFormat {
 		rest := s[i+1:]
 		switch {
 		case rest[0] == 'f':
-			add(i, i+2, clockPiece{digits: 9})
+			add(i, i+2, clockPiece{fraction: true, digits: 9})
 		case len(rest) > 1 && isDigit(rest[0]) && rest[1] == 'f':
-			add(i, i+3, clockPiece{digits: int(rest[0] - '0')})
-		case len(rest) > 2 && rest[0] == 'E' && rest[2] == 'S' && (isDigit(rest[1]) || rest[1] == '*'):
-			d := 9
-			if rest[1] != '*' {
-				d = int(rest[1] - '0')
+			add(i, i+3, clockPiece{fraction: true, digits: int(rest[0] - '0')})
+		case rest[0] == 'f' || isDigit(rest[0]) || rest[0] == '0':
+			add(i, i+2, clockPiece{layout: "%" + s[i:i+2]}) // as it stands
+		case rest[0] == 'E':
+			if m := extended.FindStringSubmatch(s[i:]); m != nil {
+				add(i, i+len(m[0]), extendedPiece(m))
 			}
-			add(i, i+4, clockPiece{digits: d, seconds: true})
 		}
 		i++ // %% and the like
 	}
@@ -63,6 +70,23 @@ func newClockFormat(s string, local bool) clockFormat {
 		f.pieces = append(f.pieces, clockPiece{layout: s[start:]})
 	}
 	return f
+}
+
+func extendedPiece(m []string) clockPiece {
+	switch m[1] {
+	case "z":
+		return clockPiece{layout: "%:z"}
+	case "T":
+		return clockPiece{layout: "T"}
+	case "4Y":
+		return clockPiece{layout: "%Y"}
+	}
+	p := clockPiece{fraction: true, digits: -1, seconds: m[3] == "S"}
+	if m[2] != "*" {
+		p.digits, _ = strconv.Atoi(m[2])
+		p.digits = min(p.digits, 15)
+	}
+	return p
 }
 
 func isDigit(c byte) bool { return c >= '1' && c <= '9' }
@@ -78,17 +102,26 @@ func (f clockFormat) format(t time.Time) any {
 	}
 	var b strings.Builder
 	for _, p := range f.pieces {
-		if p.digits == 0 {
+		if !p.fraction {
 			b.WriteString(timefmt.Format(t, p.layout))
 			continue
 		}
-		if p.seconds {
-			fmt.Fprintf(&b, "%02d.", t.Second())
+		digits := fmt.Sprintf("%06d", t.Nanosecond()/1000)
+		switch {
+		case p.digits >= 0:
+			digits = (digits + "000000000")[:p.digits]
+		case strings.TrimRight(digits, "0") != "" || p.seconds:
+			digits = strings.TrimRight(digits, "0")
+		default:
+			digits = "0"
 		}
-		fmt.Fprintf(&b, "%09d", t.Nanosecond())
-		cut := b.String()[:b.Len()-9+p.digits]
-		b.Reset()
-		b.WriteString(cut)
+		if p.seconds {
+			fmt.Fprintf(&b, "%02d", t.Second())
+			if digits != "" {
+				b.WriteByte('.')
+			}
+		}
+		b.WriteString(digits)
 	}
 	return b.String()
 }

@@ -64,7 +64,8 @@ func New(id uint64, l *Listener, remote, local netip.AddrPort) *Info {
 
 // Listener is what connections of one version of a listener have in common.
 type Listener struct {
-	Name string
+	Name     string
+	Metadata Metadata
 	// Generation is that of the snapshot that the listener came with.
 	Generation uint64
 	// Pipe is the path of the unix socket that was accepted on, empty for TCP.
@@ -72,7 +73,10 @@ type Listener struct {
 }
 
 // Chain is what connections of one filter chain have in common.
-type Chain struct{ Name string }
+type Chain struct {
+	Name     string
+	Metadata Metadata
+}
 
 // ChainName is empty for a connection that found no filter chain.
 func (i *Info) ChainName() string {

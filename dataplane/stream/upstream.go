@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"math"
 	"net/netip"
 	"time"
 
@@ -15,12 +16,25 @@ type Upstream struct {
 	Attempt
 	local  packed
 	Closed CloseType
-	// Connected is how long the connect took that succeeded.
-	Connected time.Duration
+	// Dialed is when the last connect began, from the connection's start on;
+	// Connected is how long it took, if it succeeded.
+	Dialed, Connected Micros
 	// Sent are the bytes that the host got. Those that it sent went all to the
 	// client.
 	Sent uint64
 }
+
+// Micros is a short time to the microsecond, in half the memory of a
+// time.Duration; the longest is 71 minutes.
+type Micros uint32
+
+// Microseconds is d, or the longest.
+func Microseconds(d time.Duration) Micros {
+	return Micros(min(max(d.Microseconds(), 0), math.MaxUint32))
+}
+
+// Duration is m as everybody has it.
+func (m Micros) Duration() time.Duration { return time.Duration(m) * time.Microsecond }
 
 // Cluster is what connections to one cluster have in common.
 type Cluster struct {

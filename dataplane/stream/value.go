@@ -40,7 +40,10 @@ func compile(p substitution.Piece) getter {
 		return func(m Moment) any { return f.format(m.Now) }
 	case "ENVIRONMENT":
 		v, ok := os.LookupEnv(arg)
-		return func(Moment) any { return given(v, ok) }
+		if !ok {
+			v = "-" // in JSON too
+		}
+		return func(Moment) any { return v }
 	case "HOSTNAME":
 		v, err := os.Hostname()
 		return func(Moment) any { return given(v, err == nil) }
@@ -54,9 +57,17 @@ func compile(p substitution.Piece) getter {
 		return fromMetadata(strings.Split(arg, ":"), hostMetadata)
 	case "CLUSTER_METADATA":
 		return fromMetadata(strings.Split(arg, ":"), clusterMetadata)
+	case "COMMON_DURATION":
+		return between(arg)
+	case "COALESCE":
+		return coalesce(arg)
 	case "METADATA":
 		kind, rest, _ := strings.Cut(arg, ":")
 		switch kind {
+		case "LISTENER":
+			return fromMetadata(strings.Split(rest, ":"), func(i *Info) Metadata { return i.Listener.Metadata })
+		case "LISTENER_FILTER_CHAIN":
+			return fromMetadata(strings.Split(rest, ":"), chainMetadata)
 		case "DYNAMIC":
 			return fromMetadata(strings.Split(rest, ":"), func(i *Info) Metadata { return i.Metadata() })
 		case "UPSTREAM_HOST":
@@ -169,6 +180,8 @@ func plain(command string) getter {
 		return func(Moment) any { return uuid.NewString() }
 	case "FILTER_CHAIN_NAME":
 		return func(m Moment) any { return text(m.Info.ChainName()) }
+	case "LISTENER_NAME":
+		return func(m Moment) any { return text(m.Info.Listener.Name) }
 	case "TLS_JA3_FINGERPRINT":
 		return func(m Moment) any { return text(m.Info.Hello().JA3) }
 	case "TLS_JA4_FINGERPRINT":
@@ -260,7 +273,7 @@ func upstream(command string) getter {
 			if m.Info.Upstream.Host == nil {
 				return nil
 			}
-			return uint64(m.Info.Upstream.Connected.Milliseconds())
+			return uint64(m.Info.Upstream.Connected.Duration().Milliseconds())
 		}
 	}
 	return nil
@@ -298,6 +311,13 @@ func (u *Upstream) hostname() string {
 	return u.Host.Hostname
 }
 
+func chainMetadata(i *Info) Metadata {
+	if i.Chain == nil {
+		return nil
+	}
+	return i.Chain.Metadata
+}
+
 func hostMetadata(i *Info) Metadata {
 	if i.Upstream.Host == nil {
 		return nil
@@ -317,15 +337,19 @@ func withoutPort(a netip.AddrPort, bits int) any {
 	if !a.IsValid() {
 		return nil
 	}
-	if bits >= 0 && bits <= a.Addr().BitLen() {
-		return netip.PrefixFrom(a.Addr(), bits).Masked().String()
+	if bits >= 0 {
+		return netip.PrefixFrom(a.Addr(), min(bits, a.Addr().BitLen())).Masked().String()
 	}
 	return a.Addr().String()
 }
 
-// filterState prints an object plain (as it is), or typed (as JSON).
+// filterState prints an object plain (as it is), or typed (as JSON). No object
+// here has fields.
 func filterState(arg string) getter {
 	key, how, _ := strings.Cut(arg, ":")
+	if strings.HasPrefix(how, "FIELD") {
+		return func(Moment) any { return nil }
+	}
 	return func(m Moment) any {
 		o, ok := m.Info.State()[key]
 		if !ok {
@@ -334,7 +358,11 @@ func filterState(arg string) getter {
 		if how == "PLAIN" {
 			return o.Value
 		}
-		// Without PLAIN Envoy serializes the object as JSON, a string in quotes.
+		// Without PLAIN Envoy serializes the object as JSON, a string in quotes;
+		// its addresses cannot be.
+		if o.Address {
+			return nil
+		}
 		return json.RawMessage(strconv.Quote(o.Value))
 	}
 }

@@ -37,6 +37,7 @@ func (w *walker) listener(p *listenerv3.Listener) *api.Listener {
 	l := &api.Listener{
 		Name:       p.GetName(),
 		StatPrefix: p.GetStatPrefix(),
+		Metadata:   metadata(p.GetMetadata()),
 		Backlog:    int(min(p.GetTcpBacklogSize().GetValue(), math.MaxInt32)),
 		ReusePort:  p.GetEnableReusePort() == nil || p.GetEnableReusePort().GetValue(),
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
@@ -98,9 +99,10 @@ func (w *walker) withoutMatch(path string, c *listenerv3.FilterChain) *listenerv
 
 func (w *walker) chain(path string, p *listenerv3.FilterChain) *api.FilterChain {
 	return &api.FilterChain{
-		Name:    p.GetName(),
-		Match:   w.chainMatch(path+".filter_chain_match", p.GetFilterChainMatch()),
-		Filters: w.filters(path, p.GetFilters()),
+		Name:     p.GetName(),
+		Match:    w.chainMatch(path+".filter_chain_match", p.GetFilterChainMatch()),
+		Metadata: metadata(p.GetMetadata()),
+		Filters:  w.filters(path, p.GetFilters()),
 
 		TLS:                           w.downstreamSocket(path+".transport_socket", p.GetTransportSocket()),
 		TransportSocketConnectTimeout: w.duration(path+".transport_socket_connect_timeout", p.GetTransportSocketConnectTimeout(), 0),

@@ -74,12 +74,13 @@ func TestListenerIsDecodedWithItsDefaults(t *testing.T) {
 		{what: "access logs that are not built are noted", in: proxy(`access_log: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig, common_config: {log_name: x, grpc_service: {envoy_grpc: {cluster_name: c}}}}}]`),
 			unbuilt: []string{"filter_chains[0].filters[0] tcp_proxy.access_log[0] http_grpc_access_log_config"}},
 		{what: "listener filters",
-			in: plus(`listener_filters: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 0s, metadata: {}`),
+			in: plus(`listener_filters: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], listener_filters_timeout: 0s, enable_mptcp: true, metadata: {filter_metadata: {a: {b: c}}}`),
 			want: func(l *api.Listener) {
 				l.ListenerFiltersTimeout = 0
+				l.Metadata = api.Metadata{"a": {"b": "c"}}
 				l.ListenerFilters = []api.ListenerFilter{{Name: "x", TLSInspector: &api.TLSInspector{MaxClientHello: 16 << 10}}}
 			},
-			unbuilt: []string{"metadata"}},
+			unbuilt: []string{"enable_mptcp"}},
 		{what: "Istio's metadata exchange is noted",
 			in:      on + `, filter_chains: [{filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange, value: {protocol: istio-peer-exchange}}}, ` + tcp + `]}]`,
 			unbuilt: []string{"filter_chains[0].filters[0] metadata_exchange"}},

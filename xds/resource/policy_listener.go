@@ -10,7 +10,7 @@ import (
 func listenerPolicies() policies {
 	return policies{
 		"envoy.config.listener.v3.Listener": policy{}.
-			fields(built, "name", "stat_prefix", "tcp_backlog_size", "enable_reuse_port",
+			fields(built, "name", "stat_prefix", "metadata", "tcp_backlog_size", "enable_reuse_port",
 				"access_log", "listener_filters_timeout", "continue_on_listener_filters_timeout",
 				"per_connection_buffer_limit_bytes").
 			// Decoded one by one, as only here an address may be a pipe (bind.go).
@@ -29,7 +29,7 @@ func listenerPolicies() policies {
 			// (listenerfilters.go).
 			fields(built, "use_original_dst", "listener_filters").
 			// Figures, logs, timing. What asks for MPTCP gets TCP.
-			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout", "metadata",
+			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout",
 				"enable_mptcp", "bypass_overload_manager"),
 		"envoy.config.listener.v3.AdditionalAddress": policy{}.
 			fields(built, "address", "socket_options", "tcp_keepalive"),
@@ -41,12 +41,11 @@ func listenerPolicies() policies {
 			fields(noted, "extend_balance", "cpu_locality_balance"),
 		"envoy.config.listener.v3.FilterChain": policy{}.
 			// The network filters are decided one by one by their type (filters.go).
-			fields(built, "name", "filters").
+			fields(built, "name", "metadata", "filters").
 			fields(inside, "filter_chain_match").
 			onlyIf(isFalse, "use_proxy_proto").
 			// The sockets are decided by their type (tls.go).
-			fields(built, "transport_socket", "transport_socket_connect_timeout").
-			fields(noted, "metadata"),
+			fields(built, "transport_socket", "transport_socket_connect_timeout"),
 		"envoy.config.listener.v3.FilterChainMatch": policy{}.
 			fields(built, "destination_port", "source_type", "source_ports").
 			fields(inside, "prefix_ranges", "direct_source_prefix_ranges", "source_prefix_ranges").

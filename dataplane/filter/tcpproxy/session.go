@@ -201,13 +201,14 @@ func (s *Session) stands(up *standing) {
 		info.Explain().UpstreamFailure = ""
 	}
 	u := &info.Upstream
-	u.Connected = time.Since(o.dialing)
+	took := time.Since(o.dialing)
+	u.Dialed, u.Connected = stream.Microseconds(o.dialing.Sub(info.Start)), stream.Microseconds(took)
 	u.ConnectionID = s.conn.Core.NextID()
 	if s.conn.Owner.Logged() || len(s.factory.logs) > 0 {
 		u.SetLocal(address.Local(up.fd))
 	}
 	if !up.counted {
-		s.up.Connected(u.Connected)
+		s.up.Connected(took)
 	}
 	s.connected = s.conn.Core.Worker.Now()
 	if s.factory.config.LogOptions.OnConnected {
