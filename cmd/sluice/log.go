@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -33,11 +34,26 @@ func parseLevel(name string) (slog.Level, bool) {
 	return 0, false
 }
 
-// logger is the process's log; it answers /logging with one logger, "sluice".
+// loggerNames are Envoy's, in its order.
+var loggerNames = []string{
+	"a2a", "admin", "ai_protocol_manager", "alternate_protocols_cache", "aws", "assert", "backtrace", "basic_auth",
+	"cache_filter", "client", "config", "connection", "conn_handler", "compression", "credential_injector",
+	"decompression", "dns", "dubbo", "envoy_bug", "ext_authz", "ext_proc", "rocketmq", "file", "filter",
+	"forward_proxy", "geolocation", "grpc", "happy_eyeballs", "hc", "health_checker", "http", "http2", "hystrix",
+	"init", "io", "jwt", "json_rpc", "kafka", "key_value_store", "lua", "local_rate_limit", "main", "matcher", "mcp",
+	"misc", "mongo", "multi_connection", "notification", "oauth2", "quic", "quic_stream", "pool", "rate_limit_quota",
+	"rbac", "rds", "redis", "router", "runtime", "stats", "secret", "sse", "tap", "testing", "thrift", "tracing",
+	"upstream", "udp", "wasm", "websocket", "golang", "stats_sinks", "dynamic_modules", "ip_tagging",
+}
+
+// logger is the process's log. To /logging it answers as Envoy's loggers, each
+// with a level of its own; what is written is what the most talkative lets through.
 type logger struct {
 	*slog.Logger
 	level slog.LevelVar
-	file  *logFile // nil when the log goes to stderr
+	mu    sync.Mutex
+	of    []slog.Level // those of loggerNames; guarded by mu
+	file  *logFile     // nil when the log goes to stderr
 	stop  context.CancelFunc
 	done  chan struct{}
 	// also is what else is opened anew by SIGUSR1: the access logs.
@@ -51,6 +67,7 @@ func newLogger(level, path string, e env) (*logger, error) {
 		return nil, fmt.Errorf("read --log-level: %q is none of trace, debug, info, warning, error, critical, off", level)
 	}
 	l.level.Set(v)
+	l.of = slices.Repeat([]slog.Level{v}, len(loggerNames))
 	out := e.stderr
 	if path != "" {
 		l.file = &logFile{path: path}
@@ -95,23 +112,43 @@ func (l *logger) close() {
 
 // Levels and SetLevel are for /logging.
 func (l *logger) Levels() [][2]string {
-	for _, v := range levels {
-		if v.level == l.level.Level() {
-			return [][2]string{{"sluice", v.name}}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([][2]string, len(loggerNames))
+	for i, name := range loggerNames {
+		out[i] = [2]string{name, levelName(l.of[i])}
+	}
+	return out
+}
+
+func levelName(v slog.Level) string {
+	for _, l := range levels {
+		if l.level == v {
+			return l.name
 		}
 	}
-	return nil
+	return v.String()
 }
 
 func (l *logger) SetLevel(name, level string) error {
-	if name != "" && name != "sluice" {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := slices.Index(loggerNames, name)
+	if name != "" && at < 0 {
 		return admin.ErrUnknownLogger
 	}
 	v, ok := parseLevel(level)
 	if !ok {
 		return admin.ErrUnknownLevel
 	}
-	l.level.Set(v)
+	if name == "" {
+		for i := range l.of {
+			l.of[i] = v
+		}
+	} else {
+		l.of[at] = v
+	}
+	l.level.Set(slices.Min(l.of))
 	return nil
 }
 

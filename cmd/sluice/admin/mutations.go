@@ -46,6 +46,7 @@ func (s *Server) logging(a *answer, q query) {
 		a.WriteString("usage: /logging?<name>=<level> (change single level)\n" +
 			"usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)\n" +
 			"usage: /logging?level=<level> (change all levels)\n" +
+			"usage: /logging?group=<group_name>:<level> (change group of loggers)\n" +
 			"levels: trace debug info warning error critical off \n")
 	}
 	a.WriteString("active loggers:\n")
@@ -69,6 +70,8 @@ func (s *Server) setLevels(q query) error {
 		return nil // Envoy: an empty choice of the form changes nothing
 	case name == "level":
 		return s.o.Loggers.SetLevel("", value)
+	case name == "group": // Envoy without --enable-fine-grain-logging
+		return errors.New("group parameter requires fine-grain logging to be enabled")
 	case name != "paths":
 		return s.o.Loggers.SetLevel(name, value)
 	}

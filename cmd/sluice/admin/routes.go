@@ -63,6 +63,7 @@ func (s *Server) table() []*route {
 			{"format", "File format to use; One of (text, json)"}}},
 		{path: "/logging", help: "query/change logging levels", mutates: true, handle: s.logging, params: [][2]string{
 			{"paths", "Change multiple logging levels by setting to <logger_name1>:<desired_level1>,<logger_name2>:<desired_level2>."},
+			{"group", "Change given logger group to desired level, set to <logger_group_name>:<desired_level>. logger_group_name must be a logger name."},
 			{"level", "desired logging level, this will change all loggers's level; One of (, trace, debug, info, warning, error, critical, off)"}}},
 		{path: "/memory", help: "print current allocation/heap usage", handle: s.memory},
 		{path: "/quitquitquit", help: "exit the server", mutates: true, handle: s.quit},

@@ -16,6 +16,7 @@ type serverStats struct {
 	memoryAllocated, memoryHeap, memoryPhysical *stats.Gauge
 	certExpiry, workersStarted                  *stats.Gauge
 	initTime                                    *stats.Histogram
+	runtime                                     *runtimeStats
 }
 
 func newServerStats(o Options) *serverStats {
@@ -31,6 +32,7 @@ func newServerStats(o Options) *serverStats {
 		certExpiry:       sc.Gauge("days_until_first_cert_expiring"),
 		workersStarted:   o.Stats.Scope("listener_manager").Gauge("workers_started"),
 		initTime:         sc.Histogram("initialization_time_ms"),
+		runtime:          newRuntimeStats(o.Runtime, o.Stats),
 	}
 	sc.Gauge("concurrency").Set(uint64(o.Concurrency))
 	sc.Gauge("parent_connections").Set(0)
@@ -39,6 +41,12 @@ func newServerStats(o Options) *serverStats {
 	sc.Gauge("version").Set(versionNumber(o.Version))
 	sc.Counter("static_unknown_fields")
 	sc.Counter("dynamic_unknown_fields")
+	// Nothing here asserts, drops a flush or is notified; the rest is Envoy's own
+	// library of TLS.
+	for _, name := range []string{"debug_assertion_failures", "envoy_bug_failures", "envoy_notifications", "dropped_stat_flushes", "wip_protos"} {
+		sc.Counter(name)
+	}
+	o.Stats.Scope("server", "compilation_settings").Gauge("fips_mode").Set(0)
 	return ss
 }
 
@@ -51,7 +59,7 @@ func versionNumber(version string) uint64 {
 
 // Initialized records how long the start took. Call it once.
 func (s *Server) Initialized(d time.Duration) {
-	s.server.initTime.Record(float64(d) / float64(time.Millisecond))
+	s.server.initTime.RecordTime(d)
 }
 
 // scrape brings every figure up to date and returns all stats.
@@ -65,6 +73,7 @@ func (s *Server) scrape() []stats.Stat {
 	ss.memoryHeap.Set(mem.HeapSize)
 	ss.memoryPhysical.Set(mem.TotalPhysicalBytes)
 	ss.certExpiry.Set(s.firstExpiry())
+	ss.runtime.refresh()
 	ss.workersStarted.Set(boolGauge(st == Live || st == Draining))
 
 	all := s.o.Stats.All()

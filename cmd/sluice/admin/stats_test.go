@@ -35,7 +35,7 @@ func TestStatsTextIsEnvoys(t *testing.T) {
 			"cluster.web.version_text: \"v&#34;1&lt;\"\ncluster.web.upstream_cx_active: 0\ncluster.web.upstream_cx_total: 5\n" +
 				"cluster.web.upstream_cx_connect_ms: No recorded values\ncluster.web.upstream_cx_length_ms: " + p + "\n"},
 		{"used only", "usedonly&filter=web.upstream", "cluster.web.upstream_cx_total: 5\ncluster.web.upstream_cx_length_ms: " + p + "\n"},
-		{"inverted", "type=Counters&filter=server&invert_filter", "cluster.web.upstream_cx_total: 5\n"},
+		{"inverted", "type=Counters&filter=server|runtime&invert_filter", "cluster.web.upstream_cx_total: 5\n"},
 		{"gauges", "type=Gauges&filter=web", "cluster.web.upstream_cx_active: 0\n"},
 		{"cumulative", "histogram_buckets=cumulative&filter=web.upstream_cx_length",
 			"cluster.web.upstream_cx_length_ms: B0.5(0,0) B1(1,1) B5(5,5) B10(5,5) B25(5,5) B50(5,5) B100(5,5) B250(5,5) B500(5,5) B1000(5,5) B2500(5,5) B5000(5,5) B10000(5,5) B30000(5,5) B60000(5,5) B300000(5,5) B600000(5,5) B1.8e+06(5,5) B3.6e+06(5,5)\n"},
