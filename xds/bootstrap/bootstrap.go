@@ -181,6 +181,9 @@ func (c *Config) decode(o Options) error {
 		return err
 	}
 	c.node(o)
+	if err := c.refusals(); err != nil {
+		return err
+	}
 	if err := c.runtime(); err != nil {
 		return err
 	}

@@ -31,7 +31,8 @@ func clusterPolicies() policies {
 			fields(built, "transport_socket", "transport_socket_matches").
 			// Which host, from which address, how.
 			fields(inside, "upstream_bind_config", "upstream_connection_options").
-			fields(refused, "transport_socket_matcher", "upstream_config").
+			fields(refused, "transport_socket_matcher").
+			judge(genericPool, "upstream_config").
 			// HTTP, figures, timing, and the parameters of policies that are refused.
 			// What is noted of these changes nothing in who may connect, and where to:
 			// without it a connection to a bad host fails, as it does until a check has
@@ -78,6 +79,15 @@ func oneOf(ok ...int32) func(protoreflect.Value) (decision, string) {
 		}
 		return refused, ""
 	}
+}
+
+// genericPool lets pass what Envoy uses anyway.
+func genericPool(v protoreflect.Value) (decision, string) {
+	c, _ := v.Message().Interface().(*corev3.TypedExtensionConfig)
+	if innerURL(c.GetTypedConfig()) == "envoy.extensions.upstreams.tcp.generic.v3.GenericConnectionPoolProto" {
+		return built, ""
+	}
+	return refused, ""
 }
 
 func upstreamFilter(v protoreflect.Value) (decision, string) {
