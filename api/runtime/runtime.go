@@ -97,6 +97,21 @@ func (r *Runtime) Values() map[string]string {
 	return out
 }
 
+// Overridden says whether the admin layer holds a value.
+func (r *Runtime) Overridden() bool {
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.layers {
+		if l.Admin && len(l.Values) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Number is the value of key, or def where it has none or it is no number.
 func (r *Runtime) Number(key string, def uint64) uint64 {
 	if r == nil {

@@ -1,0 +1,138 @@
+package parity
+
+import (
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/sluice-proxy/sluice/test/peer"
+)
+
+// get notes those lines of an answer of the admin server that match.
+func (r *run) get(path string, lines *regexp.Regexp) {
+	r.Helper()
+	body, code, err := r.proxy.get(path)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.note("GET %s: %d", path, code)
+	for l := range strings.Lines(body) {
+		if lines.MatchString(l) {
+			r.note("%s", strings.TrimSpace(l))
+		}
+	}
+}
+
+// postFor is post, of a long answer.
+func (r *run) postFor(path string, lines *regexp.Regexp) {
+	r.Helper()
+	at := len(r.record)
+	r.post(path)
+	head, body, _ := strings.Cut(r.record[at], " \"")
+	r.record[at] = head
+	for l := range strings.SplitSeq(body, `\n`) {
+		if lines.MatchString(l) {
+			r.note("%s", strings.TrimSpace(l))
+		}
+	}
+}
+
+// figures: what the process counts of itself, and what may not be asked of it.
+var figures = []scenario{
+	{"hosts_of_tcp_count_no_answers", func(r *run) {
+		r.start(static([]obj{proxyTo("l", "c"), proxyTo("m", "d")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo))), cluster("d", endpoint(r.nobody("nobody")))}))
+		r.dial("l").send("hello").expect("hello").fin().end()
+		r.dial("m").end()
+		r.moved(`cluster\.[cd]\.upstream_cx_(total|connect_fail|active)`)
+		r.get("/clusters", regexp.MustCompile(`::(rq|cx)_`))
+	}},
+	{"figures_of_one_host", func(r *run) {
+		host := r.serve("server", peer.Echo)
+		named := cluster("d", obj{"endpoint": obj{"address": obj{"socket_address": obj{"address": "localhost", "port_value": host.Port()}}}, "load_balancing_weight": 7})
+		r.start(static([]obj{proxyTo("l", "c"), proxyTo("m", "d")}, []obj{cluster("c", endpoint(host)).with(obj{"lb_policy": "MAGLEV"}), named.with(obj{"type": "LOGICAL_DNS", "dns_lookup_family": "V4_ONLY"})}))
+		r.dial("l").send("hello").expect("hello").fin().end()
+		r.dial("m").send("hello").expect("hello").fin().end()
+		r.get("/stats", regexp.MustCompile(`^cluster\.[cd]\.(maglev_lb|max_host_weight|membership_total)`))
+	}},
+	{"upstream_config_of_the_generic_pool", func(r *run) {
+		pool := obj{"name": "p", "typed_config": obj{"@type": "type.googleapis.com/envoy.extensions.upstreams.tcp.generic.v3.GenericConnectionPoolProto"}}
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo))).with(obj{"upstream_config": pool})}))
+		r.dial("l").send("hello").expect("hello").fin().end()
+		r.movedByConnections()
+	}},
+	{"times_are_whole_milliseconds", func(r *run) {
+		b := static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))})
+		r.start(b.with(obj{"stats_flush_interval": "0.1s"}))
+		r.dial("l").send("hello").expect("hello").fin().end()
+		whole := regexp.MustCompile(`totals=[0-9]+,`)
+		for deadline := time.Now().Add(4 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			body, _, err := r.proxy.get("/stats?histogram_buckets=detailed&filter=" + `^cluster.c.upstream_cx_(connect|length)_ms`)
+			if err != nil {
+				r.Fatal(err)
+			}
+			if n := len(whole.FindAllString(body, -1)); n == 2 || time.Now().After(deadline) {
+				r.note("%d of 2 in whole milliseconds", n)
+				return
+			}
+		}
+	}},
+	{"figures_of_the_runtime", func(r *run) {
+		b := static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))})
+		r.start(b.with(obj{"layered_runtime": obj{"layers": []obj{{"name": "s", "static_layer": obj{"a": 1, "b": obj{"c": 2}}}, {"name": "adm", "admin_layer": obj{}}}}}))
+		r.dial("l").send("hello").expect("hello").fin().end()
+		of := regexp.MustCompile(`^runtime\.`)
+		r.get("/stats", of)
+		r.post("/runtime_modify?x=1&a=2")
+		r.get("/stats", of)
+		r.post("/runtime_modify?x=&a=")
+		r.get("/stats", of)
+	}},
+	{"figures_of_the_process", func(r *run) {
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
+		r.dial("l").send("hello").expect("hello").fin().end()
+		r.get("/stats", regexp.MustCompile(`^server\.(compilation_settings|debug_assertion|envoy_|dropped_stat|wip_protos|static_unknown|dynamic_unknown|concurrency|live|state)`))
+	}},
+	{"loggers_have_names", func(r *run) {
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
+		r.dial("l").send("hello").expect("hello").fin().end()
+		all, some := regexp.MustCompile(`.`), regexp.MustCompile(`^( *(config|main|upstream|error|usage)\b)`)
+		r.postFor("/logging", all)
+		r.postFor("/logging?config=debug", some)
+		r.postFor("/logging?paths=main:error,upstream:trace", some)
+		r.postFor("/logging?group=main:info", some)
+		r.postFor("/logging?level=critical", some)
+		r.postFor("/logging?nope=debug", some)
+		r.postFor("/logging?main=loud", some)
+		r.postFor("/logging?paths=main", some)
+		r.postFor("/logging?main=debug&config=debug", some)
+	}},
+	{"reject_flushing_twice", func(r *run) {
+		r.rejects(static([]obj{proxyTo("l", "c")}, []obj{cluster("c")}).with(obj{"stats_flush_interval": "1s", "stats_flush_on_admin": true}),
+			"Only one of stats_flush_interval or stats_flush_on_admin should be set!")
+	}},
+	{"reject_overload_managers", func(r *run) {
+		monitor := func(bytes int) obj {
+			return obj{"name": "envoy.resource_monitors.fixed_heap", "typed_config": obj{"@type": "type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": bytes}}
+		}
+		unknown := obj{"name": "envoy.nope", "typed_config": obj{"@type": "type.googleapis.com/google.protobuf.Empty"}}
+		trigger := func(resource string) obj { return obj{"name": resource, "threshold": obj{"value": 0.9}} }
+		action := func(name string, triggers ...obj) obj { return obj{"name": name, "triggers": triggers} }
+		const heap, stop = "envoy.resource_monitors.fixed_heap", "envoy.overload_actions.stop_accepting_connections"
+		for _, bad := range []struct {
+			manager obj
+			words   string
+		}{
+			{obj{"resource_monitors": []obj{unknown}}, "Didn't find a registered implementation for 'envoy.nope' with type URL: 'google.protobuf.Empty'"},
+			{obj{"resource_monitors": []obj{monitor(1), monitor(1)}}, "Duplicate resource monitor " + heap},
+			{obj{"resource_monitors": []obj{monitor(0)}}, "fixed_heap: max heap size must be greater than 0"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action("envoy.nope", trigger(heap))}}, "Unknown Overload Manager Action envoy.nope"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(stop, trigger("x"))}}, "Unknown trigger resource x for overload action " + stop},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(stop, trigger(heap)), action(stop, trigger(heap))}}, "Duplicate overload action " + stop},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(stop, trigger(heap), trigger(heap))}}, "Duplicate trigger resource for overload action " + stop},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(stop, obj{"name": heap, "scaled": obj{"scaling_threshold": 0.9, "saturation_threshold": 0.8}})}}, "scaling_threshold must be less than saturation_threshold"},
+		} {
+			r.note("%s", bad.words)
+			r.rejects(static([]obj{proxyTo("l", "c")}, []obj{cluster("c")}).with(obj{"overload_manager": bad.manager}), bad.words)
+		}
+	}},
+}
