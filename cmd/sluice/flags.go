@@ -20,7 +20,9 @@ type options struct {
 	configPath, configYAML                   string
 	mode                                     string
 	version, hotRestartVersion               bool
-	logLevel, logPath                        string
+	logLevel, logPath, componentLogLevel     string
+	localAddressVersion                      string
+	statsTags                                []string
 	fileFlushInterval, fileFlushSize         uint32
 	concurrency                              uint32
 	serviceNode, serviceCluster, serviceZone string
@@ -127,7 +129,7 @@ func (o *options) register(f *pflag.FlagSet) {
 		f.Bool(name, false, "accepted as Envoy's, without effect")
 		idle(name)
 	}
-	for _, name := range []string{"socket-mode", "socket-path", "disable-extensions", "log-format", "component-log-level", "local-address-ip-version", "base-id-path"} {
+	for _, name := range []string{"socket-mode", "socket-path", "disable-extensions", "log-format", "base-id-path"} {
 		f.String(name, "", "accepted as Envoy's, without effect")
 		idle(name)
 	}
@@ -135,8 +137,10 @@ func (o *options) register(f *pflag.FlagSet) {
 		f.Uint32(name, 0, "accepted as Envoy's, without effect")
 		idle(name)
 	}
-	f.StringArray("stats-tag", nil, "accepted as Envoy's, without effect")
-	idle("stats-tag")
+	f.StringVar(&o.localAddressVersion, "local-address-ip-version", "", "v4 or v6; accepted as Envoy's, without effect")
+	idle("local-address-ip-version")
+	f.StringVar(&o.componentLogLevel, "component-log-level", "", "levels of single loggers, as upstream:debug,config:trace")
+	f.StringArrayVar(&o.statsTags, "stats-tag", nil, "a tag of every figure, as name:value; may be given several times")
 }
 
 func idleFlags(cmd *cobra.Command) []string {

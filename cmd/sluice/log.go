@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -128,6 +129,26 @@ func levelName(v slog.Level) string {
 		}
 	}
 	return v.String()
+}
+
+// setComponents is --component-log-level: names with levels. Its errors are Envoy's.
+func (l *logger) setComponents(list string) error {
+	if list == "" {
+		return nil
+	}
+	for _, one := range strings.Split(list, ",") {
+		name, level, ok := strings.Cut(one, ":")
+		if !ok || strings.Contains(level, ":") {
+			return fmt.Errorf("error: component log level not correctly specified '%s'", one)
+		}
+		if _, known := parseLevel(level); !known {
+			return fmt.Errorf("error: invalid log level specified '%s'", level)
+		}
+		if name == "" || l.SetLevel(name, level) != nil {
+			return fmt.Errorf("error: invalid component specified '%s'", name)
+		}
+	}
+	return nil
 }
 
 func (l *logger) SetLevel(name, level string) error {

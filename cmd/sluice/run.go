@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -38,11 +39,20 @@ func (o *options) run(ctx context.Context, e env) error {
 	if o.mode != "serve" && o.mode != "validate" && o.mode != "init_only" {
 		return fmt.Errorf("read --mode: %q is none of serve, validate, init_only", o.mode)
 	}
+	if !slices.Contains([]string{"", "v4", "v6"}, o.localAddressVersion) {
+		return fmt.Errorf("error: unknown IP address version '%s'", o.localAddressVersion)
+	}
+	if _, err := readStatsTags(o.statsTags); err != nil {
+		return err
+	}
 	log, err := newLogger(o.logLevel, o.logPath, e)
 	if err != nil {
 		return err
 	}
 	defer log.close()
+	if err := log.setComponents(o.componentLogLevel); err != nil {
+		return err
+	}
 	if len(o.idle) > 0 {
 		log.Debug("flags accepted without effect", "flags", o.idle)
 	}
@@ -131,7 +141,12 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 
 	var adminDone chan error
 	if adminListener != nil {
+		tags, err := readStatsTags(o.statsTags)
+		if err != nil {
+			return err
+		}
 		server, err := admin.New(admin.Options{
+			StatsTags: tags,
 			Bootstrap: config.Proto, Node: config.Node, Runtime: config.Runtime, Version: o.versionText(), Flags: o.all, Started: started,
 			Concurrency: workers, Stats: store, Plane: plane, Configs: client, Loggers: log, State: state, Quit: quit, Log: log.Logger,
 		})

@@ -118,9 +118,11 @@ type Options struct {
 	// Concurrency is the number of workers.
 	Concurrency int
 	Stats       *stats.Store
-	Plane       Plane
-	Configs     Configs
-	Loggers     Loggers
+	// StatsTags are tags of every figure (--stats-tag).
+	StatsTags []stats.Tag
+	Plane     Plane
+	Configs   Configs
+	Loggers   Loggers
 	// State is how far the start has got; /healthcheck/fail is added to it.
 	State func() State
 	// Quit begins an orderly exit; it must not block.
@@ -146,7 +148,7 @@ type Server struct {
 // New returns a server that does not listen yet. It returns an error if
 // admin.allow_paths holds a pattern that does not compile.
 func New(o Options) (*Server, error) {
-	s := &Server{o: o, server: newServerStats(o), view: newStatsView(o.Bootstrap.GetStatsConfig(), o.Log)}
+	s := &Server{o: o, server: newServerStats(o), view: newStatsView(o.Bootstrap.GetStatsConfig(), o.StatsTags, o.Log)}
 	var err error
 	if s.allow, err = allowPaths(o.Bootstrap.GetAdmin().GetAllowPaths()); err != nil {
 		return nil, err

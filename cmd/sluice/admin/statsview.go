@@ -41,9 +41,9 @@ type seen struct {
 
 // newStatsView never fails: Istio has always sent an expression that no RE2 can
 // read. What cannot be read is left out and warned of.
-func newStatsView(c *metricsv3.StatsConfig, log *slog.Logger) *statsView {
+func newStatsView(c *metricsv3.StatsConfig, everywhere []stats.Tag, log *slog.Logger) *statsView {
 	v := &statsView{
-		allow: readStatsMatcher(c.GetStatsMatcher(), log), seen: map[string]seen{},
+		allow: readStatsMatcher(c.GetStatsMatcher(), log), fixed: slices.Clone(everywhere), seen: map[string]seen{},
 		defaults: c.GetUseAllDefaultTags() == nil || c.GetUseAllDefaultTags().GetValue(),
 	}
 	for _, t := range c.GetStatsTags() {

@@ -25,7 +25,7 @@ func view(t *testing.T, config string, log *slog.Logger) string {
 	}
 	st.Scope("listener", stats.Tag{Name: "envoy.listener_address", Value: "[__1]_80"}, stats.Infix{Prefix: "worker_", Tag: stats.Tag{Name: "envoy.worker_id", Value: "0"}}).Gauge("downstream_cx_active")
 	st.Scope("server").Gauge("live")
-	v := newStatsView(c, log)
+	v := newStatsView(c, nil, log)
 	var lines []string
 	for range 2 { // the second time from memory
 		lines = nil
