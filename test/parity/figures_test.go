@@ -23,6 +23,12 @@ func (r *run) get(path string, lines *regexp.Regexp) {
 	}
 }
 
+// echoed is one conversation, in whatever time.
+func (r *run) echoed(listener string) {
+	r.Helper()
+	r.dial(listener).send("hello").expect("hello").fin().ended()
+}
+
 // postFor is post, of a long answer.
 func (r *run) postFor(path string, lines *regexp.Regexp) {
 	r.Helper()
@@ -41,8 +47,8 @@ func (r *run) postFor(path string, lines *regexp.Regexp) {
 var figures = []scenario{
 	{"hosts_of_tcp_count_no_answers", func(r *run) {
 		r.start(static([]obj{proxyTo("l", "c"), proxyTo("m", "d")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo))), cluster("d", endpoint(r.nobody("nobody")))}))
-		r.dial("l").send("hello").expect("hello").fin().end()
-		r.dial("m").end()
+		r.echoed("l")
+		r.dial("m").ended()
 		r.moved(`cluster\.[cd]\.upstream_cx_(total|connect_fail|active)`)
 		r.get("/clusters", regexp.MustCompile(`::(rq|cx)_`))
 	}},
@@ -50,20 +56,20 @@ var figures = []scenario{
 		host := r.serve("server", peer.Echo)
 		named := cluster("d", obj{"endpoint": obj{"address": obj{"socket_address": obj{"address": "localhost", "port_value": host.Port()}}}, "load_balancing_weight": 7})
 		r.start(static([]obj{proxyTo("l", "c"), proxyTo("m", "d")}, []obj{cluster("c", endpoint(host)).with(obj{"lb_policy": "MAGLEV"}), named.with(obj{"type": "LOGICAL_DNS", "dns_lookup_family": "V4_ONLY"})}))
-		r.dial("l").send("hello").expect("hello").fin().end()
-		r.dial("m").send("hello").expect("hello").fin().end()
+		r.echoed("l")
+		r.echoed("m")
 		r.get("/stats", regexp.MustCompile(`^cluster\.[cd]\.(maglev_lb|max_host_weight|membership_total)`))
 	}},
 	{"upstream_config_of_the_generic_pool", func(r *run) {
 		pool := obj{"name": "p", "typed_config": obj{"@type": "type.googleapis.com/envoy.extensions.upstreams.tcp.generic.v3.GenericConnectionPoolProto"}}
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo))).with(obj{"upstream_config": pool})}))
-		r.dial("l").send("hello").expect("hello").fin().end()
+		r.echoed("l")
 		r.movedByConnections()
 	}},
 	{"times_are_whole_milliseconds", func(r *run) {
 		b := static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))})
 		r.start(b.with(obj{"stats_flush_interval": "0.1s"}))
-		r.dial("l").send("hello").expect("hello").fin().end()
+		r.echoed("l")
 		whole := regexp.MustCompile(`totals=[0-9]+,`)
 		for deadline := time.Now().Add(4 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			body, _, err := r.proxy.get("/stats?histogram_buckets=detailed&filter=" + `^cluster.c.upstream_cx_(connect|length)_ms`)
@@ -79,7 +85,7 @@ var figures = []scenario{
 	{"figures_of_the_runtime", func(r *run) {
 		b := static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))})
 		r.start(b.with(obj{"layered_runtime": obj{"layers": []obj{{"name": "s", "static_layer": obj{"a": 1, "b": obj{"c": 2}}}, {"name": "adm", "admin_layer": obj{}}}}}))
-		r.dial("l").send("hello").expect("hello").fin().end()
+		r.echoed("l")
 		of := regexp.MustCompile(`^runtime\.`)
 		r.get("/stats", of)
 		r.post("/runtime_modify?x=1&a=2")
@@ -89,12 +95,12 @@ var figures = []scenario{
 	}},
 	{"figures_of_the_process", func(r *run) {
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
-		r.dial("l").send("hello").expect("hello").fin().end()
+		r.echoed("l")
 		r.get("/stats", regexp.MustCompile(`^server\.(compilation_settings|debug_assertion|envoy_|dropped_stat|wip_protos|static_unknown|dynamic_unknown|concurrency|live|state)`))
 	}},
 	{"loggers_have_names", func(r *run) {
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
-		r.dial("l").send("hello").expect("hello").fin().end()
+		r.echoed("l")
 		all, some := regexp.MustCompile(`.`), regexp.MustCompile(`^( *(config|main|upstream|error|usage)\b)`)
 		r.postFor("/logging", all)
 		r.postFor("/logging?config=debug", some)
@@ -105,6 +111,39 @@ var figures = []scenario{
 		r.postFor("/logging?main=loud", some)
 		r.postFor("/logging?paths=main", some)
 		r.postFor("/logging?main=debug&config=debug", some)
+	}},
+	{"loggers_have_levels_at_the_start", func(r *run) {
+		r.kind.args = []string{"--component-log-level", "upstream:debug,main:error"}
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
+		r.echoed("l")
+		r.postFor("/logging", regexp.MustCompile(`^ *(config|main|upstream):`))
+	}},
+	{"stats_tags_of_the_command_line", func(r *run) {
+		r.kind.args = []string{"--stats-tag", "a:b", "--stats-tag", "c:d:e"}
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
+		r.echoed("l")
+		body, _, err := r.proxy.get("/stats/prometheus?filter=^(cluster.c.upstream_cx_total|server.live)$")
+		if err != nil {
+			r.Fatal(err)
+		}
+		r.note("a=b %d times, c=d:e %d times", strings.Count(body, `a="b"`), strings.Count(body, `c="d:e"`))
+	}},
+	{"reject_flags", func(r *run) {
+		for _, bad := range []struct{ flag, value, words string }{
+			{"--component-log-level", "nope:debug", "error: invalid component specified 'nope'"},
+			{"--component-log-level", "upstream:loud", "error: invalid log level specified 'loud'"},
+			{"--component-log-level", "upstream", "error: component log level not correctly specified 'upstream'"},
+			{"--local-address-ip-version", "v7", "error: unknown IP address version 'v7'"},
+			{"--stats-tag", "bad", "error: misformatted stats-tag 'bad'"},
+			{"--stats-tag", "a_b:c", "error: misformatted stats-tag 'a_b:c' contains invalid char in 'a_b'"},
+			{"--stats-tag", "a:b.c", "error: misformatted stats-tag 'a:b.c' contains invalid char in 'b.c'"},
+		} {
+			r.note("%s %s", bad.flag, bad.value)
+			if r.kind.args = []string{bad.flag, bad.value}; r.plant {
+				r.kind.args = nil
+			}
+			r.rejects(static([]obj{proxyTo("l", "c")}, []obj{cluster("c")}), bad.words)
+		}
 	}},
 	{"reject_flushing_twice", func(r *run) {
 		r.rejects(static([]obj{proxyTo("l", "c")}, []obj{cluster("c")}).with(obj{"stats_flush_interval": "1s", "stats_flush_on_admin": true}),

@@ -25,7 +25,7 @@ func (r *run) formatted(log obj) {
 	of := func(where string) obj { return obj{"filter_metadata": obj{"x": obj{"y": where}}} }
 	c := chain(state, tcpProxy("c").set("access_log", []obj{log})).with(obj{"name": "first", "metadata": of("chain")})
 	r.start(static([]obj{listener("l", c).with(obj{"metadata": of("listener")})}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
-	r.dial("l").send("hello").expect("hello").fin().end()
+	r.echoed("l")
 }
 
 // formats: what the commands of access logs print, and which are refused.

@@ -32,7 +32,7 @@ func (r *run) rejects(bootstrap obj, words string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, binary, "--mode", "validate", "-c", file, "-l", "warning").CombinedOutput()
+	out, err := exec.CommandContext(ctx, binary, append([]string{"--mode", "validate", "-c", file, "-l", "warning"}, r.kind.args...)...).CombinedOutput()
 	code := 0
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		code = exit.ExitCode()
