@@ -113,13 +113,9 @@ var failures = []scenario{
 		r.movedByConnections()
 	}},
 	{"backend_comes_back", func(r *run) {
-		addr, release, err := peer.Refused()
-		if err != nil {
-			r.Fatal(err)
-		}
+		addr := freePort(r.TB, "127.0.0.1")
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(addr))}))
 		r.dial("l").end()
-		release()
 		r.serveOn(addr.String(), "server", peer.Echo)
 		r.dial("l").send("hello").expect("hello").fin().end()
 		r.movedByConnections()

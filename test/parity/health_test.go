@@ -62,10 +62,10 @@ func (r *run) become(cluster, want string) {
 	r.note("%s: %s", cluster, got)
 }
 
-// speaks starts a back end that can be stopped.
-func (r *run) speaks(addr, name string, h peer.Handler) (netip.AddrPort, func()) {
+// speaks starts a back end that can be stopped, and started again.
+func (r *run) speaks(name string, h peer.Handler) (netip.AddrPort, func()) {
 	r.Helper()
-	s, err := peer.Listen(addr, h)
+	s, err := peer.Listen(freePort(r.TB, "127.0.0.1").String(), h)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -116,7 +116,7 @@ const (
 // checking: active checks.
 var checking = []scenario{
 	{"hc_tcp_host_dies_and_comes_back", func(r *run) {
-		one, stop := r.speaks("127.0.0.1:0", "one", peer.Banner("one"))
+		one, stop := r.speaks("one", peer.Banner("one"))
 		two := r.serve("two", peer.Banner("two"))
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(one), endpoint(two)).with(checks(check("tcp_health_check", obj{}))).
 			with(obj{"common_lb_config": obj{"update_merge_window": "0s"}})})) // else Envoy's workers may learn of it a second later
@@ -223,7 +223,7 @@ var checking = []scenario{
 	}},
 	{"hc_events", func(r *run) {
 		path := r.logFile("events")
-		alive, stop := r.speaks("127.0.0.1:0", "alive", peer.Stall)
+		alive, stop := r.speaks("alive", peer.Stall)
 		hc := check("tcp_health_check", obj{}).with(obj{"event_logger": []obj{{"name": "f", "typed_config": obj{
 			"@type": "type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink", "event_log_path": path}}}})
 		r.start(static(nil, []obj{cluster("c", endpoint(alive)).with(checks(hc))}))
@@ -262,7 +262,7 @@ func (r *run) failsUnder(with obj) {
 	r.Helper()
 	path := r.logFile("tcp")
 	server := r.serve("server", peer.Echo)
-	checked, stop := r.speaks("127.0.0.1:0", "checked", peer.Stall)
+	checked, stop := r.speaks("checked", peer.Stall)
 	e := obj{"endpoint": obj{"address": address(server), "health_check_config": obj{"port_value": checked.Port()}}}
 	p := tcpProxy("c").set("access_log", []obj{logTo(path, "%RESPONSE_FLAGS% %UPSTREAM_LOCAL_CLOSE_REASON% %DOWNSTREAM_LOCAL_CLOSE_REASON%\n")})
 	r.start(static([]obj{listener("l", chain(p))}, []obj{cluster("c", endpoint(server)).with(checks(check("tcp_health_check", obj{}))).with(with).with(obj{"load_assignment": assignment("c", e)})}))

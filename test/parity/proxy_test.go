@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -92,7 +93,7 @@ func spawn(tb testing.TB, k kind, bootstrap obj) *proxy {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p := &proxy{admin: freePort(tb, ownLoopback()), http: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{}}, log: &lockedBuffer{}, done: make(chan struct{})}
+	p := &proxy{admin: freePort(tb, ownLoopback()), http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}, log: &lockedBuffer{}, done: make(chan struct{})}
 	bootstrap["admin"] = obj{"address": address(p.admin)}
 	text, err := json.MarshalIndent(bootstrap, "", " ")
 	if err != nil {
@@ -120,7 +121,7 @@ func spawn(tb testing.TB, k kind, bootstrap obj) *proxy {
 
 func (p *proxy) awaitLive(tb testing.TB, k kind) {
 	tb.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(60 * time.Second); ; {
 		if body, code, err := p.get("/ready"); err == nil && code == http.StatusOK && strings.Contains(body, "LIVE") {
 			return
 		}
@@ -130,7 +131,7 @@ func (p *proxy) awaitLive(tb testing.TB, k kind) {
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			tb.Fatalf("%s is not ready after 20 s", k.name)
+			tb.Fatalf("%s is not ready after a minute", k.name)
 		}
 	}
 }
@@ -214,16 +215,29 @@ func ownLoopback() string {
 	return netip.AddrFrom4([4]byte{127, byte(100 + pid>>8&63), byte(pid), byte(1 + n%250)}).String()
 }
 
-// freePort is a port that nobody listens on now.
+var ports atomic.Uint32
+
+// freePort is a port that nobody listens on, below those that the kernel gives to
+// connections and to port 0: so it stays free until it is bound. No two callers
+// get the same one.
 func freePort(tb testing.TB, host string) netip.AddrPort {
 	tb.Helper()
+	const first, count = 10_000, 20_000
 	var lc net.ListenConfig
-	ln, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		tb.Fatal(err)
+	for range count {
+		port := first + (uint32(os.Getpid())*64+ports.Add(1))%count
+		ln, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer ln.Close()
+		return ln.Addr().(*net.TCPAddr).AddrPort()
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).AddrPort()
+	tb.Fatalf("no port of %s is free", host)
+	return netip.AddrPort{}
 }
 
 func tail(s string, n int) string {

@@ -26,7 +26,7 @@ type run struct {
 	since  time.Time
 	record []string
 	info   []string
-	expect []string // Envoy's record, if there is one to go by
+	expect []string // the record that it should come to, if there is one to go by
 	names  []string // old, new: addresses as the record calls them
 }
 
@@ -216,35 +216,64 @@ func short(data []byte) string {
 }
 
 // moved notes the counters and gauges that changed since start and whose names
-// match one of the patterns, once they have come to rest. Those of the admin's own
-// listener are ours: how many connections our questions take is chance.
+// match one of the patterns, once they have come to rest: at what the record has
+// next, or else when nothing has moved for as long as a busy proxy may take. Those
+// of the admin's own listener are ours: how many connections our questions take is
+// chance.
 func (r *run) moved(patterns ...string) {
 	r.Helper()
-	want := make([]*regexp.Regexp, len(patterns))
-	for i, p := range patterns {
-		want[i] = regexp.MustCompile("^(?:" + p + ")$")
-	}
+	want := regexp.MustCompile("^(?:" + strings.Join(patterns, "|") + ")$")
+	due := r.dueFigures(want)
 	var last []string
 	calm := time.Now()
-	for deadline := time.Now().Add(4 * time.Second); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
+	for deadline := time.Now().Add(6 * time.Second); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
 		var now []string
 		for name, v := range r.stats() {
 			d := v - r.before[name]
-			if d != 0 && !strings.HasPrefix(name, "listener.admin.") && slices.ContainsFunc(want, func(w *regexp.Regexp) bool { return w.MatchString(name) }) {
+			if d != 0 && !strings.HasPrefix(name, "listener.admin.") && want.MatchString(name) {
 				now = append(now, fmt.Sprintf("%s %+d", name, d))
 			}
 		}
 		slices.Sort(now)
+		for i := range now {
+			now[i] = r.rename(now[i])
+		}
 		if !slices.Equal(now, last) {
 			last, calm = now, time.Now()
 		}
-		if time.Since(calm) > 200*time.Millisecond {
+		patience := 200 * time.Millisecond
+		if due != nil && !slices.Equal(now, due) {
+			patience = 2 * time.Second
+		}
+		if time.Since(calm) > patience {
 			break
 		}
 	}
 	for _, l := range last {
 		r.note("%s", l)
 	}
+}
+
+// dueFigures are the figures of these names that the record has next, nil if it
+// cannot tell.
+func (r *run) dueFigures(names *regexp.Regexp) []string {
+	if !r.asExpected() {
+		return nil
+	}
+	due := []string{}
+	for _, l := range r.expect[len(r.record):] {
+		name, _, _ := strings.Cut(l, " ")
+		if !names.MatchString(name) || len(due) > 0 && l <= due[len(due)-1] {
+			break
+		}
+		due = append(due, l)
+	}
+	return due
+}
+
+// asExpected says whether the record so far is as it should be.
+func (r *run) asExpected() bool {
+	return len(r.expect) >= len(r.record) && slices.Equal(r.expect[:len(r.record)], r.record)
 }
 
 // The counters that a connection moves; most scenarios state these.

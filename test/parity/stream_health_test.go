@@ -9,7 +9,7 @@ import (
 // Each host of a story has one, at another port than its traffic.
 func (s *stream) gate(name string) (at func(obj) obj, open, stop func()) {
 	opened := make(chan struct{})
-	addr, stop := s.speaks("127.0.0.1:0", name, func(ctx context.Context, c *net.TCPConn) {
+	addr, stop := s.speaks(name, func(ctx context.Context, c *net.TCPConn) {
 		buf := make([]byte, 64)
 		for {
 			if n, err := c.Read(buf); n == 0 || err != nil {

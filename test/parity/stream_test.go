@@ -74,14 +74,14 @@ func TestStreamParity(t *testing.T) {
 	for _, s := range streams() {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			file := filepath.Join("testdata", "envoy", s.name+".txt")
 			if *update || *oracle {
 				t.Run("envoy", func(t *testing.T) {
 					needEnvoy(t)
-					got, info := tell(t, s, envoy, false)
+					want, _ := recordOf(t, s.name, envoy)
+					got, info := tell(t, s, envoy, false, want)
 					if *update {
-						writeRecord(t, file, got, info)
-					} else if want := readRecord(t, file); got != want {
+						writeRecord(t, filepath.Join("testdata", "envoy", s.name+".txt"), got, info)
+					} else if got != want {
 						t.Errorf("Envoy is not as recorded:\n%s", diff(want, got))
 					}
 				})
@@ -89,19 +89,17 @@ func TestStreamParity(t *testing.T) {
 			if *envoyOnly {
 				return
 			}
-			t.Run("sluice", func(t *testing.T) { sluiceAsRecorded(t, s, readRecord(t, file)) })
+			t.Run("sluice", func(t *testing.T) { sluiceAsRecorded(t, s) })
 		})
 	}
 }
 
-func sluiceAsRecorded(t *testing.T, s scenario, want string) {
-	got, _ := tell(t, s, sluice, false)
-	whose := "Envoy"
+func sluiceAsRecorded(t *testing.T, s scenario) {
+	want, whose := recordOf(t, s.name, sluice)
+	got, _ := tell(t, s, sluice, false, want)
 	if *own {
 		writeRecord(t, filepath.Join("testdata", "sluice", s.name+".txt"), got, "")
-	}
-	if file := filepath.Join("testdata", "sluice", s.name+".txt"); exists(file) {
-		want, whose = readRecord(t, file), "its own record"
+		return
 	}
 	if got != want {
 		t.Errorf("Sluice differs from %s (-record +Sluice):\n%s", whose, diff(want, got))
@@ -269,7 +267,7 @@ func (s *stream) resource(url, version string, o obj) *discoveryv3.Resource {
 	return &discoveryv3.Resource{Name: name, Version: version, Resource: a}
 }
 
-// settle notes the requests that come now. How many are due the record of Envoy
+// settle notes the requests that come now. How many are due the record
 // tells; without it, and to see what is too much, it listens for silence.
 func (s *stream) settle() {
 	s.Helper()
@@ -321,9 +319,9 @@ func textClass(r string) string {
 	return endpointsText.ReplaceAllString(r, "!13 malformed")
 }
 
-// due is how many requests Envoy's record has next, -1 if it cannot tell.
+// due is how many requests the record has next, -1 if it cannot tell.
 func (s *stream) due() int {
-	if len(s.expect) < len(s.record) || !slices.Equal(s.expect[:len(s.record)], s.record) {
+	if !s.asExpected() {
 		return -1
 	}
 	n := 0
