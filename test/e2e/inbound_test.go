@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -161,6 +162,23 @@ func (p *proxy) counted(before map[string]uint64) map[string]uint64 {
 	return out
 }
 
+// shows says whether look-ups ended so, and in no other way. How often is for the
+// tests of bpf: a SYN that is sent again, and a stray of the proxy's own connection
+// before, are looked up too.
+func shows(got map[string]uint64, want ...string) bool {
+	for _, w := range want {
+		if got[w] == 0 {
+			return false
+		}
+	}
+	for name := range got {
+		if name != "from_own_address" && !slices.Contains(want, name) {
+			return false
+		}
+	}
+	return true
+}
+
 func TestWhatComesFromOutsideReachesTheInboundListener(t *testing.T) {
 	for name, catch := range map[string]string{"use_original_dst": byFlag, "filter only": byFilter} {
 		t.Run(name, func(t *testing.T) {
@@ -196,12 +214,12 @@ func inboundArrives(pod *pod, catch string) {
 		if got := greeting(t, pod.outside, pod.at(tt.port)); got != tt.want {
 			t.Errorf("port %d: greeted by %q, want %q", tt.port, got, tt.want)
 		}
-		got, own := p.counted(before), uint64(1)
+		want := []string{tt.count, "from_own_address"}
 		if tt.port == 81 {
-			own = 0
+			want = want[:1]
 		}
-		if got[tt.count] != 1 || got["from_own_address"] != own || len(got) != 1+int(own) {
-			t.Errorf("port %d: counted %v", tt.port, got)
+		if got := p.counted(before); !shows(got, want...) {
+			t.Errorf("port %d: counted %v, want %v", tt.port, got, want)
 		}
 		if tt.count == "captured" {
 			logged = append(logged, pod.at(tt.port)+" "+pod.client.String())
@@ -217,7 +235,7 @@ func inboundArrives(pod *pod, catch string) {
 	if got := greeting(t, pod.outside, pod.at(15006)); got != "EOF" && !strings.Contains(got, "reset by peer") {
 		t.Errorf("15006 itself: greeted by %q", got)
 	}
-	if got := p.counted(before); got[itself] != 1 || len(got) != 1 {
+	if got := p.counted(before); !shows(got, itself) {
 		t.Errorf("15006 itself: counted %v", got)
 	}
 	logged = append(logged, pod.at(15006)+" "+pod.client.String())
@@ -236,7 +254,7 @@ func inboundArrives(pod *pod, catch string) {
 	if got := greeting(t, pod.ns, pod.at(80)); got != pod.proxied(80) {
 		t.Errorf("from inside: greeted by %q", got)
 	}
-	if got := p.counted(before); got["from_own_address"] != 1 || len(got) != 1 {
+	if got := p.counted(before); !shows(got, "from_own_address") {
 		t.Errorf("from inside: counted %v", got)
 	}
 
