@@ -16,9 +16,10 @@ demo: build
 
 # Everything; as root the BPF programs are really loaded. RACE=-race for the race
 # detector. One package at a time: some count and some wait, and two CPUs are
-# soon busy. Uncached, because the floor plan is read from the source at run time.
+# soon busy: the longest takes five minutes of one, more of a busy machine. Uncached,
+# because the floor plan is read from the source at run time.
 test:
-	$(GO) test -count=1 -p 1 $(RACE) ./...
+	$(GO) test -count=1 -p 1 -timeout 20m $(RACE) ./...
 
 # Each decoder, for a while each.
 FUZZTIME ?= 5m
