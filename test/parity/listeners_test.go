@@ -83,7 +83,11 @@ func (r *run) refusal(what string, at netip.AddrPort) {
 	}
 	defer nc.Close()
 	data, end, err := peer.ReadToEnd(nc.(*net.TCPConn), 5*time.Second)
-	r.note("%s: got %q, then %v %v", what, data, end, err)
+	if err != nil {
+		r.note("%s: got %q, then error %v", what, data, err)
+		return
+	}
+	r.note("%s: got %q, then %s", what, data, end)
 }
 
 // holding opens a connection that is served, and leaves it open.
