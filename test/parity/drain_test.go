@@ -10,9 +10,11 @@ import (
 	"github.com/sluice-proxy/sluice/test/peer"
 )
 
-// post sends a POST to the admin server and notes the answer.
+// post sends a POST to the admin server and notes the answer. A breath before it:
+// the proxy asks whether it drains after it has written what a client has read.
 func (r *run) post(path string) {
 	r.Helper()
+	time.Sleep(breath)
 	resp, err := r.proxy.http.Post("http://"+r.proxy.admin.String()+path, "", nil)
 	if err != nil {
 		r.Fatal(err)
