@@ -67,7 +67,9 @@ type Balancing struct {
 	TableSize                uint64
 	// HashByName takes a host's name for its address. BalanceFactor bounds a
 	// host's load in percent of the mean; 0 is no bound.
-	HashByName    bool
+	HashByName bool
+	// HashPolicy takes the place of what connections bring, unless it is empty.
+	HashPolicy    []HashPolicy
 	BalanceFactor uint32
 
 	// Subsets and Override narrow the choice; nil leaves it.

@@ -13,6 +13,7 @@ const (
 	DefaultMaxPendingRequests     = 1024
 	DefaultMaxRequests            = 1024
 	DefaultMaxRetries             = 3
+	DefaultRetryBudget            = 20  // percent
 	DefaultPanicThreshold         = 50  // percent
 	DefaultOverprovisioningFactor = 140 // percent
 	DefaultChoiceCount            = 2
@@ -86,8 +87,9 @@ type Cluster struct {
 	HTTP2 bool
 	// PerConnectionBufferLimit is the upstream side's, in bytes.
 	PerConnectionBufferLimit uint32
-	// CircuitBreakers are those of the DEFAULT priority.
-	CircuitBreakers CircuitBreakers
+	// CircuitBreakers are those of the DEFAULT priority. TCP has no other; the HIGH
+	// ones are shown.
+	CircuitBreakers, HighBreakers CircuitBreakers
 	// HealthChecks are active checks; a host is healthy if all of them say so.
 	HealthChecks []HealthCheck
 	// Outlier is nil without outlier detection.
@@ -137,8 +139,30 @@ type CircuitBreakers struct {
 	MaxPendingRequests uint32
 	MaxRequests        uint32
 	MaxRetries         uint32
+	// PerHost is how many connections a host may have before others wait, nil for
+	// any number.
+	PerHost *uint32
+	// MaxPools bounds what TCP has none of, nil for any number.
+	MaxPools *uint32
+	// Budget bounds retries in MaxRetries' place if it is not nil.
+	Budget *RetryBudget
 	// TrackRemaining shows gauges of what is left.
 	TrackRemaining bool
+}
+
+// RetryBudget allows retries for Percent of the requests, or for Least if that is
+// more.
+type RetryBudget struct {
+	Percent float64
+	Least   uint32
+}
+
+// Retries is the limit of retries while there are so many requests.
+func (b *CircuitBreakers) Retries(requests uint64) uint64 {
+	if b.Budget == nil {
+		return uint64(b.MaxRetries)
+	}
+	return max(uint64(b.Budget.Percent/100*float64(requests)), uint64(b.Budget.Least))
 }
 
 // Assignment is a ClusterLoadAssignment.

@@ -41,6 +41,8 @@ func (b BoundAddress) String() string {
 type ClusterStatus struct {
 	Cluster *Cluster
 	Hosts   []HostStatus
+	// MaxRetries is the limit of retries that stands now.
+	MaxRetries uint64
 	// Outlier is nil without outlier detection.
 	Outlier *OutlierStatus
 }

@@ -73,10 +73,13 @@ type WeightedCluster struct {
 	MetadataMatch map[string]any
 }
 
-// HashPolicy hashes the client's address, or an object of the filter state.
+// HashPolicy hashes the client's address, or an object of the filter state, or
+// nothing that TCP has. Terminal says that, where it comes to something, it is the
+// last that counts.
 type HashPolicy struct {
 	SourceIP    bool
 	FilterState string
+	Terminal    bool
 }
 
 // Backoff is a jittered exponential wait: at random up to Base, 2 Base, … Max.

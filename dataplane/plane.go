@@ -423,7 +423,7 @@ func (p *Plane) Listeners() []api.ListenerStatus {
 func (p *Plane) Clusters() []api.ClusterStatus {
 	var out []api.ClusterStatus
 	p.eachCluster(func(u *upstream.Cluster) {
-		c := api.ClusterStatus{Cluster: u.Config(), Outlier: u.Outliers()}
+		c := api.ClusterStatus{Cluster: u.Config(), Outlier: u.Outliers(), MaxRetries: u.MaxRetries()}
 		for _, h := range u.Hosts() {
 			c.Hosts = append(c.Hosts, h.Status())
 		}

@@ -114,13 +114,13 @@ func (s *Service) dial(ctx context.Context, _ string) (net.Conn, error) {
 	d.SetMultipathTCP(false)
 	conn, err := d.DialContext(ctx, "tcp", up.Host.Addr.String())
 	if err != nil {
-		up.Failed(errors.Is(err, context.DeadlineExceeded))
+		up.Failed(errors.Is(err, context.DeadlineExceeded), "")
 		return nil, err
 	}
 	secured, err := up.Secure(ctx, conn, "h2")
 	if err != nil {
 		conn.Close()
-		up.Failed(errors.Is(err, context.DeadlineExceeded))
+		up.Failed(errors.Is(err, context.DeadlineExceeded), "")
 		return nil, err
 	}
 	conn = secured

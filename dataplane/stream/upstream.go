@@ -60,6 +60,12 @@ func (i *Info) Connecting(host *api.Endpoint) {
 	i.Upstream.Attempt = Attempt{Host: host}
 }
 
+// NotConnecting notes that there is nobody to connect to this time.
+func (i *Info) NotConnecting() {
+	i.Connecting(nil)
+	i.Explain().UpstreamFailure = ""
+}
+
 // Attempts are all connects, in order.
 func (i *Info) Attempts() []Attempt {
 	if i.Upstream.Host == nil {

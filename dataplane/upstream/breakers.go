@@ -8,6 +8,47 @@ import (
 	"github.com/sluice-proxy/sluice/api/stats"
 )
 
+// resources are what one configuration of a cluster counts against its limits. As
+// in Envoy the next configuration begins at nothing, whatever is open by then; new
+// endpoints are no other configuration.
+type resources struct {
+	limits *api.CircuitBreakers
+	stats  *Stats
+	left   *left // nil unless track_remaining is set
+
+	active, pending, requests atomic.Int64
+}
+
+// left are the gauges of what the breakers let through yet.
+type left struct{ cx, pending, rq *stats.Gauge }
+
+func (s *Stats) newResources(c *api.Cluster) *resources {
+	r := &resources{limits: &c.CircuitBreakers, stats: s}
+	if r.limits.TrackRemaining {
+		l := showAll(s.breaker, r.limits)
+		r.left = &l
+	}
+	if c.HighBreakers.TrackRemaining {
+		showAll(s.highBreaker(), &c.HighBreakers) // no TCP connection has this priority
+	}
+	return r
+}
+
+// showAll shows that nothing is taken.
+func showAll(sc *stats.Scope, l *api.CircuitBreakers) left {
+	pools := uint64(math.MaxUint64) // there is no limit
+	if l.MaxPools != nil {
+		pools = uint64(*l.MaxPools)
+	}
+	sc.Gauge("remaining_cx_pools").Set(pools)
+	sc.Gauge("remaining_retries").Set(uint64(l.MaxRetries))
+	out := left{sc.Gauge("remaining_cx"), sc.Gauge("remaining_pending"), sc.Gauge("remaining_rq")}
+	out.cx.Set(uint64(l.MaxConnections))
+	out.pending.Set(uint64(l.MaxPendingRequests))
+	out.rq.Set(uint64(l.MaxRequests))
+	return out
+}
+
 // take counts one more if that stays within the limit.
 func take(n *atomic.Int64, limit uint32) bool {
 	for {
@@ -21,78 +62,81 @@ func take(n *atomic.Int64, limit uint32) bool {
 	}
 }
 
-func (s *Stats) takeActive(limit uint32) bool {
-	if !take(&s.active, limit) {
+// full says that no more connections are let through.
+func (r *resources) full() bool { return r.active.Load() >= int64(r.limits.MaxConnections) }
+
+func (r *resources) takeActive() bool {
+	if !take(&r.active, r.limits.MaxConnections) {
 		return false
 	}
-	s.Active.Inc()
-	s.showActive(limit)
+	r.stats.Active.Inc()
+	r.showActive()
 	return true
 }
 
-func (s *Stats) giveActive(limit uint32) {
-	s.active.Add(-1)
-	s.Active.Dec()
-	s.showActive(limit)
+// forceActive counts one more, whatever the limit.
+func (r *resources) forceActive() {
+	r.active.Add(1)
+	r.stats.Active.Inc()
+	r.showActive()
 }
 
-func (s *Stats) takePending(limit uint32) bool {
-	if !take(&s.pending, limit) {
+func (r *resources) giveActive() {
+	r.active.Add(-1)
+	r.stats.Active.Dec()
+	r.showActive()
+}
+
+func (r *resources) takePending() bool {
+	if !take(&r.pending, r.limits.MaxPendingRequests) {
 		return false
 	}
-	s.PendingActive.Inc()
-	s.showPending(limit)
+	r.stats.PendingActive.Inc()
+	r.showPending()
 	return true
 }
 
-func (s *Stats) givePending(limit uint32) {
-	s.pending.Add(-1)
-	s.PendingActive.Dec()
-	s.showPending(limit)
+func (r *resources) givePending() {
+	r.pending.Add(-1)
+	r.stats.PendingActive.Dec()
+	r.showPending()
 }
 
 // request counts a request in or out: a connection that stands is one. Their
 // limit is shown, and turns nobody away, as in Envoy's pool of TCP.
-func (s *Stats) request(by int64, limit uint32) {
-	s.RqActive.Add(by)
-	s.showRequests(limit)
-}
-
-func (s *Stats) showActive(limit uint32) {
-	open(s.cxOpen, s.active.Load(), limit)
-	if l := s.left.Load(); l != nil {
-		remaining(l.cx, s.active.Load(), limit)
+func (r *resources) request(by int64) {
+	n := r.requests.Add(by)
+	r.stats.RqActive.Add(by)
+	open(r.stats.rqOpen, n, r.limits.MaxRequests)
+	if r.left != nil {
+		remaining(r.left.rq, n, r.limits.MaxRequests)
 	}
 }
 
-func (s *Stats) showPending(limit uint32) {
-	open(s.pendingOpen, s.pending.Load(), limit)
-	if l := s.left.Load(); l != nil {
-		remaining(l.pending, s.pending.Load(), limit)
+func (r *resources) showActive() {
+	n := r.active.Load()
+	open(r.stats.cxOpen, n, r.limits.MaxConnections)
+	if r.left != nil {
+		remaining(r.left.cx, n, r.limits.MaxConnections)
 	}
 }
 
-func (s *Stats) showRequests(limit uint32) {
-	n := int64(s.RqActive.Value())
-	open(s.rqOpen, n, limit)
-	if l := s.left.Load(); l != nil {
-		remaining(l.rq, n, limit)
+func (r *resources) showPending() {
+	n := r.pending.Load()
+	open(r.stats.pendingOpen, n, r.limits.MaxPendingRequests)
+	if r.left != nil {
+		remaining(r.left.pending, n, r.limits.MaxPendingRequests)
 	}
 }
 
-// breakers shows other limits.
-func (s *Stats) breakers(c *api.CircuitBreakers) {
-	if c.TrackRemaining {
-		s.breaker.Gauge("remaining_retries").Set(uint64(c.MaxRetries))
-		s.breaker.Gauge("remaining_cx_pools").Set(math.MaxUint64) // there is no limit
-		s.left.CompareAndSwap(nil, &left{s.breaker.Gauge("remaining_cx"), s.breaker.Gauge("remaining_pending"), s.breaker.Gauge("remaining_rq")})
-	}
-	s.showActive(c.MaxConnections)
-	s.showPending(c.MaxPendingRequests)
-	s.showRequests(c.MaxRequests)
+// MaxRetries is the limit of retries that stands now, as /clusters shows it.
+func (u *Cluster) MaxRetries() uint64 {
+	r := u.view.Load().resources
+	return r.limits.Retries(uint64(r.requests.Load() + r.pending.Load()))
 }
 
-// open sets a breaker's gauge: 1 while no more are let through.
+// open sets a breaker's gauge: 1 while no more are let through. As in Envoy a limit
+// of none shows with the first that comes and goes, not before.
 func open(g *stats.Gauge, n int64, limit uint32) {
 	v := uint64(0)
 	if n >= int64(limit) {

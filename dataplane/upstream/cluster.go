@@ -56,7 +56,8 @@ type Cluster struct {
 
 // view is what a pick needs, swapped whole.
 type view struct {
-	config *api.Cluster
+	config    *api.Cluster
+	resources *resources
 	// told is what connections are told of the cluster. It is shared by them all,
 	// and the same from view to view as long as it says the same.
 	told    *stream.Cluster
@@ -155,6 +156,11 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	u.detectLocked(c, hosts)
 	secured.assignRest(hosts)
 	v := &view{config: c, hosts: hosts, sockets: secured}
+	if old != nil && sameCluster(old.config, c) {
+		v.resources = old.resources
+	} else {
+		v.resources = u.Stats.newResources(c)
+	}
 	if c.ByDestination != nil {
 		v.byAddr = &sync.Map{}
 	}
@@ -169,8 +175,17 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	if c.Discovery != api.Static && c.Discovery != api.LogicalDNS {
 		u.Stats.MaxHostWeight.Set(uint64(maxWeight))
 	}
-	u.Stats.breakers(&c.CircuitBreakers)
 	u.classifyLocked(v)
+}
+
+// sameCluster says that two configurations differ in endpoints at most.
+func sameCluster(a, b *api.Cluster) bool {
+	if a == b {
+		return true
+	}
+	bare := *b
+	bare.Assignment = a.Assignment
+	return a.Equal(&bare)
 }
 
 // classifyLocked sorts the hosts of v by the health that they have now, and puts

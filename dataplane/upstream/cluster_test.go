@@ -56,8 +56,8 @@ func TestBreakersOpenAndCloseAgain(t *testing.T) {
 	if _, err := u.Pick(0, &balance.Asked{}); !errors.Is(err, ErrConnectionOverflow) || u.Stats.Overflow.Value() != 1 {
 		t.Errorf("a fourth: %v", err)
 	}
-	b.Failed(true)
-	c.Failed(false)
+	b.Failed(true, "")
+	c.Failed(false, "")
 	a.Ended(time.Second, true)
 	a.Ended(time.Second, true) // counts once
 	if got := u.figures(); got != "cx 0/3 pending 0 open 0/0" {

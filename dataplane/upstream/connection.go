@@ -12,6 +12,8 @@ import (
 type Connection struct {
 	Host *Host
 
+	pool        *pool
+	waits       bool // see Await
 	established bool
 	ended       bool
 	held        bool
@@ -34,32 +36,29 @@ func (c *Connection) Connected(took time.Duration) {
 	s := c.Host.cluster.Stats
 	c.established = true
 	c.Host.report(outlier.Connected)
-	s.givePending(c.Host.cluster.Config().CircuitBreakers.MaxPendingRequests)
+	c.pool.of.givePending()
+	c.Host.rqPending.Add(^uint64(0))
 	s.ConnectMS.RecordTime(took)
 	s.RqTotal.Inc()
-	s.request(1, c.Host.cluster.Config().CircuitBreakers.MaxRequests)
+	c.pool.of.request(1)
 	c.Host.rqTotal.Add(1)
 	c.Host.rqActive.Add(1)
+	c.pool.serve()
 }
 
 // Failed counts an attempt that came to nothing: refused by the other side, or
-// by our clock.
-func (c *Connection) Failed(timeout bool) {
+// by our clock. Those that waited for it get no other reason, and come to nothing
+// too.
+func (c *Connection) Failed(timeout bool, why string) {
 	if timeout {
 		c.Host.report(outlier.TimedOut)
 	} else {
 		c.Host.report(outlier.Refused)
 	}
-	c.GivenUp(timeout)
-}
-
-// GivenUp counts an attempt that nobody waits for any more: the host is not to
-// blame.
-func (c *Connection) GivenUp(timeout bool) {
-	s, limits := c.Host.cluster.Stats, &c.Host.cluster.Config().CircuitBreakers
+	s := c.Host.cluster.Stats
 	c.ended = true
-	s.givePending(limits.MaxPendingRequests)
-	s.giveActive(limits.MaxConnections)
+	c.pool.of.givePending()
+	c.pool.of.giveActive()
 	s.ConnectFail.Inc()
 	s.PendingFailureEject.Inc()
 	s.Destroy.Inc()
@@ -73,7 +72,32 @@ func (c *Connection) GivenUp(timeout bool) {
 	}
 	c.Host.cxConnectFail.Add(1)
 	c.Host.cxActive.Add(^uint64(0))
+	c.Host.rqPending.Add(^uint64(0))
 	c.drop()
+	c.pool.fail(why)
+	c.pool.left()
+}
+
+// GivenUp counts an attempt that nobody waits for any more, or a wait for one: the
+// host is not to blame.
+func (c *Connection) GivenUp() {
+	s := c.Host.cluster.Stats
+	c.ended = true
+	c.pool.of.givePending()
+	c.Host.rqPending.Add(^uint64(0))
+	s.Cancelled.Inc()
+	if c.waits {
+		c.waits = false
+		c.pool.remove(c)
+		c.drop()
+		return
+	}
+	c.pool.of.giveActive()
+	s.Destroy.Inc()
+	s.DestroyLocal.Inc()
+	c.Host.cxActive.Add(^uint64(0))
+	c.drop()
+	c.pool.left()
 }
 
 // EndWithHost has end called, on any goroutine, when the host becomes unhealthy
@@ -118,11 +142,12 @@ func (c *Connection) Ended(lasted time.Duration, remote bool) {
 		s.DestroyLocalWithActiveRq.Inc()
 	}
 	s.LengthMS.RecordTime(lasted)
-	s.request(-1, c.Host.cluster.Config().CircuitBreakers.MaxRequests)
-	s.giveActive(c.Host.cluster.Config().CircuitBreakers.MaxConnections)
+	c.pool.of.request(-1)
+	c.pool.of.giveActive()
 	c.Host.rqActive.Add(^uint64(0))
 	c.Host.cxActive.Add(^uint64(0))
 	c.drop()
+	c.pool.left()
 }
 
 func (c *Connection) drop() {

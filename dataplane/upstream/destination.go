@@ -10,8 +10,12 @@ import (
 
 // PickDestination is Pick for a cluster whose hosts are the destinations of its
 // connections; an invalid address is that of a connection that has none.
-func (u *Cluster) PickDestination(to netip.AddrPort) (Picked, error) {
+func (u *Cluster) PickDestination(to netip.AddrPort, worker int) (Picked, error) {
 	v := u.view.Load()
+	if v.resources.full() {
+		u.Stats.Overflow.Inc()
+		return Picked{}, ErrConnectionOverflow
+	}
 	if !to.IsValid() || v.byAddr == nil {
 		u.Stats.NoneHealthy.Inc()
 		return Picked{}, ErrNoHealthyHost
@@ -25,7 +29,7 @@ func (u *Cluster) PickDestination(to netip.AddrPort) (Picked, error) {
 		}
 	}
 	host.wanted.Store(true)
-	return u.open(v, host)
+	return u.open(v, host, worker)
 }
 
 // bring makes a host of a destination, unless another worker was faster.

@@ -38,7 +38,8 @@ type Host struct {
 
 	// counted by every worker
 	cxTotal, cxActive, cxConnectFail atomic.Uint64
-	rqTotal, rqActive                atomic.Uint64
+	rqTotal, rqActive, rqPending     atomic.Uint64
+	pools                            pools
 }
 
 type place struct {
@@ -103,8 +104,8 @@ func (h *Host) Status() api.HostStatus {
 		SuccessRate: h.cluster.successRate(h),
 		Endpoint:    endpoint, Flags: h.Flags(), Canary: canary, Region: p.place.Region, Zone: p.place.Zone, SubZone: p.place.SubZone, Priority: h.priority,
 		CxTotal: h.cxTotal.Load(), CxActive: h.cxActive.Load(), CxConnectFail: h.cxConnectFail.Load(),
-		RqTotal: h.rqTotal.Load(), RqActive: h.rqActive.Load(),
-		RqPendingActive: h.cxActive.Load() - h.rqActive.Load(),
+		// Envoy's TCP tells no success or error of requests.
+		RqTotal: h.rqTotal.Load(), RqActive: h.rqActive.Load(), RqPendingActive: h.rqPending.Load(),
 	}
 }
 

@@ -10,38 +10,61 @@ import (
 )
 
 // Pick chooses the host of a new connection and counts the connection as being
-// opened; the caller calls Connected or Failed on what it gets. worker is the
-// number of the worker whose thread this is: workers do not wait for each other.
-// For others there is PickAside.
+// opened, or as waiting for that (Connection.Waits); the caller calls Connected,
+// Failed or GivenUp on what it gets. worker is the number of the worker whose thread
+// this is: workers do not wait for each other. For others there is PickAside.
 func (u *Cluster) Pick(worker int, a *balance.Asked) (Picked, error) {
 	v, s := u.view.Load(), u.Stats
+	if v.resources.full() { // before there is a host, as in Envoy
+		s.Overflow.Inc()
+		return Picked{}, ErrConnectionOverflow
+	}
 	picked, ok := u.choose(worker, v.set, a)
 	if !ok {
 		s.NoneHealthy.Inc()
 		return Picked{}, ErrNoHealthyHost
 	}
 	h, _ := picked.(*Host)
-	return u.open(v, h)
+	return u.open(v, h, worker)
 }
 
-// open counts a connection to h as being opened.
-func (u *Cluster) open(v *view, h *Host) (Picked, error) {
-	s := u.Stats
-	limits := &v.config.CircuitBreakers
-	if !s.takeActive(limits.MaxConnections) {
-		s.Overflow.Inc()
+// open counts a connection to h. No other worker may have taken the last that the
+// cluster's limit leaves.
+func (u *Cluster) open(v *view, h *Host, worker int) (Picked, error) {
+	if !v.resources.takeActive() {
+		u.Stats.Overflow.Inc()
 		return Picked{}, ErrConnectionOverflow
 	}
-	if !s.takePending(limits.MaxPendingRequests) {
-		s.giveActive(limits.MaxConnections)
+	return u.enter(v, h, worker, true)
+}
+
+// enter has a connection to h opened, or wait for that; taken says that the cluster
+// counts it already.
+func (u *Cluster) enter(v *view, h *Host, worker int, taken bool) (Picked, error) {
+	s, r := u.Stats, v.resources
+	if !r.takePending() {
+		if taken {
+			r.giveActive()
+		}
 		s.PendingOverflow.Inc()
 		return Picked{}, ErrPendingOverflow
 	}
-	s.Total.Inc()
+	if v.config.SocketFor(h.Endpoint()).Proxy != nil {
+		worker = -1 // nobody else may have a connection that told of this client
+	}
 	s.PendingTotal.Inc()
-	h.cxTotal.Add(1)
-	h.cxActive.Add(1)
-	return Picked{Connection{Host: h, held: u.holders.Hold()}, v.sockets.of(h)}, nil
+	h.rqPending.Add(1)
+	p := h.pools.of(worker, r)
+	c := Connection{Host: h, pool: p, held: u.holders.Hold()}
+	if len(p.waiting) > 0 {
+		if c.waits = true; taken {
+			r.giveActive()
+		}
+	} else {
+		in, _ := p.enter(h, taken)
+		c.waits = !in
+	}
+	return Picked{c, v.sockets.of(h)}, nil
 }
 
 // PickAside is Pick for goroutines that are no worker's.

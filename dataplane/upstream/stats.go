@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
@@ -12,11 +11,14 @@ import (
 // stats"). When which one moves was measured on Envoy 1.40.
 type Stats struct {
 	scope, breaker *stats.Scope
+	store          *stats.Store
+	name           stats.Tag
+	high           *stats.Scope // nil until something of the HIGH priority is shown
 
 	Total, ConnectFail, ConnectTimeout, ConnectAttemptsExceeded, Overflow, NoneHealthy        *stats.Counter
 	Destroy, DestroyLocal, DestroyRemote                                                      *stats.Counter
 	DestroyWithActiveRq, DestroyLocalWithActiveRq, DestroyRemoteWithActiveRq                  *stats.Counter
-	RxBytes, TxBytes, RqTotal, PendingTotal, PendingOverflow, PendingFailureEject             *stats.Counter
+	RxBytes, TxBytes, RqTotal, PendingTotal, PendingOverflow, PendingFailureEject, Cancelled  *stats.Counter
 	MembershipChange, BindErrors, DestinationInvalid                                          *stats.Counter
 	Active, RqActive, PendingActive                                                           *stats.Gauge
 	MembershipTotal, MembershipHealthy, MembershipDegraded, MembershipExcluded, MaxHostWeight *stats.Gauge
@@ -24,13 +26,7 @@ type Stats struct {
 
 	balance                     *balance.Stats
 	cxOpen, pendingOpen, rqOpen *stats.Gauge
-	active, pending             atomic.Int64
-	// left is nil unless track_remaining is set.
-	left atomic.Pointer[left]
 }
-
-// left are the gauges of what the breakers let through yet.
-type left struct{ cx, pending, rq *stats.Gauge }
 
 // unmoved are the figures that Envoy shows of every cluster, and that a proxy of
 // TCP does not move, or not yet.
@@ -48,7 +44,7 @@ var unmoved = sync.OnceValue(func() *stats.Blank {
 		"upstream_cx_preconnect_skipped", "upstream_cx_protocol_error", "upstream_flow_control_backed_up_total",
 		"upstream_flow_control_drained_total", "upstream_flow_control_paused_reading_total", "upstream_flow_control_resumed_reading_total",
 		"upstream_http3_broken", "upstream_internal_redirect_failed_total", "upstream_internal_redirect_succeeded_total", "upstream_queue_overloaded",
-		"upstream_rq_0rtt", "upstream_rq_active_overflow", "upstream_rq_cancelled", "upstream_rq_completed", "upstream_rq_maintenance_mode",
+		"upstream_rq_0rtt", "upstream_rq_active_overflow", "upstream_rq_completed", "upstream_rq_maintenance_mode",
 		"upstream_rq_max_duration_reached", "upstream_rq_per_try_idle_timeout", "upstream_rq_per_try_timeout", "upstream_rq_retry",
 		"upstream_rq_retry_backoff_exponential", "upstream_rq_retry_backoff_ratelimited", "upstream_rq_retry_limit_exceeded",
 		"upstream_rq_retry_overflow", "upstream_rq_retry_success", "upstream_rq_rx_reset", "upstream_rq_rx_reset_no_error",
@@ -62,7 +58,7 @@ func newStats(store *stats.Store, name string) *Stats {
 	cb := store.Scope("cluster", tag, "circuit_breakers", "default")
 	sc.Show(unmoved())
 	return &Stats{
-		scope: sc, breaker: cb, balance: balance.NewStats(sc),
+		scope: sc, breaker: cb, store: store, name: tag, balance: balance.NewStats(sc),
 		Total:                     sc.Counter("upstream_cx_total"),
 		ConnectFail:               sc.Counter("upstream_cx_connect_fail"),
 		ConnectTimeout:            sc.Counter("upstream_cx_connect_timeout"),
@@ -81,6 +77,7 @@ func newStats(store *stats.Store, name string) *Stats {
 		PendingTotal:              sc.Counter("upstream_rq_pending_total"),
 		PendingOverflow:           sc.Counter("upstream_rq_pending_overflow"),
 		PendingFailureEject:       sc.Counter("upstream_rq_pending_failure_eject"),
+		Cancelled:                 sc.Counter("upstream_rq_cancelled"),
 		MembershipChange:          sc.Counter("membership_change"),
 		BindErrors:                sc.Counter("bind_errors"),
 		DestinationInvalid:        sc.Counter("original_dst_host_invalid"),
@@ -103,4 +100,16 @@ func newStats(store *stats.Store, name string) *Stats {
 func (s *Stats) release() {
 	s.scope.Release()
 	s.breaker.Release()
+	if s.high != nil {
+		s.high.Release()
+	}
+}
+
+// highBreaker is the scope of the HIGH priority's breakers; who updates the cluster
+// asks for it.
+func (s *Stats) highBreaker() *stats.Scope {
+	if s.high == nil {
+		s.high = s.store.Scope("cluster", s.name, "circuit_breakers", "high")
+	}
+	return s.high
 }

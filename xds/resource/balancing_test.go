@@ -55,6 +55,9 @@ func TestBalancingIsDecoded(t *testing.T) {
 		{"typed beats lb_policy", `lb_policy: MAGLEV, ` + policiesOf(typed(`least_request.v3.LeastRequest, choice_count: 5, selection_method: FULL_SCAN, active_request_bias: {default_value: 0, runtime_key: k}`)), func(b *api.Balancing) {
 			b.Policy, b.ChoiceCount, b.FullScan, b.ActiveRequestBias = api.LeastRequest, 5, true, 0
 		}},
+		{"typed policies of what is hashed", policiesOf(typed(`maglev.v3.Maglev, consistent_hashing_lb_config: {hash_policy: [{header: {header_name: x}}, {filter_state: {key: k}, terminal: true}, {connection_properties: {source_ip: true}}]}`)), func(b *api.Balancing) {
+			b.Policy, b.HashPolicy = api.Maglev, []api.HashPolicy{{}, {FilterState: "k", Terminal: true}, {SourceIP: true}}
+		}},
 		{"typed ring hash", policiesOf(typed(`ring_hash.v3.RingHash, minimum_ring_size: 5, hash_function: MURMUR_HASH_2, consistent_hashing_lb_config: {use_hostname_for_hashing: true, hash_balance_factor: 100}, locality_weighted_lb_config: {}`)), func(b *api.Balancing) {
 			b.Policy, b.MinRingSize, b.Murmur, b.HashByName, b.BalanceFactor, b.LocalityWeighted = api.RingHash, 5, true, true, 100, true
 		}},

@@ -127,6 +127,10 @@ func localityConfig(b *api.Balancing, l *commonv3.LocalityLbConfig) {
 func consistentHashing(b *api.Balancing, h *commonv3.ConsistentHashingLbConfig) {
 	if h != nil {
 		b.HashByName, b.BalanceFactor = h.GetUseHostnameForHashing(), h.GetHashBalanceFactor().GetValue()
+		for _, p := range h.GetHashPolicy() {
+			// What requests have comes to nothing.
+			b.HashPolicy = append(b.HashPolicy, api.HashPolicy{SourceIP: p.GetConnectionProperties().GetSourceIp(), FilterState: p.GetFilterState().GetKey(), Terminal: p.GetTerminal()})
+		}
 	}
 }
 

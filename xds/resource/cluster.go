@@ -42,12 +42,14 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 		ConnectTimeout:  w.duration("connect_timeout", p.GetConnectTimeout(), api.DefaultConnectTimeout),
 		Balancing:       w.balancing(p),
 		PanicThreshold:  api.DefaultPanicThreshold,
-		CircuitBreakers: w.circuitBreakers(p.GetCircuitBreakers()),
+		CircuitBreakers: breakers(p.GetCircuitBreakers(), corev3.RoutingPriority_DEFAULT),
+		HighBreakers:    breakers(p.GetCircuitBreakers(), corev3.RoutingPriority_HIGH),
 		Metadata:        metadata(p.GetMetadata()),
 		HTTP2:           http2(p),
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
 			p.GetPerConnectionBufferLimitBytes()),
 	}
+	w.perHost(p.GetCircuitBreakers())
 	w.sockets(c, p)
 	if t := p.GetCommonLbConfig().GetHealthyPanicThreshold(); t != nil {
 		c.PanicThreshold = t.GetValue()
@@ -109,30 +111,6 @@ func (w *walker) eds(c *api.Cluster, p *clusterv3.Cluster) {
 		w.fail("eds_cluster_config.eds_config.api_config_source", errors.New("not supported yet (google_grpc)"))
 	}
 	c.Source = src
-}
-
-// circuitBreakers takes the first thresholds of the DEFAULT priority, as Envoy
-// does; what is not set has Envoy's default.
-func (w *walker) circuitBreakers(p *clusterv3.CircuitBreakers) api.CircuitBreakers {
-	var t *clusterv3.CircuitBreakers_Thresholds
-	for _, one := range p.GetThresholds() {
-		if one.GetPriority() == corev3.RoutingPriority_DEFAULT {
-			t = one
-			break
-		}
-	}
-	for i, one := range p.GetPerHostThresholds() {
-		if one.GetMaxPendingRequests() != nil || one.GetMaxRequests() != nil || one.GetMaxRetries() != nil || one.GetRetryBudget() != nil || one.GetTrackRemaining() || one.GetMaxConnectionPools() != nil {
-			w.fail(fmt.Sprintf("circuit_breakers.per_host_thresholds[%d]", i), errors.New("Unsupported field in per_host_thresholds"))
-		}
-	}
-	return api.CircuitBreakers{
-		TrackRemaining:     t.GetTrackRemaining(),
-		MaxConnections:     uint32Or(t.GetMaxConnections(), api.DefaultMaxConnections),
-		MaxPendingRequests: uint32Or(t.GetMaxPendingRequests(), api.DefaultMaxPendingRequests),
-		MaxRequests:        uint32Or(t.GetMaxRequests(), api.DefaultMaxRequests),
-		MaxRetries:         uint32Or(t.GetMaxRetries(), api.DefaultMaxRetries),
-	}
 }
 
 func uint32Or(v *wrapperspb.UInt32Value, or uint32) uint32 {

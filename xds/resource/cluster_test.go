@@ -43,7 +43,16 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 		}},
 		{what: "the first DEFAULT thresholds", in: `name: c, circuit_breakers: {thresholds: [{priority: HIGH, max_connections: 1}, {max_connections: 0, max_retries: 9, track_remaining: true}, {max_connections: 7}]}`, want: func(c *api.Cluster) {
 			c.CircuitBreakers.MaxConnections, c.CircuitBreakers.MaxRetries, c.CircuitBreakers.TrackRemaining = 0, 9, true
-		}, unbuilt: []string{"circuit_breakers.thresholds[0].priority"}},
+			c.HighBreakers.MaxConnections = 1
+		}},
+		{what: "the first limit of each host", in: `name: c, circuit_breakers: {per_host_thresholds: [{priority: HIGH, max_connections: 1}, {max_connections: 2}, {max_connections: 3}]}`, want: func(c *api.Cluster) {
+			c.HighBreakers.PerHost, c.CircuitBreakers.PerHost = pointer(1), pointer(2)
+		}},
+		{what: "budgets of retries, and pools", in: `name: c, circuit_breakers: {thresholds: [{retry_budget: {}, max_connection_pools: 7}, {priority: HIGH, retry_budget: {budget_percent: {value: 50}, min_retry_concurrency: 0}}]}`, want: func(c *api.Cluster) {
+			c.CircuitBreakers.MaxPools, c.CircuitBreakers.Budget = pointer(7), &api.RetryBudget{Percent: 20, Least: 3}
+			c.HighBreakers.Budget = &api.RetryBudget{Percent: 50}
+		}},
+		{what: "changes of hosts, which close nothing", in: `name: c, common_lb_config: {close_connections_on_host_set_change: true}`},
 		{what: "what every control plane sends beside",
 			in: `name: c, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}, metadata: {filter_metadata: {f: {k: [1, true]}}}, upstream_connection_options: {tcp_keepalive: {}}, filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange}}]`,
 			want: func(c *api.Cluster) {
@@ -63,6 +72,7 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 			want := &api.Cluster{
 				Name: "c", ConnectTimeout: 5 * time.Second, Balancing: defaultBalancing(), PanicThreshold: 50, PerConnectionBufferLimit: 1 << 20,
 				CircuitBreakers: api.CircuitBreakers{MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 3},
+				HighBreakers:    api.CircuitBreakers{MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 3},
 				Assignment:      &api.Assignment{OverprovisioningFactor: 140},
 			}
 			if tt.want != nil {
@@ -185,3 +195,5 @@ func TestAssignmentIsRefusedByFieldAndValue(t *testing.T) {
 		})
 	}
 }
+
+func pointer(n uint32) *uint32 { return &n }

@@ -4,15 +4,17 @@ import (
 	"maps"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 func balancingPolicies() policies {
 	t := policies{
 		"envoy.config.cluster.v3.Cluster.CommonLbConfig": policy{}.
-			fields(built, "healthy_panic_threshold", "ignore_new_hosts_until_first_hc", "locality_weighted_lb_config").
+			// Envoy drains what waits in its pools when hosts change; of TCP's connections
+			// none is closed by that.
+			fields(built, "healthy_panic_threshold", "ignore_new_hosts_until_first_hc", "locality_weighted_lb_config",
+				"close_connections_on_host_set_change").
 			fields(inside, "zone_aware_lb_config", "consistent_hashing_lb_config").
-			fields(noted, "update_merge_window", "close_connections_on_host_set_change", "override_host_status"),
+			fields(noted, "update_merge_window", "override_host_status"),
 		"envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig": policy{}.
 			fields(built, "routing_enabled", "min_cluster_size", "fail_traffic_on_panic"),
 		"envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig": policy{}.
@@ -46,7 +48,6 @@ func balancingPolicies() policies {
 // policies is built: policyList reads it.
 func typedBalancingPolicies() policies {
 	const common = policyPackage + "common.v3."
-	http := func(v protoreflect.Value) bool { return false } // hashes of requests
 	return policies{
 		policyPackage + "round_robin.v3.RoundRobin": policy{}.fields(inside, "slow_start_config", "locality_lb_config"),
 		policyPackage + "least_request.v3.LeastRequest": policy{}.
@@ -90,7 +91,6 @@ func typedBalancingPolicies() policies {
 			fields(built, "slow_start_window", "min_weight_percent").
 			fields(inside, "aggression"),
 		common + "ConsistentHashingLbConfig": policy{}.
-			fields(built, "use_hostname_for_hashing", "hash_balance_factor").
-			onlyIf(http, "hash_policy"),
+			fields(built, "use_hostname_for_hashing", "hash_balance_factor", "hash_policy"),
 	}
 }

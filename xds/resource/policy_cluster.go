@@ -51,18 +51,13 @@ func clusterPolicies() policies {
 			fields(noted, "use_http_header", "http_header_name"),
 		"envoy.config.cluster.v3.CircuitBreakers": policy{}.
 			fields(inside, "thresholds").
-			// Its limits turn nobody away: a connection would wait. What is wrong in it is refused.
-			fields(noted, "per_host_thresholds"),
+			// Only max_connections is allowed in it (breakers.go).
+			fields(built, "per_host_thresholds"),
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": policy{}.
 			fields(built, "max_connections", "max_pending_requests", "max_requests", "max_retries").
-			judge(func(v protoreflect.Value) (decision, string) {
-				if v.Enum() == protoreflect.EnumNumber(corev3.RoutingPriority_DEFAULT) {
-					return built, ""
-				}
-				return noted, "" // TCP has one priority
-			}, "priority").
-			fields(built, "track_remaining").
-			fields(noted, "retry_budget", "max_connection_pools"),
+			// TCP has one priority, no retries of requests and no pools that are counted:
+			// the rest is shown.
+			fields(built, "priority", "track_remaining", "retry_budget", "max_connection_pools"),
 		"envoy.config.cluster.v3.Cluster.EdsClusterConfig": policy{}.
 			fields(built, "service_name").
 			fields(inside, "eds_config"),

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/api"
-	"github.com/sluice-proxy/sluice/xds"
 )
 
 func (s *Server) clusters(a *answer, q query) {
@@ -27,23 +26,22 @@ func (s *Server) clusters(a *answer, q query) {
 	}
 	cs := slices.DeleteFunc(s.o.Plane.Clusters(), func(c api.ClusterStatus) bool { return !match(c.Cluster.Name) })
 	slices.SortFunc(cs, func(x, y api.ClusterStatus) int { return cmp.Compare(x.Cluster.Name, y.Cluster.Name) })
-	high := highThresholds(s.o.Configs.Dump())
 	if q.value("format") == "json" {
-		writeProto(a, clustersProto(cs, high), false)
+		writeProto(a, clustersProto(cs), false)
 		return
 	}
 	for _, c := range cs {
-		writeCluster(a, c, high[c.Cluster.Name])
+		writeCluster(a, c)
 	}
 }
 
 // The order of the lines is Envoy's (clusters_handler.cc).
-func writeCluster(a *answer, c api.ClusterStatus, high *api.CircuitBreakers) {
+func writeCluster(a *answer, c api.ClusterStatus) {
 	name := c.Cluster.Name
 	fmt.Fprintf(a, "%s::observability_name::%s\n", name, c.Cluster.StatName())
 	writeOutlier(a, name, c.Outlier)
-	writeBreakers(a, name, "default", &c.Cluster.CircuitBreakers)
-	writeBreakers(a, name, "high", orDefault(high))
+	writeBreakers(a, name, "default", &c.Cluster.CircuitBreakers, c.MaxRetries)
+	writeBreakers(a, name, "high", &c.Cluster.HighBreakers, c.Cluster.HighBreakers.Retries(0))
 	fmt.Fprintf(a, "%s::added_via_api::%t\n", name, !c.Cluster.Static)
 	if sn := c.Cluster.ServiceName; sn != "" {
 		fmt.Fprintf(a, "%s::eds_service_name::%s\n", name, sn)
@@ -62,10 +60,10 @@ func writeCluster(a *answer, c api.ClusterStatus, high *api.CircuitBreakers) {
 	}
 }
 
-func writeBreakers(a *answer, name, priority string, b *api.CircuitBreakers) {
+func writeBreakers(a *answer, name, priority string, b *api.CircuitBreakers, retries uint64) {
 	p := fmt.Sprintf("%s::%s_priority::", name, priority)
 	fmt.Fprintf(a, "%smax_connections::%d\n%smax_pending_requests::%d\n%smax_requests::%d\n%smax_retries::%d\n",
-		p, b.MaxConnections, p, b.MaxPendingRequests, p, b.MaxRequests, p, b.MaxRetries)
+		p, b.MaxConnections, p, b.MaxPendingRequests, p, b.MaxRequests, p, retries)
 }
 
 type figure struct {
@@ -90,7 +88,7 @@ func hostFigures(h api.HostStatus) []figure {
 	}
 }
 
-func clustersProto(cs []api.ClusterStatus, high map[string]*api.CircuitBreakers) *adminv3.Clusters {
+func clustersProto(cs []api.ClusterStatus) *adminv3.Clusters {
 	out := &adminv3.Clusters{}
 	for _, c := range cs {
 		st := &adminv3.ClusterStatus{
@@ -99,8 +97,8 @@ func clustersProto(cs []api.ClusterStatus, high map[string]*api.CircuitBreakers)
 			ObservabilityName: c.Cluster.StatName(),
 			EdsServiceName:    c.Cluster.ServiceName,
 			CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{
-				thresholds(corev3.RoutingPriority_DEFAULT, &c.Cluster.CircuitBreakers),
-				thresholds(corev3.RoutingPriority_HIGH, orDefault(high[c.Cluster.Name])),
+				thresholds(corev3.RoutingPriority_DEFAULT, &c.Cluster.CircuitBreakers, c.MaxRetries),
+				thresholds(corev3.RoutingPriority_HIGH, &c.Cluster.HighBreakers, c.Cluster.HighBreakers.Retries(0)),
 			}},
 		}
 		if o := c.Outlier; o != nil {
@@ -135,58 +133,12 @@ func clustersProto(cs []api.ClusterStatus, high map[string]*api.CircuitBreakers)
 	return out
 }
 
-func thresholds(p corev3.RoutingPriority, b *api.CircuitBreakers) *clusterv3.CircuitBreakers_Thresholds {
+func thresholds(p corev3.RoutingPriority, b *api.CircuitBreakers, retries uint64) *clusterv3.CircuitBreakers_Thresholds {
 	return &clusterv3.CircuitBreakers_Thresholds{
 		Priority:           p,
 		MaxConnections:     wrapperspb.UInt32(b.MaxConnections),
 		MaxPendingRequests: wrapperspb.UInt32(b.MaxPendingRequests),
 		MaxRequests:        wrapperspb.UInt32(b.MaxRequests),
-		MaxRetries:         wrapperspb.UInt32(b.MaxRetries),
-	}
-}
-
-// highThresholds reads what the clusters' configuration says of the HIGH
-// priority. TCP never uses it, so api.Cluster does not carry it, but Envoy
-// shows it.
-func highThresholds(d xds.Dump) map[string]*api.CircuitBreakers {
-	out := map[string]*api.CircuitBreakers{}
-	for _, r := range d.Resources[clusterType] {
-		c := &clusterv3.Cluster{}
-		if r.Active == nil || r.Active.UnmarshalTo(c) != nil {
-			continue
-		}
-		for _, t := range c.GetCircuitBreakers().GetThresholds() {
-			if t.Priority != corev3.RoutingPriority_HIGH || out[r.Name] != nil {
-				continue
-			}
-			b := orDefault(nil)
-			for _, f := range []struct {
-				to   *uint32
-				from *wrapperspb.UInt32Value
-			}{
-				{&b.MaxConnections, t.MaxConnections},
-				{&b.MaxPendingRequests, t.MaxPendingRequests},
-				{&b.MaxRequests, t.MaxRequests},
-				{&b.MaxRetries, t.MaxRetries},
-			} {
-				if f.from != nil {
-					*f.to = f.from.Value
-				}
-			}
-			out[r.Name] = b
-		}
-	}
-	return out
-}
-
-func orDefault(b *api.CircuitBreakers) *api.CircuitBreakers {
-	if b != nil {
-		return b
-	}
-	return &api.CircuitBreakers{
-		MaxConnections:     api.DefaultMaxConnections,
-		MaxPendingRequests: api.DefaultMaxPendingRequests,
-		MaxRequests:        api.DefaultMaxRequests,
-		MaxRetries:         api.DefaultMaxRetries,
+		MaxRetries:         wrapperspb.UInt32(uint32(retries)),
 	}
 }

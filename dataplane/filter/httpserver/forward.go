@@ -93,7 +93,7 @@ func (f *Factory) forward(a *answer, r *http.Request, rt *route, path string, c 
 		f.untold.Do(func() {
 			f.ctx.Log.Warn("requests are answered 503: TLS to hosts behind HTTP routes is not built; this is said once", "cluster", cluster.Config().Name)
 		})
-		try.up.Failed(false)
+		try.up.Failed(false, "")
 		f.dress(a.Header(), rt)
 		a.text(http.StatusServiceUnavailable, resetReason+"remote connection failure")
 		return
@@ -114,7 +114,7 @@ func (f *Factory) forward(a *answer, r *http.Request, rt *route, path string, c 
 	h["Content-Type"] = nil // is not guessed
 	defer func() {
 		if try.claimed.CompareAndSwap(false, true) {
-			try.up.Failed(false)
+			try.up.Failed(false, "")
 		}
 	}()
 	f.proxy.ServeHTTP(a, r.WithContext(ctx))
@@ -211,7 +211,7 @@ func dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if err != nil {
 		late := isTimeout(err)
 		try.timeout.Store(late)
-		try.up.Failed(late)
+		try.up.Failed(late, "")
 		return nil, err
 	}
 	try.up.Connected(time.Since(try.began))

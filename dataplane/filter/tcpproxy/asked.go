@@ -1,8 +1,10 @@
 package tcpproxy
 
 import (
+	"math/bits"
 	"slices"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 )
@@ -10,19 +12,35 @@ import (
 // lbFilter is the filter name whose dynamic metadata narrow the choice of hosts.
 const lbFilter = "envoy.lb"
 
-// asked is what the connection brings to its pick.
-func (s *Session) asked() balance.Asked {
+// asked is what the connection brings to its pick from c, which may say itself what
+// is hashed.
+func (s *Session) asked(c *upstream.Cluster) balance.Asked {
 	a := balance.Asked{Match: s.match(), Metadata: s.conn.Info.Metadata(), Named: s.opening.named}
-	for i := range s.factory.config.HashPolicy {
-		if p := &s.factory.config.HashPolicy[i]; p.SourceIP {
-			if addr := s.conn.Info.Remote(); addr.IsValid() {
-				a.Hash, a.Hashed = balance.XXHash(addr.Addr().String(), 0), true
-			}
-		} else if o, ok := s.conn.Info.State()[p.FilterState]; ok && o.Hashable {
-			a.Hash, a.Hashed = balance.XXHash(o.Value, 0), true
+	policy := c.Config().Balancing.HashPolicy
+	if len(policy) == 0 {
+		policy = s.factory.config.HashPolicy
+	}
+	for i := range policy {
+		hash, ok := s.hash(&policy[i])
+		if !ok {
+			continue
+		}
+		// HashPolicyImpl::generateHash: two that are alike do not cancel each other out.
+		a.Hash, a.Hashed = bits.RotateLeft64(a.Hash, 1)^hash, true
+		if policy[i].Terminal {
+			break
 		}
 	}
 	return a
+}
+
+func (s *Session) hash(p *api.HashPolicy) (uint64, bool) {
+	if p.SourceIP {
+		addr := s.conn.Info.Remote()
+		return balance.XXHash(addr.Addr().String(), 0), addr.IsValid()
+	}
+	o, ok := s.conn.Info.State()[p.FilterState]
+	return balance.XXHash(o.Value, 0), ok && o.Hashable
 }
 
 // selected notes which host was picked, where the cluster asks for that.

@@ -13,9 +13,9 @@ const stateDestination = "envoy.network.transport_socket.original_dst_address"
 // pick chooses the host of this attempt.
 func (s *Session) pick(c *upstream.Cluster) (upstream.Picked, error) {
 	if d := c.Config().ByDestination; d != nil {
-		return c.PickDestination(s.destination(c, d))
+		return c.PickDestination(s.destination(c, d), s.conn.Core.Worker.ID)
 	}
-	asked := s.asked()
+	asked := s.asked(c)
 	if names := c.Config().Members; len(names) > 0 {
 		members := make([]*upstream.Cluster, 0, len(names))
 		for _, name := range names {

@@ -160,7 +160,7 @@ func (s *Session) giveUpTLS() {
 	}
 	if o.origin != nil {
 		s.dropOrigin()
-		s.up.Failed(false)
+		s.up.Failed(false, "")
 	}
 	if o.standing != nil {
 		up := s.takeStanding()

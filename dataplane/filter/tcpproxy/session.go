@@ -49,7 +49,8 @@ type Session struct {
 
 // opening is the way to an upstream connection.
 type opening struct {
-	route    string // the cluster's name
+	route    string            // the cluster's name
+	cluster  *upstream.Cluster // of the last attempt
 	attempts uint32
 	match    balance.Criteria
 	named    int  // of the hosts that metadata name, those that were tried
@@ -124,11 +125,15 @@ func (s *Session) connect() {
 		s.refuse(noRoute)
 		return
 	}
+	o.cluster = c
 	info.Upstream.Cluster = c.Told()
 	up, err := s.pick(c)
 	if err != nil {
 		if errors.Is(err, upstream.ErrPendingOverflow) {
-			c.Stats.ConnectAttemptsExceeded.Inc()
+			o.attempts++
+			info.NotConnecting()
+			s.missed("", true)
+			return
 		}
 		if errors.Is(err, upstream.ErrNoHealthyHost) {
 			info.Flags.Set(stream.NoHealthyUpstream)
@@ -139,10 +144,22 @@ func (s *Session) connect() {
 		s.refuse(resourceLimit)
 		return
 	}
-	info.Connecting(up.Host.Endpoint())
 	s.selected(up.Host)
 	s.up, o.tls = up.Connection, up.TLS
 	o.attempts++
+	if s.up.Waits() {
+		s.up.Await(s.dial, func(why string) {
+			info.Connecting(s.up.Host.Endpoint())
+			s.missed(why, s.up.Unbound())
+		})
+		return
+	}
+	s.dial()
+}
+
+func (s *Session) dial() {
+	info, o := s.conn.Info, s.opening
+	info.Connecting(s.up.Host.Endpoint())
 	o.dialing = time.Now()
 	from := info.Source()
 	o.dial = s.up.Dial(s.conn.Core.Worker, upstream.Source{Addr: from.Addr, Mark: from.Mark, Segment: s.conn.Core.Pairs.Segment(s.conn.FD)}, s.proxyHeader(), s.dialed)
@@ -163,20 +180,20 @@ func (s *Session) dialed(fd int, err error) {
 
 // failed is the end of an attempt that came to nothing.
 func (s *Session) failed(why string, timeout bool) {
-	s.up.Failed(timeout)
-	s.missed(why)
+	s.up.Failed(timeout, why)
+	s.missed(why, s.up.Unbound())
 }
 
-// missed tries once more, or gives up.
-func (s *Session) missed(why string) {
+// missed tries once more, or gives up. local says that no host was asked.
+func (s *Session) missed(why string, local bool) {
 	o, info := s.opening, s.conn.Info
 	info.Explain().UpstreamFailure = why
 	if o.attempts < s.factory.config.MaxConnectAttempts {
 		s.again()
 		return
 	}
-	s.up.Cluster().Stats.ConnectAttemptsExceeded.Inc()
-	if !s.up.Unbound() {
+	o.cluster.Stats.ConnectAttemptsExceeded.Inc()
+	if !local {
 		info.Flags.Set(stream.UpstreamConnectionFailure)
 	}
 	info.Flags.Set(stream.UpstreamRetryLimitExceeded)
@@ -453,7 +470,10 @@ func (s *Session) giveUp() {
 	if o := s.opening; o != nil && o.dial != nil {
 		o.dial.Cancel()
 		o.dial = nil
-		s.up.GivenUp(false)
+		s.up.GivenUp()
+	}
+	if s.up.Waits() {
+		s.up.GivenUp()
 	}
 	s.unwatch()
 }

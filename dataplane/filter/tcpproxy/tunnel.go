@@ -96,7 +96,7 @@ func (s *Session) reached(up *standing) {
 	}
 	if err != nil {
 		s.closeTunnel()
-		s.missed(err.Error())
+		s.missed(err.Error(), false)
 		return
 	}
 	if d := s.idleTimeout(); d > 0 {
@@ -120,7 +120,7 @@ func (s *Session) dug(t pair.Transport, err error) {
 		}
 		s.closeTunnel()
 		s.conn.Info.Flags.Set(stream.UpstreamConnectionFailure) // also if another attempt succeeds
-		s.missed(why)
+		s.missed(why, false)
 		return
 	}
 	s.opening.digging = nil
