@@ -274,7 +274,7 @@ func (r *run) failsUnder(with obj) {
 		c.end()
 		r.logged(path, 1)
 	} else {
-		c.send("still").expect("still").fin().end()
+		c.send("still").expect("still").leave()
 	}
 	r.moved(`cluster\.c\.upstream_cx_(active|destroy.*)`)
 }

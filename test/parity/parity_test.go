@@ -67,7 +67,20 @@ func tellOnce(t *testing.T, s scenario, k kind, plant bool) (record, info string
 		r.expect = strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	}
 	s.tell(r)
+	for i, want := range r.expect {
+		if i < len(r.record) && isLate(want, r.record[i]) {
+			r.record[i] = want
+		}
+	}
 	return lines(r.record), lines(r.info)
+}
+
+// isLate is whether got is want but for an end that came within 0.75 s and not at
+// once: a clock that runs from the dial, through whatever the story did, cannot tell
+// that from a busy machine. Whoever ends after a second is seen, and so is whoever
+// ends at once where it should take half a second.
+func isLate(want, got string) bool {
+	return want != got && want == strings.Replace(got, "after 0.5 s", "at once", 1)
 }
 
 func lines(l []string) string {
@@ -111,6 +124,23 @@ func TestParity(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestOnlyAShortDelayIsForgiven(t *testing.T) {
+	for _, tt := range []struct {
+		want, got string
+		late      bool
+	}{
+		{`client: got "x", then FIN at once`, `client: got "x", then FIN after 0.5 s`, true},
+		{`client: got "x", then FIN at once`, `client: got "x", then FIN after 1.0 s`, false},
+		{`client: got "x", then FIN after 0.5 s`, `client: got "x", then FIN at once`, false},
+		{`client: got "x", then FIN at once`, `client: got "x", then RST after 0.5 s`, false},
+		{`client: got "x", then FIN at once`, `client: got "", then FIN after 0.5 s`, false},
+	} {
+		if got := isLate(tt.want, tt.got); got != tt.late {
+			t.Errorf("%q for %q is forgiven: %t", tt.got, tt.want, got)
+		}
 	}
 }
 
