@@ -129,7 +129,8 @@ func (r *run) connection(n uint64, w *wire, s script, random *rand.Rand) {
 	ends := k.ends
 	defer r.watch(k)()
 	var wg sync.WaitGroup
-	wg.Go(func() { ends[0].live(c.(*net.TCPConn)) })
+	left := make(chan struct{})
+	wg.Go(func() { ends[0].live(c.(*net.TCPConn)); close(left) })
 	select {
 	case sc := <-k.server:
 		if sc == nil {
@@ -138,6 +139,11 @@ func (r *run) connection(n uint64, w *wire, s script, random *rand.Rand) {
 			return
 		}
 		wg.Go(func() { ends[1].live(sc) })
+	case <-k.forgotten(left):
+		if why := ends[0].judge(ends[1]); why != "" {
+			r.fail("%s", k.tell(why))
+		}
+		return
 	case <-time.After(patience):
 		r.fail("%s", k.tell("the server was never reached"))
 		c.Close()
@@ -160,6 +166,21 @@ func (r *run) connection(n uint64, w *wire, s script, random *rand.Rand) {
 		r.fail("%s", k.tell("pair ended by "+k.outcome.String()))
 	}
 	r.tally.connection(w.name, k.outcome, ends[0].check.Good()+ends[1].check.Good())
+}
+
+// forgotten is closed when the server will not be reached any more, and it is
+// nobody's fault: the last ACK of a handshake was lost, with all that came after it,
+// and then the client's RST arrived. A listener forgets such a connection.
+func (k *connection) forgotten(left <-chan struct{}) <-chan struct{} {
+	if len(k.wire.boxes) == 0 || k.script.end[0].ending == fin {
+		return nil
+	}
+	c := make(chan struct{})
+	go func() {
+		<-left
+		time.AfterFunc(10*time.Second, func() { close(c) })
+	}()
+	return c
 }
 
 // end is one end of a connection at work.
