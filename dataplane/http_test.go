@@ -58,11 +58,18 @@ func web(t *testing.T, h http.HandlerFunc) netip.AddrPort {
 func asks(t *testing.T, method, url string) (int, http.Header, string) {
 	t.Helper()
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, body := fetch(t, &c, method, url)
+	return resp.StatusCode, resp.Header, body
+}
+
+// fetch has a client ask, which says of its certificate what goes nowhere.
+func fetch(t *testing.T, c *http.Client, method, url string) (*http.Response, string) {
+	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Set("X-Forwarded-Client-Cert", "By=a client") // goes nowhere
+	r.Header.Set("X-Forwarded-Client-Cert", "By=a client")
 	resp, err := c.Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +79,7 @@ func asks(t *testing.T, method, url string) (int, http.Header, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp.StatusCode, resp.Header, string(b)
+	return resp, string(b)
 }
 
 func TestAnHTTPChainAnswersAsEnvoyDoes(t *testing.T) {

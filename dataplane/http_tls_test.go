@@ -35,25 +35,6 @@ func secureWeb(t *testing.T, filters []api.Filter) (w *world, l *api.Listener, c
 	}
 }
 
-func fetch(t *testing.T, c *http.Client, url string) (*http.Response, string) {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("X-Forwarded-Client-Cert", "By=a client")
-	resp, err := c.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, string(b)
-}
-
 // every is a filter that lets all pass that it sees, at each read.
 func every() []api.Filter {
 	return []api.Filter{{RBAC: &api.RBAC{StatPrefix: "r", Continuous: true}}}
@@ -66,12 +47,12 @@ func TestHTTPBehindTLS(t *testing.T) {
 				w, l, client := secureWeb(t, filters)
 				c, at := client(h2), "https://"+l.Addresses[0].Addr.String()
 				for range 3 {
-					resp, body := fetch(t, c, at)
+					resp, body := fetch(t, c, http.MethodGet, at)
 					if body != `https ""` || resp.StatusCode != 200 || (resp.ProtoMajor == 2) != h2 {
 						t.Errorf("%s %q", resp.Status, body)
 					}
 				}
-				if _, body := fetch(t, c, at+"/large"); len(body) != 4<<20+len(`https ""`) {
+				if _, body := fetch(t, c, http.MethodGet, at+"/large"); len(body) != 4<<20+len(`https ""`) {
 					t.Errorf("a large body has %d bytes", len(body))
 				}
 				for figure, want := range map[string]uint64{"http.p.downstream_cx_ssl_total": 1, "http.p.downstream_cx_ssl_active": 1, "http.p.downstream_cx_total": 1, "http.p.downstream_rq_completed": 4} {

@@ -42,7 +42,8 @@ func (o *options) run(ctx context.Context, e env) error {
 	if !slices.Contains([]string{"", "v4", "v6"}, o.localAddressVersion) {
 		return fmt.Errorf("error: unknown IP address version '%s'", o.localAddressVersion)
 	}
-	if _, err := readStatsTags(o.statsTags); err != nil {
+	tags, err := readStatsTags(o.statsTags)
+	if err != nil {
 		return err
 	}
 	log, err := newLogger(o.logLevel, o.logPath, e)
@@ -69,7 +70,7 @@ func (o *options) run(ctx context.Context, e env) error {
 		return nil
 	}
 	warnIdle(log, "static clusters ask for what traffic cannot have yet: Sluice alone connects to them, what is sent there ends", config.Reserved)
-	return o.serve(ctx, config, log)
+	return o.serve(ctx, config, tags, log)
 }
 
 // warnIdle is one line for all of them.
@@ -84,7 +85,7 @@ func warnIdle(log *logger, what string, idle []bootstrap.Idle) {
 	log.Warn(what, "names", names, "first_reason", idle[0].Why)
 }
 
-func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logger) (err error) {
+func (o *options) serve(ctx context.Context, config *bootstrap.Config, tags []stats.Tag, log *logger) (err error) {
 	started := time.Now()
 	workers := int(o.concurrency)
 	if workers == 0 {
@@ -141,10 +142,6 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, log *logg
 
 	var adminDone chan error
 	if adminListener != nil {
-		tags, err := readStatsTags(o.statsTags)
-		if err != nil {
-			return err
-		}
 		server, err := admin.New(admin.Options{
 			StatsTags: tags,
 			Bootstrap: config.Proto, Node: config.Node, Runtime: config.Runtime, Version: o.versionText(), Flags: o.all, Started: started,

@@ -57,7 +57,7 @@ func newClockFormat(s string, local bool) clockFormat {
 			add(i, i+2, clockPiece{fraction: true, digits: 9})
 		case len(rest) > 1 && isDigit(rest[0]) && rest[1] == 'f':
 			add(i, i+3, clockPiece{fraction: true, digits: int(rest[0] - '0')})
-		case rest[0] == 'f' || isDigit(rest[0]) || rest[0] == '0':
+		case isDigit(rest[0]) || rest[0] == '0':
 			add(i, i+2, clockPiece{layout: "%" + s[i:i+2]}) // as it stands
 		case rest[0] == 'E':
 			if m := extended.FindStringSubmatch(s[i:]); m != nil {

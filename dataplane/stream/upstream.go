@@ -51,19 +51,13 @@ type Attempt struct {
 	ConnectionID uint64
 }
 
-// Connecting notes another connect.
+// Connecting notes another connect; nil is one that there is nobody for.
 func (i *Info) Connecting(host *api.Endpoint) {
 	if u := &i.Upstream; u.Host != nil {
 		r := i.needRare()
 		r.attempts = append(r.attempts, u.Attempt)
 	}
 	i.Upstream.Attempt = Attempt{Host: host}
-}
-
-// NotConnecting notes that there is nobody to connect to this time.
-func (i *Info) NotConnecting() {
-	i.Connecting(nil)
-	i.Explain().UpstreamFailure = ""
 }
 
 // Attempts are all connects, in order.

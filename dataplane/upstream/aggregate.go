@@ -8,8 +8,7 @@ import "github.com/sluice-proxy/sluice/dataplane/balance"
 func (u *Cluster) PickAmong(members []*Cluster, worker int, a *balance.Asked) (Picked, error) {
 	v := u.view.Load()
 	if v.resources.full() {
-		u.Stats.Overflow.Inc()
-		return Picked{}, ErrConnectionOverflow
+		return u.overflow()
 	}
 	views, sets := make([]*view, len(members)), make([]*balance.Set, len(members))
 	for i, m := range members {

@@ -13,8 +13,7 @@ import (
 func (u *Cluster) PickDestination(to netip.AddrPort, worker int) (Picked, error) {
 	v := u.view.Load()
 	if v.resources.full() {
-		u.Stats.Overflow.Inc()
-		return Picked{}, ErrConnectionOverflow
+		return u.overflow()
 	}
 	if !to.IsValid() || v.byAddr == nil {
 		u.Stats.NoneHealthy.Inc()

@@ -16,8 +16,7 @@ import (
 func (u *Cluster) Pick(worker int, a *balance.Asked) (Picked, error) {
 	v, s := u.view.Load(), u.Stats
 	if v.resources.full() { // before there is a host, as in Envoy
-		s.Overflow.Inc()
-		return Picked{}, ErrConnectionOverflow
+		return u.overflow()
 	}
 	picked, ok := u.choose(worker, v.set, a)
 	if !ok {
@@ -32,10 +31,15 @@ func (u *Cluster) Pick(worker int, a *balance.Asked) (Picked, error) {
 // cluster's limit leaves.
 func (u *Cluster) open(v *view, h *Host, worker int) (Picked, error) {
 	if !v.resources.takeActive() {
-		u.Stats.Overflow.Inc()
-		return Picked{}, ErrConnectionOverflow
+		return u.overflow()
 	}
 	return u.enter(v, h, worker, true)
+}
+
+// overflow counts a connection that the cluster's limit does not let in.
+func (u *Cluster) overflow() (Picked, error) {
+	u.Stats.Overflow.Inc()
+	return Picked{}, ErrConnectionOverflow
 }
 
 // enter has a connection to h opened, or wait for that; taken says that the cluster

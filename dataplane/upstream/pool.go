@@ -1,6 +1,9 @@
 package upstream
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // pool is one worker's connections to one host, and those that the limits have wait
 // for one of them to end: Envoy's ConnPoolImplBase, as far as it shows. It belongs to
@@ -148,12 +151,7 @@ func (p *pool) fail(why string) {
 }
 
 func (p *pool) remove(c *Connection) {
-	for i := range p.waiting {
-		if p.waiting[i].c == c {
-			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
-			return
-		}
-	}
+	p.waiting = slices.DeleteFunc(p.waiting, func(w waiter) bool { return w.c == c })
 }
 
 // Waits says that the host's limits hold the connection back: the caller calls Await,

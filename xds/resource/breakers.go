@@ -6,7 +6,6 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/api"
 )
@@ -21,8 +20,8 @@ func breakers(p *clusterv3.CircuitBreakers, priority corev3.RoutingPriority) api
 		MaxPendingRequests: uint32Or(t.GetMaxPendingRequests(), api.DefaultMaxPendingRequests),
 		MaxRequests:        uint32Or(t.GetMaxRequests(), api.DefaultMaxRequests),
 		MaxRetries:         uint32Or(t.GetMaxRetries(), api.DefaultMaxRetries),
-		PerHost:            uint32If(thresholdsOf(p.GetPerHostThresholds(), priority).GetMaxConnections()),
-		MaxPools:           uint32If(t.GetMaxConnectionPools()),
+		PerHost:            number(thresholdsOf(p.GetPerHostThresholds(), priority).GetMaxConnections()),
+		MaxPools:           number(t.GetMaxConnectionPools()),
 		Budget:             retryBudget(t.GetRetryBudget()),
 	}
 }
@@ -45,14 +44,6 @@ func retryBudget(b *clusterv3.CircuitBreakers_Thresholds_RetryBudget) *api.Retry
 		out.Percent = p.GetValue()
 	}
 	return out
-}
-
-func uint32If(v *wrapperspb.UInt32Value) *uint32 {
-	if v == nil {
-		return nil
-	}
-	n := v.GetValue()
-	return &n
 }
 
 // perHost fails for limits that Envoy has for connections alone.

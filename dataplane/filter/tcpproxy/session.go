@@ -131,7 +131,7 @@ func (s *Session) connect() {
 	if err != nil {
 		if errors.Is(err, upstream.ErrPendingOverflow) {
 			o.attempts++
-			info.NotConnecting()
+			info.Connecting(nil)
 			s.missed("", true)
 			return
 		}
