@@ -96,9 +96,10 @@ func TestCancelAfterTheEnd(t *testing.T) {
 	next, _ := r.sockets()
 	defer unix.Close(next)
 	r.w.Do(func() {
-		// The worker is here: what the goroutine posts waits.
-		b.start()
+		// The worker is here: what the goroutine posts waits, and nobody rouses it, so
+		// that all it reads is there before it starts.
 		io.WriteString(raw, "no hello of TLS")
+		b.start()
 		r.limiter.Wait()
 		b.Cancel()
 		// The number's next owner.
