@@ -83,8 +83,8 @@ type Cluster struct {
 	// PanicThreshold is common_lb_config.healthy_panic_threshold in percent:
 	// under it health is ignored. 0 turns panic off.
 	PanicThreshold float64
-	// HTTP2 says that requests to the cluster's hosts would be HTTP/2.
-	HTTP2 bool
+	// HTTP2 is nil unless HTTP/2 is spoken to the cluster's hosts, where HTTP is.
+	HTTP2 *HTTP2
 	// PerConnectionBufferLimit is the upstream side's, in bytes.
 	PerConnectionBufferLimit uint32
 	// CircuitBreakers are those of the DEFAULT priority. TCP has no other; the HIGH
@@ -111,6 +111,31 @@ type Cluster struct {
 	Metadata Metadata
 	// Static says that the cluster came from the bootstrap, not from CDS.
 	Static bool
+}
+
+// HTTP2 is how HTTP/2 is spoken to hosts.
+type HTTP2 struct {
+	// ByALPN says that it is spoken to hosts that agree to it in their handshake, and
+	// HTTP/1.1 to the others (auto_config).
+	ByALPN bool
+	// MaxStreams bounds the streams on a connection at a time, MaxRequests those over
+	// its life (0: no limit). IdleTimeout ends a connection without streams; 0 never.
+	MaxStreams, MaxRequests uint32
+	IdleTimeout             time.Duration
+}
+
+// Defaults of protocol.proto.
+const (
+	DefaultMaxStreams      = 1024
+	DefaultHTTPIdleTimeout = time.Hour
+)
+
+// HTTP2Options are HTTP2, or the defaults for a cluster that speaks it no more.
+func (c *Cluster) HTTP2Options() *HTTP2 {
+	if c.HTTP2 != nil {
+		return c.HTTP2
+	}
+	return &HTTP2{MaxStreams: DefaultMaxStreams, IdleTimeout: DefaultHTTPIdleTimeout}
 }
 
 // StatName is the segment that stands for the cluster in `cluster.<…>.`.

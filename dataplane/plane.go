@@ -336,6 +336,7 @@ func (p *Plane) Close() error {
 			if c.Pairs != nil {
 				c.Pairs.Close()
 			}
+			c.HTTP2.Close()
 		})
 		c.Worker.Close()
 	}

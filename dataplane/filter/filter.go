@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
+	"github.com/sluice-proxy/sluice/dataplane/http2"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
@@ -103,6 +104,8 @@ type Context struct {
 type Core struct {
 	Worker *loop.Worker
 	Pairs  *pair.Set
+	// HTTP2 are the connections that tunnels share.
+	HTTP2 *http2.Pool
 	// NextID numbers connections, of both sides.
 	NextID func() uint64
 	// Connections have found their chain, Sockets are still with the listener
@@ -113,7 +116,7 @@ type Core struct {
 
 // NewCore makes a worker's core; its pairs come later.
 func NewCore(w *loop.Worker, nextID func() uint64) *Core {
-	return &Core{Worker: w, NextID: nextID, Sockets: map[*Socket]struct{}{}}
+	return &Core{Worker: w, HTTP2: http2.NewPool(w), NextID: nextID, Sockets: map[*Socket]struct{}{}}
 }
 
 // Connections is a set of connections, each of which knows its place in it. A

@@ -38,7 +38,7 @@ func (o Outcome) String() string {
 // non-blocking, have TCP_NODELAY and SO_LINGER{1,0}, belong to the pair from
 // now on, and are registered nowhere.
 type Config struct {
-	Downstream, Upstream int
+	Downstream, Upstream int // an upstream of -1 is a transport alone, and Wake tells of it
 	// Watched says that the upstream is parked on the worker, edge-triggered for
 	// all events (upstream.Events), and has had none but that it stands.
 	Watched bool
@@ -226,6 +226,9 @@ func (s *Set) Start(cfg Config) *Pair {
 	for i := range p.ends {
 		e := &p.ends[i]
 		e.mask = p.interest(e)
+		if e.fd < 0 {
+			continue
+		}
 		if i == 1 && cfg.Watched && e.mask == edgeMask && s.worker.Inherit(e.fd, e) {
 			e.edge, e.watched, p.direction[1].emptied = true, true, true
 			continue
@@ -251,6 +254,14 @@ func (s *Set) Start(cfg Config) *Pair {
 		p.watch()
 	}
 	return p
+}
+
+// Wake tells of an upstream without a descriptor that it may have bytes or its end
+// (EPOLLIN), or may take some (EPOLLOUT).
+func (p *Pair) Wake(events uint32) {
+	if !p.closed {
+		p.ends[1].Ready(events)
+	}
 }
 
 // Ready is called by the worker with the events of one socket.
@@ -534,7 +545,9 @@ func (p *Pair) close(o Outcome, reset bool) {
 			e.farewell()
 			lingerOff(e.fd)
 		}
-		unix.Close(e.fd)
+		if e.fd >= 0 {
+			unix.Close(e.fd)
+		}
 	}
 	for i := range p.direction {
 		d := &p.direction[i]

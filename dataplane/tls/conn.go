@@ -164,6 +164,9 @@ func (c *Conn) CloseWrite() {
 	}
 }
 
+// Protocol is what both ends agreed to speak (ALPN), empty for nothing.
+func (c *Conn) Protocol() string { return c.tls.ConnectionState().NegotiatedProtocol }
+
 // Info is what is known of the session, also of one that failed; nil: nothing yet.
 func (c *Conn) Info() *stream.TLS {
 	s := c.tls.ConnectionState()

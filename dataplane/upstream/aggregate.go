@@ -2,10 +2,10 @@ package upstream
 
 import "github.com/sluice-proxy/sluice/dataplane/balance"
 
-// PickAmong is Pick for a cluster that has the hosts of others, which are members:
+// ChooseAmong is Choose for a cluster that has the hosts of others, which are members:
 // the connection is counted as the member's. u's own limit is held against what u
 // counts, which is never anything; beyond the member's a connection waits.
-func (u *Cluster) PickAmong(members []*Cluster, worker int, a *balance.Asked) (Picked, error) {
+func (u *Cluster) ChooseAmong(members []*Cluster, worker int, a *balance.Asked) Choice {
 	v := u.view.Load()
 	if v.resources.full() {
 		return u.overflow()
@@ -20,9 +20,8 @@ func (u *Cluster) PickAmong(members []*Cluster, worker int, a *balance.Asked) (P
 		m := members[i]
 		var h balance.Host
 		if h, ok = sets[i].PickAt(m.pickers.of(worker), a, at); ok {
-			return m.enter(views[i], h.(*Host), worker, false)
+			return Choice{Host: h.(*Host), view: views[i], worker: worker, member: true}
 		}
 	}
-	u.Stats.NoneHealthy.Inc()
-	return Picked{}, ErrNoHealthyHost
+	return u.none()
 }

@@ -38,6 +38,9 @@ type Cluster struct {
 	near    Near
 	born    time.Time
 	pickers pickers
+	// http2Stats are made with the first connection of HTTP/2.
+	http2Once  sync.Once
+	http2Stats atomic.Pointer[HTTP2Stats]
 
 	watch    Watch
 	store    *stats.Store
@@ -176,6 +179,9 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 		u.Stats.MaxHostWeight.Set(uint64(maxWeight))
 	}
 	u.classifyLocked(v)
+	if old != nil {
+		u.leaveLocked(old.hosts, hosts, v.resources != old.resources)
+	}
 }
 
 // sameCluster says that two configurations differ in endpoints at most.
@@ -223,5 +229,6 @@ func (u *Cluster) reclassifyLocked() {
 func (u *Cluster) Close() {
 	u.unwatch()
 	u.view.Load().set.Close()
+	u.leaveLocked(u.Hosts(), nil, true)
 	u.holders.Drop()
 }

@@ -19,7 +19,12 @@ type Connection struct {
 	held        bool
 	watched     bool // see EndWithHost
 	local       bool // failed before it got to the host
+	shared      bool // is a request on a connection that is counted by itself
 }
+
+// OnShared is what a request on a Shared connection is to its client: its figures are
+// those of the Request.
+func OnShared(h *Host) Connection { return Connection{Host: h, shared: true} }
 
 // Picked is a connection that is to be opened.
 type Picked struct {
@@ -119,6 +124,9 @@ func (c *Connection) EndWithHost(end func()) {
 
 // Bytes counts bytes: rx more came from the host, tx more went to it.
 func (c *Connection) Bytes(rx, tx uint64) {
+	if c.shared {
+		return
+	}
 	s := c.Host.cluster.Stats
 	s.RxBytes.Add(rx)
 	s.TxBytes.Add(tx)
@@ -128,6 +136,9 @@ func (c *Connection) Bytes(rx, tx uint64) {
 // that the host's side ended it last.
 func (c *Connection) Ended(lasted time.Duration, remote bool) {
 	if c.ended || !c.established {
+		if c.shared {
+			c.drop()
+		}
 		return
 	}
 	c.ended = true

@@ -8,27 +8,25 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 )
 
-// PickDestination is Pick for a cluster whose hosts are the destinations of its
+// ChooseDestination is Choose for a cluster whose hosts are the destinations of its
 // connections; an invalid address is that of a connection that has none.
-func (u *Cluster) PickDestination(to netip.AddrPort, worker int) (Picked, error) {
+func (u *Cluster) ChooseDestination(to netip.AddrPort, worker int) Choice {
 	v := u.view.Load()
 	if v.resources.full() {
 		return u.overflow()
 	}
 	if !to.IsValid() || v.byAddr == nil {
-		u.Stats.NoneHealthy.Inc()
-		return Picked{}, ErrNoHealthyHost
+		return u.none()
 	}
 	h, _ := v.byAddr.Load(to)
 	host, ok := h.(*Host)
 	if !ok {
 		if v, host = u.bring(to); host == nil {
-			u.Stats.NoneHealthy.Inc()
-			return Picked{}, ErrNoHealthyHost
+			return u.none()
 		}
 	}
 	host.wanted.Store(true)
-	return u.open(v, host, worker)
+	return Choice{Host: host, view: v, worker: worker}
 }
 
 // bring makes a host of a destination, unless another worker was faster.

@@ -35,6 +35,9 @@ type Host struct {
 	// closers end the connections that want to end when the host fails.
 	closing sync.Mutex
 	closers map[*Connection]func()
+	// leavers are told when it leaves its cluster; left says that it did.
+	leavers map[*int]func()
+	left    bool
 
 	// counted by every worker
 	cxTotal, cxActive, cxConnectFail atomic.Uint64
@@ -115,6 +118,56 @@ func (h *Host) failed() {
 	defer h.closing.Unlock()
 	for _, end := range h.closers {
 		end()
+	}
+}
+
+// OnLeave has f called, on any goroutine, when the host has left its cluster, or the
+// cluster has gone or got another configuration. forget takes that back.
+func (h *Host) OnLeave(f func()) (forget func()) {
+	h.closing.Lock()
+	defer h.closing.Unlock()
+	if h.left {
+		f()
+		return func() {}
+	}
+	key := new(int)
+	if h.leavers == nil {
+		h.leavers = map[*int]func(){}
+	}
+	h.leavers[key] = f
+	return func() {
+		h.closing.Lock()
+		defer h.closing.Unlock()
+		delete(h.leavers, key)
+	}
+}
+
+// leave tells who wants to know that the host, or its configuration, went; for good,
+// if it is not the cluster's any more.
+func (h *Host) leave(forGood bool) {
+	h.closing.Lock()
+	defer h.closing.Unlock()
+	h.left = forGood
+	for _, f := range h.leavers {
+		f()
+	}
+	h.leavers = nil
+}
+
+// leaveLocked tells hosts that are gone, where somebody may want to know. anew says
+// that the cluster has another configuration.
+func (u *Cluster) leaveLocked(before, now []*Host, anew bool) {
+	if u.http2Stats.Load() == nil {
+		return
+	}
+	still := make(map[*Host]bool, len(now))
+	for _, h := range now {
+		still[h] = true
+	}
+	for _, h := range before {
+		if !still[h] || anew {
+			h.leave(!still[h])
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
+	"github.com/sluice-proxy/sluice/dataplane/tls"
 )
 
 // Pick chooses the host of a new connection and counts the connection as being
@@ -14,32 +15,66 @@ import (
 // Failed or GivenUp on what it gets. worker is the number of the worker whose thread
 // this is: workers do not wait for each other. For others there is PickAside.
 func (u *Cluster) Pick(worker int, a *balance.Asked) (Picked, error) {
-	v, s := u.view.Load(), u.Stats
+	return u.Choose(worker, a).Open()
+}
+
+// Choice is a host that was chosen, and not yet connected to; without a Host there
+// is none that could be.
+type Choice struct {
+	Host   *Host
+	err    error // why there is none
+	view   *view
+	worker int
+	member bool // of the cluster that was asked, whose own limit is not the host's
+}
+
+// Choose is the choice of Pick alone.
+func (u *Cluster) Choose(worker int, a *balance.Asked) Choice {
+	v := u.view.Load()
 	if v.resources.full() { // before there is a host, as in Envoy
 		return u.overflow()
 	}
 	picked, ok := u.choose(worker, v.set, a)
 	if !ok {
-		s.NoneHealthy.Inc()
-		return Picked{}, ErrNoHealthyHost
+		return u.none()
 	}
 	h, _ := picked.(*Host)
-	return u.open(v, h, worker)
+	return Choice{Host: h, view: v, worker: worker}
+}
+
+// none counts that there is no host.
+func (u *Cluster) none() Choice {
+	u.Stats.NoneHealthy.Inc()
+	return Choice{err: ErrNoHealthyHost}
+}
+
+// overflow counts a connection that the cluster's limit does not let in.
+func (u *Cluster) overflow() Choice {
+	u.Stats.Overflow.Inc()
+	return Choice{err: ErrConnectionOverflow}
+}
+
+// TLS is what originates it; nil: it is in the clear.
+func (c Choice) TLS() *tls.Client { return c.view.sockets.of(c.Host) }
+
+// Open counts a connection to the host as being opened, or as waiting for that.
+func (c Choice) Open() (Picked, error) {
+	switch {
+	case c.Host == nil:
+		return Picked{}, c.err
+	case c.member:
+		return c.Host.cluster.enter(c.view, c.Host, c.worker, false)
+	}
+	return c.Host.cluster.open(c.view, c.Host, c.worker)
 }
 
 // open counts a connection to h. No other worker may have taken the last that the
 // cluster's limit leaves.
 func (u *Cluster) open(v *view, h *Host, worker int) (Picked, error) {
 	if !v.resources.takeActive() {
-		return u.overflow()
+		return Picked{}, u.overflow().err
 	}
 	return u.enter(v, h, worker, true)
-}
-
-// overflow counts a connection that the cluster's limit does not let in.
-func (u *Cluster) overflow() (Picked, error) {
-	u.Stats.Overflow.Inc()
-	return Picked{}, ErrConnectionOverflow
 }
 
 // enter has a connection to h opened, or wait for that; taken says that the cluster

@@ -176,6 +176,9 @@ func (u *Cluster) Refresh(secrets api.Secrets) {
 
 func (u *Cluster) release() {
 	u.Stats.release()
+	if h := u.http2Stats.Load(); h != nil {
+		h.release()
+	}
 	if u.tlsStats != nil {
 		u.tlsStats.Release()
 	}

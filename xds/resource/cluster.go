@@ -45,12 +45,12 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 		CircuitBreakers: breakers(p.GetCircuitBreakers(), corev3.RoutingPriority_DEFAULT),
 		HighBreakers:    breakers(p.GetCircuitBreakers(), corev3.RoutingPriority_HIGH),
 		Metadata:        metadata(p.GetMetadata()),
-		HTTP2:           http2(p),
 		PerConnectionBufferLimit: w.bufferLimit("per_connection_buffer_limit_bytes",
 			p.GetPerConnectionBufferLimitBytes()),
 	}
 	w.perHost(p.GetCircuitBreakers())
 	w.sockets(c, p)
+	c.HTTP2 = w.http2(p, &c.Socket)
 	if t := p.GetCommonLbConfig().GetHealthyPanicThreshold(); t != nil {
 		c.PanicThreshold = t.GetValue()
 		if math.IsNaN(c.PanicThreshold) { // every comparison of the constraint is false for it

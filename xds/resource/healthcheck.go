@@ -11,7 +11,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	sinkv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/health_check/event_sinks/file/v3"
-	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -65,7 +64,7 @@ func (w *walker) healthChecks(c *api.Cluster, p *clusterv3.Cluster) {
 				continue
 			}
 		case *corev3.HealthCheck_GrpcHealthCheck_:
-			if !http2(p) {
+			if httpOptions(p).http2 == nil {
 				w.fail(at+".grpc_health_check", fmt.Errorf("%s cluster must support HTTP/2 for gRPC healthchecking", short(p.GetName())))
 			}
 			v.GRPC = w.grpcCheck(at+".grpc_health_check", k.GrpcHealthCheck)
@@ -78,17 +77,6 @@ func (w *walker) healthChecks(c *api.Cluster, p *clusterv3.Cluster) {
 		}
 		c.HealthChecks = append(c.HealthChecks, v)
 	}
-}
-
-// http2 tells whether HTTP/2 is spoken to the cluster's hosts.
-func http2(p *clusterv3.Cluster) bool {
-	if p.GetHttp2ProtocolOptions() != nil {
-		return true
-	}
-	a := p.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
-	m, _, _, _ := open(a)
-	o, ok := m.(*upstreamhttpv3.HttpProtocolOptions)
-	return ok && (o.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil || o.GetUseDownstreamProtocolConfig().GetHttp2ProtocolOptions() != nil || o.GetAutoConfig() != nil)
 }
 
 func (w *walker) eventLogs(at string, v *api.HealthCheck, hc *corev3.HealthCheck) {

@@ -11,9 +11,9 @@ import (
 const stateDestination = "envoy.network.transport_socket.original_dst_address"
 
 // pick chooses the host of this attempt.
-func (s *Session) pick(c *upstream.Cluster) (upstream.Picked, error) {
+func (s *Session) pick(c *upstream.Cluster) upstream.Choice {
 	if d := c.Config().ByDestination; d != nil {
-		return c.PickDestination(s.destination(c, d), s.conn.Core.Worker.ID)
+		return c.ChooseDestination(s.destination(c, d), s.conn.Core.Worker.ID)
 	}
 	asked := s.asked(c)
 	if names := c.Config().Members; len(names) > 0 {
@@ -23,11 +23,11 @@ func (s *Session) pick(c *upstream.Cluster) (upstream.Picked, error) {
 				members = append(members, m)
 			}
 		}
-		return c.PickAmong(members, s.conn.Core.Worker.ID, &asked)
+		return c.ChooseAmong(members, s.conn.Core.Worker.ID, &asked)
 	}
-	up, err := c.Pick(s.conn.Core.Worker.ID, &asked)
+	host := c.Choose(s.conn.Core.Worker.ID, &asked)
 	s.opening.named = asked.Named
-	return up, err
+	return host
 }
 
 // destination is where the client meant to go: what filters say, or what a listener

@@ -169,6 +169,9 @@ func (s *Session) giveUpTLS() {
 			s.conn.Info.Explain().UpstreamLocalClose = r.LocalClose
 		}
 		s.up.Ended(time.Duration(s.conn.Core.Worker.Now()-s.connected), false)
+		if up.fd < 0 {
+			return // leaveShared has the rest
+		}
 		if up.transport != nil {
 			up.transport.CloseWrite()
 			_ = up.transport.Flush() // who does not read it learns of the end from the socket

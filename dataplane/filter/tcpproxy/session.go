@@ -43,8 +43,9 @@ type Session struct {
 	up        upstream.Connection // the last that was picked
 	connected int64               // when it stood, by the worker's clock
 	pair      *pair.Pair
-	opening   *opening // nil once the upstream connection stands
-	timers    *timers  // nil unless the configuration asks for one
+	opening   *opening     // nil once the upstream connection stands
+	shared    *multiplexed // nil but for a tunnel that is a stream
+	timers    *timers      // nil unless the configuration asks for one
 }
 
 // opening is the way to an upstream connection.
@@ -127,7 +128,12 @@ func (s *Session) connect() {
 	}
 	o.cluster = c
 	info.Upstream.Cluster = c.Told()
-	up, err := s.pick(c)
+	choice := s.pick(c)
+	if choice.Host != nil && s.multiplexes(choice.Host.Cluster()) {
+		s.multiplex(choice)
+		return
+	}
+	up, err := choice.Open()
 	if err != nil {
 		if errors.Is(err, upstream.ErrPendingOverflow) {
 			o.attempts++
@@ -222,7 +228,11 @@ func (s *Session) stands(up *standing) {
 	u.Dialed, u.Connected = stream.Microseconds(o.dialing.Sub(info.Start)), stream.Microseconds(took)
 	u.ConnectionID = s.conn.Core.NextID()
 	if s.conn.Owner.Logged() || len(s.factory.logs) > 0 {
-		u.SetLocal(address.Local(up.fd))
+		fd := up.fd
+		if s.shared != nil {
+			fd = s.shared.stream.Descriptor()
+		}
+		u.SetLocal(address.Local(fd))
 	}
 	if !up.counted {
 		s.up.Connected(took)
@@ -247,7 +257,7 @@ func (s *Session) pairUp(up *standing) {
 		Upstream:    up.fd,
 		Watched:     up.silent,
 		Transports:  [2]pair.Transport{s.conn.Transport(), up.transport},
-		Nagle:       true,
+		Nagle:       up.fd >= 0,
 		Limit:       s.conn.Owner.Limit(),
 		IdleTimeout: s.idleTimeout(),
 		Consumed:    info.Consumed(),
@@ -342,7 +352,7 @@ func (s *Session) ended(p *pair.Pair, o pair.Outcome) {
 	// Whose end completed the connection: the upstream's if the client's
 	// stream ended first, or if the upstream broke.
 	remote := o == pair.UpstreamReset || o == pair.Complete && p.FirstEnd() == 0
-	if s.factory.tunnel != nil {
+	if s.tunnels() {
 		remote = false // its HTTP client closes it, in Envoy
 	}
 	s.up.Ended(time.Duration(s.conn.Core.Worker.Now()-s.connected), remote)
@@ -365,6 +375,7 @@ func (s *Session) ended(p *pair.Pair, o pair.Outcome) {
 		info.Flags.Set(stream.LocalReset)
 		info.Closed = stream.LocalCloseReset
 	}
+	s.leaveShared(o == pair.Complete)
 	s.conn.End()
 }
 
@@ -467,6 +478,7 @@ func (s *Session) Kill() {
 func (s *Session) giveUp() {
 	s.giveUpTLS()
 	s.giveUpTunnel()
+	s.leaveShared(false)
 	if o := s.opening; o != nil && o.dial != nil {
 		o.dial.Cancel()
 		o.dial = nil

@@ -16,9 +16,6 @@ import (
 // stateNoTunnel is the filter state object that has a connection go without one.
 const stateNoTunnel = "envoy.tcp_proxy.disable_tunneling"
 
-// errHTTP2 says what is not built.
-var errHTTP2 = errors.New("tunnels over HTTP/2 not supported yet")
-
 // tunneling is a configuration's tunnel, ready to be asked for.
 type tunneling struct {
 	config    *api.Tunnel
@@ -79,7 +76,7 @@ type digging struct {
 // is asked for. Envoy counts it as connected then, and its idle timeout runs.
 func (s *Session) reached(up *standing) {
 	t := s.factory.tunnel
-	if t == nil || s.conn.Info.State()[stateNoTunnel].Value == "true" {
+	if !s.tunnels() {
 		s.stands(up)
 		return
 	}
@@ -89,25 +86,32 @@ func (s *Session) reached(up *standing) {
 	g := &digging{up: up, since: w.Now()}
 	o.digging = g
 	var err error
-	if s.up.Cluster().Config().HTTP2 {
-		err = errHTTP2
-	} else {
-		g.opening, err = tunnel.Open(w, up.fd, up.transport, t.request(s.conn.Info), s.dug)
-	}
-	if err != nil {
+	if g.opening, err = tunnel.Open(w, up.fd, up.transport, t.request(s.conn.Info), s.dug); err != nil {
 		s.closeTunnel()
 		s.missed(err.Error(), false)
 		return
 	}
-	if d := s.idleTimeout(); d > 0 {
-		g.idle.F = func() {
-			s.factory.stats.idleTimeout.Inc()
-			s.conn.Info.Flags.Set(stream.UpstreamConnectionFailure)
-			s.closedFor("tcp_session_idle_timeout")
-			s.Close()
-		}
-		w.After(&g.idle, d)
+	s.idleWhileAsked(&g.idle)
+}
+
+// tunnels says that the connection goes through a tunnel.
+func (s *Session) tunnels() bool {
+	return s.factory.tunnel != nil && s.conn.Info.State()[stateNoTunnel].Value != "true"
+}
+
+// idleWhileAsked has the idle timeout run while a tunnel is asked for.
+func (s *Session) idleWhileAsked(t *loop.Timer) {
+	d := s.idleTimeout()
+	if d <= 0 {
+		return
 	}
+	t.F = func() {
+		s.factory.stats.idleTimeout.Inc()
+		s.conn.Info.Flags.Set(stream.UpstreamConnectionFailure)
+		s.closedFor("tcp_session_idle_timeout")
+		s.Close()
+	}
+	s.conn.Core.Worker.After(t, d)
 }
 
 // dug is the end of that, one way or the other.
