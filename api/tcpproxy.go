@@ -45,6 +45,8 @@ type TCPProxy struct {
 	CheckDrainClose bool
 	// Tunnel, if it is not nil, is how connections reach what is behind the host.
 	Tunnel *Tunnel
+	// OnDemand, if it is not nil, has clusters that are not known asked for.
+	OnDemand *OnDemand
 	// ForHTTP says that it stands for an HTTP connection manager all of whose
 	// requests go to one place; StatPrefix is that one's.
 	ForHTTP bool

@@ -104,6 +104,7 @@ type Plane struct {
 	buckets localratelimit.Shared
 
 	handshakes handshakes
+	demands    demands
 	// clusters in force, *upstream.Cluster by name.
 	clusters sync.Map
 

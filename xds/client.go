@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -81,6 +82,7 @@ type Client struct {
 	live      bool   // Initialized is closed
 	held      bool   // the static listeners wait for the static clusters
 	warm      warmNews
+	demands   demands
 }
 
 type answer struct {
@@ -109,6 +111,7 @@ func New(o Options) (*Client, error) {
 		c.model.Checks = true
 		w.OnWarm(c.warm.tell)
 	}
+	c.followDemands()
 	return c, c.open(node)
 }
 
@@ -140,6 +143,8 @@ func (c *Client) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-c.demands.wake:
+			c.demanded()
 		case <-c.warm.wake:
 			c.checked(ctx)
 		case e := <-c.events:
@@ -243,6 +248,7 @@ func (c *Client) disconnected(from ads.Source) {
 	if c.cdsAsked && c.cds == from {
 		c.figures.cds.disconnected()
 	}
+	c.demandsDisconnected(from)
 	if c.ldsAsked && c.lds == from {
 		c.figures.lds.disconnected()
 	}
@@ -257,13 +263,12 @@ func (c *Client) disconnected(from ads.Source) {
 		}
 	}
 	c.theirs(from, func(_ string, f *secretFigures) { f.disconnected() })
-	if c.cds != from {
-		return
-	}
-	for _, a := range c.withheld {
-		c.answer(a.to, a.err)
-	}
-	c.withheld = nil
+	c.withheld = slices.DeleteFunc(c.withheld, func(a answer) bool {
+		if a.to.From == from {
+			c.answer(a.to, a.err)
+		}
+		return a.to.From == from
+	})
 }
 
 // unread is a file that is no DiscoveryResponse, or a poll without an answer. As
@@ -329,6 +334,7 @@ func (c *Client) publish(ctx context.Context) []assemble.Problem {
 			c.o.Log.Warn("listeners refused that did not change", "generation", s.Generation, "refused", len(refused))
 		}
 	}
+	c.settleDemands()
 	c.figures.listenersWarming.Set(uint64(c.model.WarmingListeners()))
 	c.figures.listenersActive.Set(uint64(c.model.ActiveListeners()))
 	c.figures.activeClusters.Set(uint64(c.model.ActiveClusters()))

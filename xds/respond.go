@@ -49,13 +49,16 @@ func always(string) bool { return true }
 
 func (c *Client) clusters(ctx context.Context, r *ads.Response) {
 	start := time.Now()
-	c.fetches.cancel(fetch{clusterURL, ""})
 	err := r.Err
 	if err == nil {
 		err = c.updateClusters(ctx, r)
 	}
-	c.count(c.figures.cds, r, start, err)
-	c.cdsDone = true
+	if r.From == c.cds {
+		c.fetches.cancel(fetch{clusterURL, ""})
+		c.count(c.figures.cds, r, start, err)
+		c.cdsDone = true
+	}
+	c.countDemands(r, time.Since(start), err)
 	starting := !c.ldsAsked
 	if r.Delta {
 		c.release() // older answers go out before what this one makes us ask
@@ -89,17 +92,18 @@ func (c *Client) updateClusters(ctx context.Context, r *ads.Response) error {
 	}
 	u.Whole = !r.Delta
 	c.timeToLive(r, u.Removed)
-	return c.applyClusters(ctx, u)
+	return c.applyClusters(ctx, u, r.From == c.cds)
 }
 
-func (c *Client) applyClusters(ctx context.Context, u assemble.Update[api.Cluster]) error {
+// applyClusters takes over u; cds says that it is CDS's, and not on demand alone.
+func (c *Client) applyClusters(ctx context.Context, u assemble.Update[api.Cluster], cds bool) error {
 	c.mu.Lock()
 	res := c.model.UpdateClusters(u)
 	c.mu.Unlock()
 	c.figures.clusterAdded.Add(uint64(res.Added))
 	c.figures.clusterModified.Add(uint64(res.Modified))
 	c.figures.clusterRemoved.Add(uint64(res.Removed))
-	if len(res.Problems) == 0 && res.Added+res.Modified > 0 {
+	if cds && len(res.Problems) == 0 && res.Added+res.Modified > 0 {
 		c.figures.configReload.Inc()
 		c.figures.configReloadTime.Set(uint64(time.Now().UnixMilli()))
 	}
@@ -112,6 +116,10 @@ func (c *Client) applyClusters(ctx context.Context, u assemble.Update[api.Cluste
 	c.figures.warmingClusters.Set(uint64(c.model.Warming()))
 	if res.Removed > 0 {
 		c.figures.forget(func(name string) bool { return !c.model.Known(name) })
+	}
+	if !cds && len(res.Problems) == 1 {
+		p := res.Problems[0]
+		return badResources(fmt.Sprintf("Error adding/updating cluster %s - %s: %s", p.Name, p.Name, p.Err)) // od_cds_api_impl.cc
 	}
 	return rejection(clusterURL, res.Problems)
 }
@@ -237,6 +245,8 @@ func (c *Client) updateListeners(ctx context.Context, r *ads.Response) error {
 		if res := &u.Resources[i]; res.Value != nil {
 			if err := c.placeSecrets(res.Value.SecretRefs()); err != nil {
 				res.Value, res.Err = nil, fmt.Errorf("transport_socket: %w", err)
+			} else if err := c.placeDemands(res.Value); err != nil {
+				res.Value, res.Err = nil, err
 			}
 		}
 	}
@@ -291,7 +301,7 @@ func (c *Client) warmed() {
 // its version and nonce stand for all before it (seen).
 func (c *Client) withhold(a answer) {
 	if !a.to.Delta {
-		c.withheld = c.withheld[:0]
+		c.withheld = slices.DeleteFunc(c.withheld, func(w answer) bool { return w.to.From == a.to.From })
 	}
 	c.withheld = append(c.withheld, a)
 }
@@ -306,6 +316,9 @@ func (c *Client) release() {
 func (c *Client) answerWithheld() {
 	for _, a := range c.withheld {
 		c.answer(a.to, a.err)
+		if a.to.From != c.cds {
+			a.to.From.Resume(clusterURL)
+		}
 	}
 	c.withheld = nil
 	if c.cds != nil {
@@ -380,6 +393,8 @@ func (c *Client) overdue(ctx context.Context) {
 			c.figures.cds.timedOut()
 			c.cdsDone = true
 			c.o.Log.Warn("no clusters within initial_fetch_timeout")
+		case demandWait, demandFetch:
+			c.demandLate(f)
 		case listenerURL:
 			c.figures.lds.timedOut()
 			c.o.Log.Warn("no listeners within initial_fetch_timeout")

@@ -216,6 +216,9 @@ func (c *Client) knows(from ads.Source) bool {
 	if _, f := c.ownSecret(from); f != nil {
 		return true
 	}
+	if c.demandedFrom(from) {
+		return true
+	}
 	_, v := c.ownKey(from)
 	return v != nil
 }

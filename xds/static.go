@@ -49,6 +49,9 @@ func (c *Client) staticListeners(ctx context.Context) error {
 		if err := c.placeSecrets(s.Value.SecretRefs()); err != nil {
 			return fmt.Errorf("add static listener %s: transport_socket: %w", s.Value.Name, err)
 		}
+		if err := c.placeDemands(s.Value); err != nil {
+			return fmt.Errorf("add static listener %s: %w", s.Value.Name, err)
+		}
 		v := *s.Value
 		v.Static = true
 		r := assemble.Resource[api.Listener]{Name: v.Name, Raw: s.Any, Value: &v}

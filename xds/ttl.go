@@ -43,7 +43,7 @@ func (c *Client) expired(ctx context.Context) {
 		switch f.url {
 		case clusterURL:
 			c.cds.Expire(f.url, f.name)
-			_ = c.applyClusters(ctx, assemble.Update[api.Cluster]{Removed: gone, Now: now}) // a removal has no problems
+			_ = c.applyClusters(ctx, assemble.Update[api.Cluster]{Removed: gone, Now: now}, true) // a removal has no problems
 			c.figures.cds.again()
 		case listenerURL:
 			c.lds.Expire(f.url, f.name)

@@ -8,6 +8,7 @@ package filter
 import (
 	"log/slog"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/http2"
@@ -91,7 +92,10 @@ type Context struct {
 	Stats *stats.Store
 	// Cluster finds a cluster that is in force now, or nil.
 	Cluster func(name string) *upstream.Cluster
-	Log     *slog.Logger
+	// Demand asks for a cluster that is not in force; done is called on the
+	// worker, whose thread it must be called on, unless cancel is.
+	Demand func(d api.Demand, on *loop.Worker, done func(api.DemandOutcome)) (cancel func())
+	Log    *slog.Logger
 	// Files are where access logs go.
 	Files *accesslog.Files
 	// Listener is the listener's name in statistics.

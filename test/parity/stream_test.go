@@ -18,6 +18,7 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/echo/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 
@@ -46,7 +47,7 @@ type story struct {
 // streams are the stories as scenarios.
 func streams() []scenario {
 	var out []scenario
-	for _, st := range slices.Concat(startStories, rejectionStories, changeStories, warmingStories, reconnectStories, heartbeatStories, orderStories, sourceStories, restStories, goldens, drainStories, ecdsStories, sdsStories, bindingStories, checkedStories, breakerStories) {
+	for _, st := range slices.Concat(startStories, rejectionStories, changeStories, warmingStories, reconnectStories, heartbeatStories, orderStories, sourceStories, restStories, goldens, drainStories, ecdsStories, sdsStories, bindingStories, checkedStories, breakerStories, onDemandStories) {
 		for _, delta := range []bool{false, true} {
 			if !delta && strings.HasSuffix(st.name, "_delta_only") {
 				continue
@@ -121,6 +122,7 @@ type stream struct {
 	folder           string // of files, see dir
 	apart            bool   // there is more than one stream
 	live             bool   // the proxy goes live without the script
+	noCDS            bool   // the bootstrap asks for no clusters
 }
 
 // open starts the proxy with a bootstrap that asks for listeners and clusters,
@@ -146,6 +148,9 @@ func (s *stream) open() {
 			"grpc_services": []obj{{"envoy_grpc": obj{"cluster_name": "xds"}}}},
 		"lds_config": lds, "cds_config": cds,
 	}})
+	if s.noCDS {
+		delete(boot["dynamic_resources"].(obj), "cds_config")
+	}
 	if s.ldsFrom != nil && s.cdsFrom != nil {
 		delete(boot["dynamic_resources"].(obj), "ads_config")
 	}

@@ -160,6 +160,8 @@ type subscription struct {
 	// wildcard: everything of this type is wanted (LDS, CDS).
 	wildcard bool
 	names    []string // wanted, sorted; empty if wildcard
+	// demanded are wanted beside those, sorted (delta).
+	demanded []string
 	// version of the last accepted response (state of the world).
 	version string
 	// nonce of the last response on this stream that was answered (state of the
@@ -215,6 +217,32 @@ func (c *Client) Subscribe(typeURL string, names []string) {
 		return
 	}
 	c.sendLocked(s, sotwRequest(s))
+}
+
+// Demand wants one more name of a type for good, beside what Subscribe says. In
+// state of the world it says nothing: to many servers a name beside the wildcard
+// would mean that name alone.
+func (c *Client) Demand(typeURL, name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.findLocked(typeURL)
+	if s == nil {
+		s = &subscription{url: typeURL, versions: map[string]string{}}
+		c.types = append(c.types, s)
+		if len(c.types) == 1 && c.o.TypeURL != "" {
+			close(c.wanted)
+		}
+	}
+	at, known := slices.BinarySearch(s.demanded, name)
+	if known || !c.o.Delta {
+		return
+	}
+	s.demanded = slices.Insert(slices.Clone(s.demanded), at, name)
+	if !s.asked {
+		c.askLocked(s)
+		return
+	}
+	c.sendLocked(s, deltaChange(s, []string{name}, nil))
 }
 
 // Pause holds back what would be asked of a type, until Resume or, in state of
@@ -321,7 +349,7 @@ func (s *subscription) accept(r *Response) {
 		return
 	}
 	for _, res := range r.Resources {
-		if s.wildcard || contains(s.names, res.Name) {
+		if s.wildcard || contains(s.names, res.Name) || contains(s.demanded, res.Name) {
 			s.versions[res.Name] = res.Version
 		}
 	}
@@ -356,7 +384,7 @@ func (c *Client) close() {
 // state-of-the-world client sends such a request after a reconnect, seen; its
 // delta client does not.)
 func (c *Client) askLocked(s *subscription) {
-	if c.out == nil || s.paused || !s.wildcard && len(s.names) == 0 {
+	if c.out == nil || s.paused || !s.wildcard && len(s.names) == 0 && len(s.demanded) == 0 {
 		return
 	}
 	s.asked = true

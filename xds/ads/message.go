@@ -3,6 +3,7 @@ package ads
 import (
 	"fmt"
 	"maps"
+	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -27,10 +28,18 @@ func sotwRequest(s *subscription) *discoveryv3.DiscoveryRequest {
 }
 
 // deltaFirst is the first request of a type on a stream: all subscriptions, and
-// what we hold already. The wildcard is an empty list, not "*", seen.
+// what we hold already. The wildcard is an empty list, not "*", unless there are
+// names beside it, seen.
 func deltaFirst(s *subscription) *discoveryv3.DeltaDiscoveryRequest {
+	names := s.names
+	if len(s.demanded) > 0 {
+		names = slices.Concat(names, s.demanded)
+		if s.wildcard {
+			names = slices.Insert(names, 0, "*")
+		}
+	}
 	return &discoveryv3.DeltaDiscoveryRequest{
-		TypeUrl: s.url, ResourceNamesSubscribe: s.names, InitialResourceVersions: maps.Clone(s.versions),
+		TypeUrl: s.url, ResourceNamesSubscribe: names, InitialResourceVersions: maps.Clone(s.versions),
 	}
 }
 

@@ -87,6 +87,11 @@ func listenerPolicies() policies {
 				"request_id_header", "request_id_metadata_key").
 			// Commands that format strings do not know without them.
 			fields(refused, "formatters"),
+		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.OnDemand": policy{}.
+			fields(inside, "odcds_config").
+			fields(built, "timeout").
+			// Envoy does not read it either.
+			fields(noted, "resources_locator"),
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": policy{}.
 			fields(built, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "max_connect_attempts", "backoff_options", "access_log",
 				"access_log_flush_interval", "flush_access_log_on_connected", "access_log_options", "max_downstream_connection_duration",
@@ -94,8 +99,7 @@ func listenerPolicies() policies {
 				// What the first two feed, subsets and hashing balancers, is refused
 				// where it is asked for: on the cluster.
 				"metadata_match", "hash_policy", "proxy_protocol_tlvs", "proxy_protocol_tlv_merge_policy").
-			fields(inside, "tunneling_config").
-			fields(refused, "on_demand").
+			fields(inside, "tunneling_config", "on_demand").
 			// Envoy has not built these either.
 			fields(noted, "downstream_idle_timeout", "upstream_idle_timeout"),
 	}

@@ -52,7 +52,28 @@ func (w *walker) tcpProxy(path string, p *tcpproxyv3.TcpProxy) *api.TCPProxy {
 	t.ProxyProtocolTLVs = w.tlvs(path+".proxy_protocol_tlvs", p.GetProxyProtocolTlvs())
 	t.TLVMerge = api.TLVMerge(p.GetProxyProtocolTlvMergePolicy()) // the same numbers
 	t.Tunnel = w.tunnel(path+".tunneling_config", p.GetTunnelingConfig())
+	t.OnDemand = w.onDemand(path+".on_demand", p.GetOnDemand())
 	return t
+}
+
+// onDemandTimeout is Envoy's default.
+const onDemandTimeout = time.Minute
+
+// onDemand has no effect without a source, as in Envoy. Envoy dies of the answer
+// of a source that does not speak delta.
+func (w *walker) onDemand(path string, o *tcpproxyv3.TcpProxy_OnDemand) *api.OnDemand {
+	if o.GetOdcdsConfig() == nil {
+		return nil
+	}
+	path += ".odcds_config"
+	s, err := Source(path, o.GetOdcdsConfig())
+	switch {
+	case err != nil:
+		w.fail(path, err)
+	case s.Kind == api.FromGRPC && !s.Delta, s.Kind == api.FromREST:
+		w.fail(path, errors.New("on-demand clusters come by DELTA_GRPC only"))
+	}
+	return &api.OnDemand{Source: s, Timeout: w.duration(path+".timeout", o.GetTimeout(), onDemandTimeout)}
 }
 
 func (w *walker) weightedClusters(path string, t *api.TCPProxy, in *tcpproxyv3.TcpProxy_WeightedCluster) {

@@ -73,7 +73,7 @@ func (s *Session) Resume() {
 	switch {
 	case s.pair != nil:
 		s.pair.Open()
-	case s.opening.dial == nil && !s.up.Waits():
+	case s.opening.dial == nil && s.opening.undemand == nil && !s.up.Waits():
 		s.connect()
 	}
 }

@@ -54,8 +54,9 @@ type opening struct {
 	cluster  *upstream.Cluster // of the last attempt
 	attempts uint32
 	match    balance.Criteria
-	named    int  // of the hosts that metadata name, those that were tried
-	early    bool // waits for the client's first bytes
+	named    int    // of the hosts that metadata name, those that were tried
+	early    bool   // waits for the client's first bytes
+	undemand func() // ends the wait for a cluster; nil: there is none
 	dial     *upstream.Dial
 	dialing  time.Time
 	tls      *tls.Client // of the host that was picked; nil: in the clear
@@ -121,9 +122,7 @@ func (s *Session) connect() {
 	info, o := s.conn.Info, s.opening
 	c := s.factory.cluster(o.route)
 	if c == nil {
-		s.factory.stats.noRoute.Inc()
-		info.Flags.Set(stream.NoClusterFound)
-		s.refuse(noRoute)
+		s.absent()
 		return
 	}
 	o.cluster = c
@@ -476,6 +475,7 @@ func (s *Session) Kill() {
 
 // giveUp forgets what is under way: a connect, or the wait for data or the client.
 func (s *Session) giveUp() {
+	s.giveUpDemand()
 	s.giveUpTLS()
 	s.giveUpTunnel()
 	s.leaveShared(false)

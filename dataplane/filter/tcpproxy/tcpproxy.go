@@ -6,6 +6,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
+	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/proxyheader"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 )
@@ -15,6 +16,8 @@ type Factory struct {
 	config  *api.TCPProxy
 	stats   *factoryStats
 	cluster func(name string) *upstream.Cluster
+	// demand asks for a cluster that is not there; nil: such a connection ends.
+	demand  func(api.Demand, *loop.Worker, func(api.DemandOutcome)) (cancel func())
 	logs    accesslog.Logs
 	tunnel  *tunneling // nil: none
 	weights uint64     // the sum
@@ -28,7 +31,8 @@ type factoryStats struct {
 	scope                                         *stats.Scope
 	total, noRoute, rxBytes, txBytes, idleTimeout *stats.Counter
 	maxDuration, early, drainClose                *stats.Counter
-	http                                          *httpStats // nil unless it stands for HTTP
+	http                                          *httpStats   // nil unless it stands for HTTP
+	demand                                        *demandStats // nil without on_demand
 }
 
 // httpStats are those of a connection manager that can be told of its connections
@@ -79,6 +83,9 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 		drainClose:  sc.Counter("downstream_cx_drain_close"),
 	}}
 	f.stats.http = newHTTPStats(c, ctx)
+	if c.OnDemand != nil {
+		f.demand, f.stats.demand = ctx.Demand, newDemandStats(sc)
+	}
 	for i := range c.Clusters {
 		f.weights += uint64(c.Clusters[i].Weight)
 		f.matches = append(f.matches, balance.NewCriteria(c.Clusters[i].MetadataMatch, false))
