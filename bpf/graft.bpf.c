@@ -17,6 +17,7 @@
 /* Marks of packets on their way between two passes. */
 #define MARK_COPY 0x536c6331
 #define MARK_TRANSLATED 0x536c6332
+#define MARK_LOCAL 0x536c6333
 
 /* One ring per worker. A record is a __u64: slot, and its generation in the upper half. */
 struct {
@@ -137,8 +138,9 @@ static __always_inline __u32 scaled(struct way *w, __u32 window)
 
 /* The second pass of an ACK's copy while the sockets drain: what the server says
  * about what the proxy has sent it must reach the proxy's socket too. The payload
- * is cut, and the socket is told nothing that it does not know. */
-static __always_inline int own_copy(struct __sk_buff *skb, const int v6, struct tuple *key)
+ * is cut, and the socket is told nothing that it does not know. If all is known to
+ * have been received, it is told so. */
+static __always_inline int own_copy(struct __sk_buff *skb, const int v6, struct tuple *key, int all)
 {
 	struct bpf_sock *held = 0;
 	struct tcp_sock *sk = socket_of(skb, key, &held);
@@ -155,7 +157,7 @@ static __always_inline int own_copy(struct __sk_buff *skb, const int v6, struct 
 	struct tcp *t = data + TRANSPORT(v6);
 	if ((void *)(t + 1) > end)
 		return leave(PASSAGE_SHORT, TCX_DROP);
-	if (after(htonl(t->ack), sent))
+	if (all || after(htonl(t->ack), sent))
 		t->ack = htonl(sent);
 	t->seq = htonl(received);
 	t->flags = ACK;
@@ -389,8 +391,13 @@ static __always_inline int translate(struct __sk_buff *skb, const int v6, struct
 	__u32 floor = 0;
 	int floored = 0;
 	if (state == STATE_DRAIN) {
-		if (flags & RST && believed)
+		if (flags & RST && believed) {
+			/* Both ends have everything, the proxy's bytes too: this answers one of
+			 * these that was sent again to an end that has gone. */
+			if (w->fin == FIN_ACKED && back->fin == FIN_ACKED)
+				return own_copy(skb, v6, key, 1);
 			return own_reset(skb, v6, key);
+		}
 		floored = drain(skb, g, key, side ? &g->key[0] : &g->key[1], flags, &floor);
 		t = pull(skb, v6, header);
 		if (!t)
@@ -467,7 +474,16 @@ static __always_inline int translate(struct __sk_buff *skb, const int v6, struct
 	}
 	if (skb->ifindex != LOOPBACK) {
 		/* From outside to a socket of this namespace: with one of our own addresses
-		 * as its source only lo takes it, and only with lo's address. */
+		 * as its source only lo takes it. IPv4 asks for a route besides, which an
+		 * established socket has, but no remembered end (TIME_WAIT): it is found on
+		 * the way to the device that has the address, and turned to lo there. */
+		if (!v6) {
+			__u32 local = w->local;
+
+			skb->mark = local == LOOPBACK ? MARK_TRANSLATED : MARK_LOCAL;
+			return leave(PASSAGE_LOOPBACK, bpf_redirect_neigh(local, 0, 0, 0));
+		}
+		/* Only with lo's address. */
 		__u8 none[6] = {};
 
 		bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0);
@@ -493,7 +509,7 @@ static __always_inline int arrive(struct __sk_buff *skb, const int v6)
 	if (role >= ROLE_OWN_REQUEST) /* on lo what leaves comes in again */
 		return skb->ifindex == LOOPBACK ? own(skb, v6, g, slot, role) : leave(PASSAGE_OTHER, TCX_NEXT);
 	if (skb->mark == MARK_COPY)
-		return own_copy(skb, v6, &key);
+		return own_copy(skb, v6, &key, 0);
 	return translate(skb, v6, g, slot, role, &key);
 }
 
@@ -533,6 +549,10 @@ int graft_ingress(struct __sk_buff *skb)
 SEC("tc")
 int graft_egress(struct __sk_buff *skb)
 {
+	if (skb->mark == MARK_LOCAL) { /* it has its route now */
+		skb->mark = MARK_TRANSLATED;
+		return bpf_redirect(LOOPBACK, 0);
+	}
 	if (skb->mark == MARK_TRANSLATED) {
 		skb->mark = 0;
 		return leave(PASSAGE_MARKED, TCX_NEXT);

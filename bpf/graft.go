@@ -3,8 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strings"
+	"net/netip"
 	"sync"
 	"time"
 	"unsafe"
@@ -34,11 +33,13 @@ type Graft struct {
 	grace   *grace
 	linger  time.Duration
 
-	mu      sync.Mutex
-	links   map[uint32][]link.Link // by device
-	low     []int                  // numbers of descriptors that are kept for links
-	free    slotQueue
-	resting restQueue
+	mu            sync.Mutex
+	links         map[uint32][]link.Link // by device
+	low           []int                  // numbers of descriptors that are kept for links
+	free          slotQueue
+	addresses     map[netip.Addr]uint32 // devices of this host\'s, as of addressesRead
+	addressesRead time.Time
+	resting       restQueue
 }
 
 // LoadGraft loads the programs, attaches one to lo, and makes one ring for each of
@@ -57,7 +58,7 @@ func LoadGraft(workers int) (g *Graft, err error) {
 	}
 	_ = rlimit.RemoveMemlock() // as in Load
 
-	g = &Graft{links: map[uint32][]link.Link{}, linger: graftLinger}
+	g = &Graft{links: map[uint32][]link.Link{}, addresses: map[netip.Addr]uint32{}, linger: graftLinger}
 	defer func() {
 		if err != nil {
 			g.Close()
@@ -100,27 +101,12 @@ func (g *Graft) loadJoin() error {
 	if err != nil {
 		return fmt.Errorf("read join object: %w", err)
 	}
-	if localNet() {
-		if err := spec.Variables["local_net"].Set(int32(1)); err != nil {
-			return fmt.Errorf("set local_net: %w", err)
-		}
-	}
 	if err := spec.LoadAndAssign(&g.joining, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		graftMapPlaces: g.objects.Places, graftMapGrafts: g.objects.Grafts,
 	}}); err != nil {
 		return fmt.Errorf("load join: %w", err)
 	}
 	return nil
-}
-
-// localNet tells whether lo takes packets for 127/8 that have no route of their own.
-func localNet() bool {
-	for _, device := range []string{"all", "lo"} {
-		if b, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + device + "/route_localnet"); err == nil && strings.TrimSpace(string(b)) == "1" {
-			return true
-		}
-	}
-	return false
 }
 
 // Ring returns the events of one worker: grafts that changed their state.

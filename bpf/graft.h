@@ -101,7 +101,7 @@ struct way {
 	__u32 ports;
 	__s32 shift;	 /* of its windows, to the left */
 	__u32 scale;	 /* of its windows */
-	__u32 family_pad;
+	__u32 local;	 /* device that has the address, of what comes to lo from outside */
 
 	/* written by the programs */
 	__u64 bytes; /* new ones since the graft, by position */

@@ -117,7 +117,7 @@ type graftWay struct {
 	Ports     uint32
 	Shift     int32
 	Scale     uint32
-	FamilyPad uint32
+	Local     uint32
 	_         [4]byte
 	Bytes     uint64
 	Last      uint64

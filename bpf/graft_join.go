@@ -1,9 +1,11 @@
 package bpf
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -44,7 +46,7 @@ var refusals = [...]string{
 	joinRefusalREFUSAL_XFRM:         "IPsec",
 	joinRefusalREFUSAL_NO_ETHERNET:  "a device without Ethernet frames",
 	joinRefusalREFUSAL_DEVICE:       "a device without the programs",
-	joinRefusalREFUSAL_LOCAL_NET:    "from outside to 127/8 without net.ipv4.conf.lo.route_localnet",
+	joinRefusalREFUSAL_LOCAL:        "from outside to an address of this host that no device has",
 	joinRefusalREFUSAL_TAKEN:        "its addresses were grafted a moment ago",
 	refusalSlots:                    "as many pairs are grafted as there is room for",
 	refusalAttach:                   "the programs cannot be attached to a device",
@@ -78,9 +80,9 @@ func (e Ends) arriving() (t graftTuple) {
 
 // joinRequest is struct request of join.bpf.c.
 type joinRequest struct {
-	_                        [16]byte
-	Slot, Generation, Worker uint32
-	Client, Server           graftTuple
+	_                               [16]byte
+	Slot, Generation, Worker, Local uint32
+	Client, Server                  graftTuple
 }
 
 func (t *graftTuple) turned() graftTuple {
@@ -105,24 +107,81 @@ func (g *Graft) Join(worker int, client, server Ends) (Grafted, error) {
 	}
 	generation := atomic.LoadUint32(&g.graft(slot).Generation) + 1
 	request := joinRequest{Slot: slot, Generation: generation, Worker: uint32(worker), Client: client.arriving(), Server: server.arriving()}
+	request.Local = cmp.Or(g.knownDevice(server.Remote.Addr(), now), g.knownDevice(client.Remote.Addr(), now))
 	err := g.join(&request)
-	for tries := 0; tries < 2 && errors.Is(err, Refusal(joinRefusalREFUSAL_DEVICE)); tries++ {
-		for _, device := range g.graft(slot).Devices {
-			if device == 0 {
-				continue
-			}
-			if err := g.attach(device); err != nil {
-				g.free.put(slot, now)
-				return Grafted{}, fmt.Errorf("%w: %w", refusalAttach, err)
-			}
+	for tries := 0; err != nil && tries < 3; tries++ {
+		if err = g.provide(&request, err, client, server, now); err == nil {
+			err = g.join(&request)
 		}
-		err = g.join(&request)
 	}
 	if err != nil {
 		g.free.put(slot, now)
 		return Grafted{}, err
 	}
 	return Grafted{owner: g, slot: slot, generation: generation, grace: g.grace.begin()}, nil
+}
+
+// provide makes up for what the program misses, if that is why it refused: itself
+// at a device, or the device of an address of this host. With g.mu held, as all
+// below.
+func (g *Graft) provide(q *joinRequest, why error, client, server Ends, now time.Time) error {
+	devices := g.graft(q.Slot).Devices
+	switch {
+	case errors.Is(why, Refusal(joinRefusalREFUSAL_DEVICE)):
+	case errors.Is(why, Refusal(joinRefusalREFUSAL_LOCAL)):
+		end := server
+		if devices[0] == loopback {
+			end = client
+		}
+		if q.Local = g.deviceOf(end.Remote.Addr(), now); q.Local == 0 {
+			return why
+		}
+		devices = [2]uint32{q.Local}
+	default:
+		return why
+	}
+	for _, device := range devices {
+		if device == 0 {
+			continue
+		}
+		if err := g.attach(device); err != nil {
+			return fmt.Errorf("%w: %w", refusalAttach, err)
+		}
+	}
+	return nil
+}
+
+// deviceAge is how long an address is believed to be the same device's.
+const deviceAge = time.Second
+
+// knownDevice is the device that an address was seen at a moment ago, if it was.
+func (g *Graft) knownDevice(a netip.Addr, now time.Time) uint32 {
+	if now.Sub(g.addressesRead) < deviceAge {
+		return g.addresses[a.Unmap()]
+	}
+	return 0
+}
+
+// deviceOf is the device of the caller's namespace that has the address; 0 if none.
+func (g *Graft) deviceOf(a netip.Addr, now time.Time) uint32 {
+	if a = a.Unmap(); a.IsLoopback() {
+		return loopback
+	}
+	clear(g.addresses)
+	g.addressesRead = now
+	all, err := net.Interfaces()
+	if err != nil {
+		return 0
+	}
+	for i := range all {
+		has, _ := all[i].Addrs() // one that has gone meanwhile has none
+		for _, h := range has {
+			if p, err := netip.ParsePrefix(h.String()); err == nil {
+				g.addresses[p.Addr()] = uint32(all[i].Index)
+			}
+		}
+	}
+	return g.addresses[a]
 }
 
 func (g *Graft) join(q *joinRequest) error {

@@ -39,8 +39,9 @@ func TestJoinRefusesWhatCannotBeTranslated(t *testing.T) {
 		{why: joinRefusalREFUSAL_TIMESTAMPS, site: func(t *testing.T, s site) site { sysctl(t, "tcp_timestamps", "0", s.client); return s }},
 		{why: joinRefusalREFUSAL_SACK, site: func(t *testing.T, s site) site { sysctl(t, "tcp_sack", "0", s.server); return s }},
 		{why: joinRefusalREFUSAL_ECN, site: func(t *testing.T, s site) site { sysctl(t, "tcp_ecn", "1", s.client, s.proxy, s.server); return s }},
-		{why: joinRefusalREFUSAL_LOCAL_NET, site: func(t *testing.T, s site) site {
-			s.server, s.behind = s.proxy, "127.0.0.1:0"
+		{why: joinRefusalREFUSAL_LOCAL, site: func(t *testing.T, s site) site {
+			mustIP(t, s.proxy, "route", "add", "local", "10.99.0.0/16", "dev", "lo") // any of them, and none at a device
+			s.server, s.behind = s.proxy, "10.99.0.1:0"
 			return s
 		}},
 		{why: joinRefusalREFUSAL_MSS, site: func(t *testing.T, s site) site {

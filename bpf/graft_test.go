@@ -253,6 +253,11 @@ var sites = map[string]func(*testing.T) site{
 	"veth v6, no offloads": func(t *testing.T) site { return vethSite(t, true, false) },
 	"sidecar v4":           func(t *testing.T) site { return sidecarSite(t, false) },
 	"sidecar v6":           func(t *testing.T) site { return sidecarSite(t, true) },
+	"sidecar v4, server at 127.0.0.1": func(t *testing.T) site {
+		s := sidecarSite(t, false)
+		s.behind = "127.0.0.1:0"
+		return s
+	},
 	"sidecar v4, strict reverse paths": func(t *testing.T) site {
 		s := sidecarSite(t, false)
 		for _, device := range []string{"all", "lo", "pc", "ps"} {
@@ -293,6 +298,59 @@ func TestGraftedPairNeedsNoProxy(t *testing.T) {
 			if got, want := k.pair.Bytes(0), uint64(len("while it drains")+400); got != want {
 				t.Errorf("%d request bytes, want %d", got, want)
 			}
+		})
+	}
+}
+
+// An end that closed first is remembered without a socket (FIN_WAIT2 and TIME_WAIT
+// of nobody), and has to answer all the same.
+func TestEndWithoutASocketAnswers(t *testing.T) {
+	for name, at := range sites {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := newStock(t, at(t))
+			k.must(k.join())
+			k.exchange("ping")
+			k.activate()
+			k.must(k.server.Close())
+			if n, err := k.client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Fatalf("client: %d, %v", n, err)
+			}
+			k.must(k.client.CloseWrite())
+			k.await("the end", func() bool { return k.pair.State() == GraftClosed })
+		})
+	}
+}
+
+// The proxy's socket may send a byte again whose receiver has gone, for the graft's
+// two ends have finished with each other: it is no reset of anything.
+func TestResetAfterBothEndsIsAnAcknowledgement(t *testing.T) {
+	for name, at := range sites {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := newStock(t, at(t))
+			k.must(k.join())
+			k.exchange("ping")
+			k.must(k.client.CloseWrite())
+			if n, err := k.server.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Fatalf("server: %d, %v", n, err)
+			}
+			k.must(k.server.Close())
+			if n, err := k.client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Fatalf("client: %d, %v", n, err)
+			}
+			k.await("both acknowledgements", func() bool {
+				_, request := k.pair.Finished(0)
+				_, response := k.pair.Finished(1)
+				return request && response
+			})
+			send(t, k.up, "again")
+			k.await("the acknowledgement", func() bool {
+				q := 1
+				fd(k.up, func(fd int) { q, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ) })
+				return q == 0
+			})
+			send(t, k.up, "it has not failed")
 		})
 	}
 }

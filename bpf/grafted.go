@@ -329,6 +329,6 @@ var refusalNames = [joinRefusalREFUSAL_MAX]string{
 	joinRefusalREFUSAL_XFRM:         "xfrm",
 	joinRefusalREFUSAL_NO_ETHERNET:  "no_ethernet",
 	joinRefusalREFUSAL_DEVICE:       "device",
-	joinRefusalREFUSAL_LOCAL_NET:    "local_net",
+	joinRefusalREFUSAL_LOCAL:        "local",
 	joinRefusalREFUSAL_TAKEN:        "taken",
 }

@@ -38,7 +38,7 @@ enum refusal {
 	REFUSAL_XFRM,	      /* IPsec */
 	REFUSAL_NO_ETHERNET,
 	REFUSAL_DEVICE,	      /* the programs are not attached there yet */
-	REFUSAL_LOCAL_NET,    /* from outside to 127/8 */
+	REFUSAL_LOCAL,	      /* from outside to this host: whose is the address? */
 	REFUSAL_TAKEN,	      /* addresses of a pair that still rests: later */
 	REFUSAL_MAX,
 };
@@ -50,6 +50,7 @@ struct request {
 	__u32 slot;
 	__u32 generation;
 	__u32 worker;
+	__u32 local; /* device that has the address of the end that is on lo, if one is */
 	struct tuple client;
 	struct tuple server;
 };
@@ -68,9 +69,6 @@ struct {
 	__type(key, enum refusal);
 	__type(value, __u64);
 } refusals SEC(".maps");
-
-/* Whether lo takes 127/8 from anywhere (route_localnet); set at load. */
-const volatile int local_net = 0;
 
 enum { BYTE_OFFSET, BYTE_SIZE, EXISTS, SIGNED, LEFT, RIGHT };
 
@@ -230,12 +228,6 @@ static __always_inline void remove(const struct tuple *t, int turned)
 	bpf_map_delete_elem(&places, &key);
 }
 
-/* Whether an address is of 127/8. */
-static __always_inline int loopback4(const struct tuple *t)
-{
-	return t->source[2] == htonl(0xffff) && (htonl(t->source[3]) >> 24) == 127;
-}
-
 static __always_inline enum refusal graft(struct request *q, struct tcp_sock *c, struct tcp_sock *s, struct graft *g)
 {
 	enum refusal why;
@@ -246,11 +238,12 @@ static __always_inline enum refusal graft(struct request *q, struct tcp_sock *c,
 	g->devices[0] = g->devices[1] = 0;
 	if ((why = way_out(c, &g->devices[0])) || (why = way_out(s, &g->devices[1])))
 		return why;
-	/* What comes in by lo without a route of its own is martian there, unless
-	 * route_localnet is set; user space knows (Graft.LocalNet). */
-	if (!local_net && g->devices[0] != g->devices[1] &&
-	    ((g->devices[0] == LOOPBACK && loopback4(&q->client)) || (g->devices[1] == LOOPBACK && loopback4(&q->server))))
-		return REFUSAL_LOCAL_NET;
+	/* What comes to lo from outside has to bring a route of its own: its source is
+	 * an address of this host, so that it is martian without one. The kernel gives
+	 * that route to who names the device of the address. In IPv6 there are no
+	 * martians. */
+	if (!v6 && !q->local && g->devices[0] != g->devices[1] && (g->devices[0] == LOOPBACK || g->devices[1] == LOOPBACK))
+		return REFUSAL_LOCAL;
 	g->state = STATE_OFF;
 	g->generation = q->generation;
 	g->worker = q->worker;
@@ -263,6 +256,7 @@ static __always_inline enum refusal graft(struct request *q, struct tcp_sock *c,
 	fill(&g->way[1], &q->server, &q->client, s, c);
 	g->way[0].device = g->devices[1];
 	g->way[1].device = g->devices[0];
+	g->way[0].local = g->way[1].local = q->local;
 	if (!enter(&q->client, q->slot, ROLE_REQUEST, 0))
 		return REFUSAL_TAKEN;
 	if (!enter(&q->server, q->slot, ROLE_RESPONSE, 0))

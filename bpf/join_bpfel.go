@@ -37,7 +37,7 @@ const (
 	joinRefusalREFUSAL_XFRM         joinRefusal = 19
 	joinRefusalREFUSAL_NO_ETHERNET  joinRefusal = 20
 	joinRefusalREFUSAL_DEVICE       joinRefusal = 21
-	joinRefusalREFUSAL_LOCAL_NET    joinRefusal = 22
+	joinRefusalREFUSAL_LOCAL        joinRefusal = 22
 	joinRefusalREFUSAL_TAKEN        joinRefusal = 23
 	joinRefusalREFUSAL_MAX          joinRefusal = 24
 )
@@ -51,7 +51,6 @@ const (
 	joinMapPlaces   = "places"
 	joinMapRefusals = "refusals"
 	joinProgJoin    = "join"
-	joinVarLocalNet = "local_net"
 )
 
 // loadJoin returns the embedded CollectionSpec for join.
@@ -113,7 +112,6 @@ type joinMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type joinVariableSpecs struct {
-	LocalNet *ebpf.VariableSpec `ebpf:"local_net"`
 }
 
 // joinObjects contains all objects after they have been loaded into the kernel.
@@ -155,7 +153,6 @@ func (m *joinMaps) Close() error {
 //
 // It can be passed to loadJoinObjects or ebpf.CollectionSpec.LoadAndAssign.
 type joinVariables struct {
-	LocalNet *ebpf.Variable `ebpf:"local_net"`
 }
 
 // joinPrograms contains all programs after they have been loaded into the kernel.

@@ -198,6 +198,7 @@ type end struct {
 	// the reader sees what looks like a clean end.
 	robbed   bool
 	otherEnd chan struct{}
+	news     chan struct{} // something was read
 
 	// what the watchdog sees: positions, and what the writer and the reader do
 	sent, got atomic.Int64
@@ -205,7 +206,7 @@ type end struct {
 }
 
 func newEnd(k *connection, side int, random *rand.Rand) *end {
-	e := &end{k: k, side: side, conduct: k.script.end[side], clean: -1, check: peer.NewChecker(2*k.n + uint64(1-side)), otherEnd: make(chan struct{})}
+	e := &end{k: k, side: side, conduct: k.script.end[side], clean: -1, check: peer.NewChecker(2*k.n + uint64(1-side)), otherEnd: make(chan struct{}), news: make(chan struct{}, 1)}
 	for i := range e.random {
 		e.random[i] = rand.New(rand.NewPCG(random.Uint64(), 0))
 	}
@@ -239,8 +240,13 @@ func (e *end) write(c *net.TCPConn) {
 	random := e.random[0]
 	buf := make([]byte, e.conduct.sizes[1])
 	sent := int64(0)
-	for sent < e.conduct.total {
+	for i := 0; sent < e.conduct.total; i++ {
 		n := e.conduct.sizes[0] + random.IntN(e.conduct.sizes[1]-e.conduct.sizes[0]+1)
+		if e.conduct.turns != nil {
+			if n = e.conduct.turns[i]; !e.takesTurns(i) {
+				return
+			}
+		}
 		n = int(min(int64(n), e.conduct.total-sent))
 		peer.Stamp(buf[:n], 2*e.k.n+uint64(e.side), sent)
 		m, err := c.Write(buf[:n])
@@ -253,6 +259,9 @@ func (e *end) write(c *net.TCPConn) {
 		if e.conduct.pause > 0 && random.IntN(e.conduct.often) == 0 {
 			time.Sleep(time.Duration(random.Int64N(int64(e.conduct.pause))))
 		}
+	}
+	if e.conduct.last {
+		<-e.otherEnd
 	}
 	switch e.conduct.ending {
 	case fin:
@@ -286,6 +295,10 @@ func (e *end) read(c *net.TCPConn) {
 			return
 		}
 		e.got.Store(e.check.Good())
+		select {
+		case e.news <- struct{}{}:
+		default:
+		}
 		if err == io.EOF {
 			return
 		}

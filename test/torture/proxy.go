@@ -1,10 +1,10 @@
 package torture
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -79,7 +79,11 @@ func newProxy(r *run, in *netns.NS) (_ *proxy, err error) {
 			return nil, err
 		}
 		p.sets = append(p.sets, set)
-		p.wg.Go(func() { p.force(i, rand.New(rand.NewPCG(r.Seed, 1<<40+uint64(i)))) })
+		force := p.force
+		if r.Soak {
+			force = p.forceGrafts
+		}
+		p.wg.Go(func() { force(i, rand.New(rand.NewPCG(r.Seed, 1<<40+uint64(i)))) })
 	}
 	return p, nil
 }
@@ -124,6 +128,25 @@ func (p *proxy) force(worker int, random *rand.Rand) {
 					if live = p.live[worker]; len(live) == 0 {
 						return
 					}
+				}
+			}
+		})
+	}
+}
+
+// forceGrafts asks for grafts at random moments, on workers that have no rule for
+// them.
+func (p *proxy) forceGrafts(worker int, random *rand.Rand) {
+	for workerModes[worker] != pair.Auto {
+		select {
+		case <-p.stop:
+			return
+		case <-time.After(time.Duration(random.IntN(800)) * time.Microsecond):
+		}
+		p.workers[worker].Do(func() {
+			for _, k := range slices.Clone(p.live[worker]) {
+				if !k.ended && k.history[0].path != api.PathGraft && random.IntN(2) == 0 {
+					k.pair.Force(0, api.PathGraft)
 				}
 			}
 		})
@@ -187,9 +210,7 @@ func (p *proxy) join(k *connection, c *net.TCPConn) {
 	time.Sleep(k.script.dawdle)
 	w := k.wire
 	w.dialing[1].Lock()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	up, err := w.proxy.Dial(ctx, k.family.name, k.family.behind.Addr().String())
-	cancel()
+	up, err := w.dialServer(k.family)
 	if err == nil {
 		k.uses(2, up.LocalAddr())
 		k.uses(3, up.RemoteAddr())
@@ -230,6 +251,9 @@ func (p *proxy) join(k *connection, c *net.TCPConn) {
 			cfg.Watched = true
 		}
 		k.pair = p.sets[worker].Start(cfg)
+		if k.script.early && !k.ended {
+			k.pair.Force(0, api.PathGraft)
+		}
 	})
 }
 

@@ -13,6 +13,8 @@ type script struct {
 	// dawdle is how long the proxy leaves the accepted connection alone, so that
 	// bytes and FIN are there before the pair is.
 	dawdle time.Duration
+	// early asks for the graft before the first byte.
+	early bool
 }
 
 // ending is how an end goes.
@@ -32,7 +34,9 @@ type conduct struct {
 	sizes  [2]int
 	pause  time.Duration // between two messages, one time in often
 	often  int
-	answer bool // sends only after the other's end
+	answer bool  // sends only after the other's end
+	turns  []int // messages, each sent when what it answers has come whole
+	last   bool  // ends only after the other's end
 	ending ending
 
 	buffer   int           // of a read
@@ -146,8 +150,8 @@ func (s script) String() string {
 	out := fmt.Sprintf("limit %d dawdle %v", s.limit, s.dawdle)
 	for i, name := range []string{"client", "server"} {
 		c := s.end[i]
-		out += fmt.Sprintf("; %s sends %d in %v pause %v answer %v ends by %v, reads %d nap %v stall %v at %d late %v narrow %v",
-			name, c.total, c.sizes, c.pause, c.answer, c.ending, c.buffer, c.nap, c.stall, c.stallAt, c.lateRead, c.narrow)
+		out += fmt.Sprintf("; %s sends %d in %v pause %v answer %v last %v turns %d ends by %v, reads %d nap %v stall %v at %d late %v narrow %v",
+			name, c.total, c.sizes, c.pause, c.answer, c.last, len(c.turns), c.ending, c.buffer, c.nap, c.stall, c.stallAt, c.lateRead, c.narrow)
 	}
 	return out
 }

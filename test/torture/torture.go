@@ -24,7 +24,12 @@ type Config struct {
 	Connections int
 	// Graft has pairs grafted, and never spliced.
 	Graft bool
-	Log   *slog.Logger
+	// Soak has many short connections over wires that lose nothing, and asks for
+	// grafts only.
+	Soak bool
+	// Wires are those whose name has it in; all by default.
+	Wires string
+	Log  *slog.Logger
 	// Progress, if set, is told of the state every ten seconds.
 	Progress func(string)
 }
@@ -109,7 +114,11 @@ func (r *run) everything(until time.Time) {
 			defer func() { <-slots }()
 			random := rand.New(rand.NewPCG(r.Seed, n))
 			w := r.wires[random.IntN(len(r.wires))]
-			r.connection(n, w, draw(random, w), random)
+			s := draw
+			if r.Soak {
+				s = brief
+			}
+			r.connection(n, w, s(random, w), random)
 		})
 	}
 	wg.Wait()

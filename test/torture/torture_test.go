@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"cmp"
 	"flag"
 	"log/slog"
 	"os"
@@ -16,12 +17,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
 	seedFlag = flag.Uint64("seed", 0, "seed of the torture; 0 takes the clock's")
-	timeFlag = flag.Duration("time", time.Minute, "how long to torture")
+	timeFlag = flag.Duration("time", 0, "how long to torture; 0 is a minute, and a few seconds for the soak")
+	wires    = flag.String("wires", "", "only wires with this in their name")
 	atOnce   = flag.Int("connections", 48, "connections at once")
 )
 
 func TestTorture(t *testing.T) {
-	report := torture(t, false)
+	report := torture(t, Config{Time: cmp.Or(*timeFlag, time.Minute)})
 	for _, name := range []string{"event.trimmed", "exit.redirected", "exit.empty", "event.overflow", "event.left"} {
 		if report != nil && report.Programs[name] == 0 {
 			t.Errorf("%s is 0: that part of the verdict was not tortured", name)
@@ -31,7 +33,7 @@ func TestTorture(t *testing.T) {
 
 // The same with pairs that are grafted under way, for a quarter of the time.
 func TestTortureOfGrafts(t *testing.T) {
-	report := torture(t, true)
+	report := torture(t, Config{Time: cmp.Or(*timeFlag, time.Minute) / 4, Graft: true})
 	for _, name := range []string{"passage.local", "passage.neighbour", "passage.reset", "passage.copied", "passage.own", "passage.own_lifted"} {
 		if report != nil && report.Programs[name] == 0 {
 			t.Errorf("%s is 0: that part of the graft was not tortured", name)
@@ -39,8 +41,25 @@ func TestTortureOfGrafts(t *testing.T) {
 	}
 }
 
+// Many short connections on wires that lose nothing: nearly each is grafted.
+func TestSoakOfGrafts(t *testing.T) {
+	cfg := Config{Time: cmp.Or(*timeFlag, 5*time.Second), Graft: true, Soak: true}
+	report := torture(t, cfg)
+	if report == nil {
+		return
+	}
+	for _, name := range []string{"passage.local", "passage.loopback", "passage.neighbour", "passage.reset", "passage.copied", "passage.own"} {
+		if report.Programs[name] == 0 {
+			t.Errorf("%s is 0: that part of the graft was not soaked", name)
+		}
+	}
+	if grafts := report.Pairs["grafts"]; 2*grafts < uint64(report.Connections) {
+		t.Errorf("%d grafts in %d connections", grafts, report.Connections)
+	}
+}
+
 // torture runs it; the report is nil if it was too short to have seen everything.
-func torture(t *testing.T, graft bool) *Report {
+func torture(t *testing.T, cfg Config) *Report {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs and makes namespaces")
 	}
@@ -48,12 +67,9 @@ func torture(t *testing.T, graft bool) *Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Seed: *seedFlag, Time: *timeFlag, Connections: *atOnce, Graft: graft,
-		Log:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Progress: func(s string) { t.Log(s) }}
-	if graft {
-		cfg.Time /= 4
-	}
+	cfg.Seed, cfg.Connections, cfg.Wires = *seedFlag, *atOnce, *wires
+	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	cfg.Progress = func(s string) { t.Log(s) }
 	if cfg.Seed == 0 {
 		cfg.Seed = uint64(time.Now().UnixNano())
 	}
@@ -72,11 +88,14 @@ func torture(t *testing.T, graft bool) *Report {
 	for wire, n := range report.Drifts {
 		t.Errorf("%s: the kernel's account of %d sockets is off", wire, n)
 	}
-	if len(report.Failures) > 0 || cfg.Time < 10*time.Second {
+	if len(report.Failures) > 0 || cfg.Time < 5*time.Second {
 		return nil
 	}
+	if cfg.Soak {
+		return report
+	}
 	paths := forcedPaths
-	if graft {
+	if cfg.Graft {
 		paths = graftedPaths
 	}
 	for _, family := range familyNames {

@@ -2,13 +2,17 @@ package torture
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/sluice-proxy/sluice/test/fault"
 	"github.com/sluice-proxy/sluice/test/netns"
+	"golang.org/x/sys/unix"
 )
 
 // wire is a way from client to proxy to server: the host's loopback, or three
@@ -19,6 +23,7 @@ type wire struct {
 	client, proxy, server *netns.NS
 	via                   *proxy
 	boxes                 []*fault.Box
+	beside                bool // the server is in the proxy's namespace, the client is not
 	// of each family: where the proxy listens, where the server does.
 	families [2]family
 	wg       sync.WaitGroup
@@ -54,7 +59,10 @@ func (r *run) makeWires() (wires []*wire, err error) {
 			wires = nil
 		}
 	}()
-	add := func(name string, most int64, join func(w *wire, a, b netns.End) error) error {
+	add := func(name string, most int64, join joiner) error {
+		if !strings.Contains(name, r.Wires) {
+			return nil
+		}
 		w := &wire{name: name, most: most}
 		wires = append(wires, w)
 		if join == nil {
@@ -76,21 +84,13 @@ func (r *run) makeWires() (wires []*wire, err error) {
 	}
 	for _, mtu := range []int{1500, 9000} {
 		for _, offload := range []bool{true, false} {
-			err := add(fmt.Sprintf("veth %d offload %v", mtu, offload), 4<<20, func(_ *wire, a, b netns.End) error {
-				if err := netns.Connect(a, b, mtu); err != nil {
-					return err
-				}
-				for _, e := range []netns.End{a, b} {
-					if err := e.Offload(offload); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
+			if err := add(fmt.Sprintf("veth %d offload %v", mtu, offload), 4<<20, veth(mtu, offload)); err != nil {
 				return wires, err
 			}
 		}
+	}
+	if r.Soak {
+		return wires, r.besides(add)
 	}
 	for i, plan := range plans {
 		plan.Ethernet = r.Graft
@@ -108,6 +108,38 @@ func (r *run) makeWires() (wires []*wire, err error) {
 		}
 	}
 	return wires, nil
+}
+
+// besides makes the wires of a client that comes by a device to a proxy whose server
+// is beside it.
+func (r *run) besides(add func(name string, most int64, join joiner) error) error {
+	for _, offload := range []bool{true, false} {
+		beside := func(w *wire, a, b netns.End) error {
+			w.beside = true
+			return veth(1500, offload)(w, a, b)
+		}
+		if err := add(fmt.Sprintf("beside, offload %v", offload), 4<<20, beside); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// joiner joins two namespaces of a wire.
+type joiner func(w *wire, a, b netns.End) error
+
+func veth(mtu int, offload bool) joiner {
+	return func(_ *wire, a, b netns.End) error {
+		if err := netns.Connect(a, b, mtu); err != nil {
+			return err
+		}
+		for _, e := range []netns.End{a, b} {
+			if err := e.Offload(offload); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // loopback is where the wire without other devices is: the host, or for grafts,
@@ -129,8 +161,8 @@ func (w *wire) through(r *run) (err error) {
 }
 
 // threeNamespaces makes client, proxy and server a namespace each, and joins the
-// proxy's to both others.
-func (w *wire) threeNamespaces(join func(w *wire, a, b netns.End) error) (err error) {
+// proxy's to both others; a server beside the proxy is in the proxy's.
+func (w *wire) threeNamespaces(join joiner) (err error) {
 	for _, ns := range []**netns.NS{&w.client, &w.proxy, &w.server} {
 		if *ns, err = netns.New(); err != nil {
 			return err
@@ -145,6 +177,11 @@ func (w *wire) threeNamespaces(join func(w *wire, a, b netns.End) error) (err er
 	if err := join(w, end(w.client, "c", 1, 1), end(w.proxy, "pc", 1, 2)); err != nil {
 		return err
 	}
+	if w.beside {
+		err := w.server.Close()
+		w.server = w.proxy
+		return err
+	}
 	return join(w, end(w.proxy, "ps", 2, 1), end(w.server, "s", 2, 2))
 }
 
@@ -152,6 +189,8 @@ func (w *wire) listen(r *run) error {
 	addrs := [2][2]string{{"10.7.1.2:0", "10.7.2.2:0"}, {"[fd07:1::2]:0", "[fd07:2::2]:0"}}
 	if w.client == w.server {
 		addrs = [2][2]string{{"127.0.0.1:0", "127.0.0.1:0"}, {"[::1]:0", "[::1]:0"}}
+	} else if w.server == w.proxy {
+		addrs[0][1], addrs[1][1] = addrs[0][0], addrs[1][0]
 	}
 	for i := range w.families {
 		f := &w.families[i]
@@ -167,6 +206,28 @@ func (w *wire) listen(r *run) error {
 		w.wg.Go(func() { w.acceptBehind(r, f) })
 	}
 	return nil
+}
+
+// dialServer has the proxy connect to the server.
+func (w *wire) dialServer(f *family) (c net.Conn, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		if !w.beside {
+			return nil
+		}
+		segment := 1500 - 40 // as at the client's device (pair.Set.Segment)
+		if f.name == "tcp6" {
+			segment -= 20
+		}
+		cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_MAXSEG, segment) })
+		return errors.Join(err, cerr)
+	}}
+	err = w.proxy.Do(func() (err error) {
+		c, err = d.DialContext(ctx, f.name, f.behind.Addr().String())
+		return err
+	})
+	return c, err
 }
 
 // known finds whose connection was accepted.
