@@ -238,11 +238,11 @@ func (e *end) write(c *net.TCPConn) {
 	}
 	e.does(0, "writes")
 	random := e.random[0]
-	buf := make([]byte, e.conduct.sizes[1])
+	buf := make([]byte, max(e.conduct.sizes[1], 512))
 	sent := int64(0)
 	for i := 0; sent < e.conduct.total; i++ {
 		n := e.conduct.sizes[0] + random.IntN(e.conduct.sizes[1]-e.conduct.sizes[0]+1)
-		if e.conduct.turns != nil {
+		if i < len(e.conduct.turns) {
 			if n = e.conduct.turns[i]; !e.takesTurns(i) {
 				return
 			}

@@ -19,22 +19,25 @@ func brief(r *rand.Rand, _ *wire) (s script) {
 			c.pause = time.Duration(1+r.IntN(500)) * time.Microsecond
 		}
 	}
+	last := r.IntN(3) // 2: neither waits for the other's end
 	switch r.IntN(8) {
 	case 0, 1, 2, 3:
-		s.pingPong(r)
-	case 4, 5: // bulk one way, the other side says little
+		s.pingPong(r, 8+r.IntN(80), 1<<(3+r.IntN(13)))
+	case 4, 5: // bulk one way; the other side says little, and mostly stays
 		from := r.IntN(2)
+		s.pingPong(r, r.IntN(8), 512)
 		s.bulk(r, from, 128<<10, 1<<20)
 		s.bulk(r, 1-from, 1, 2<<10)
+		if r.IntN(4) > 0 {
+			last = 1 - from
+		}
 	default:
+		s.pingPong(r, r.IntN(8), 512)
 		s.bulk(r, 0, 32<<10, 512<<10)
 		s.bulk(r, 1, 64<<10, 512<<10)
 	}
-	switch r.IntN(3) {
-	case 0:
-		s.end[0].last = true
-	case 1:
-		s.end[1].last = true
+	if last < 2 {
+		s.end[last].last = true
 	}
 	if r.IntN(8) == 0 {
 		c := &s.end[r.IntN(2)]
@@ -47,18 +50,16 @@ func brief(r *rand.Rand, _ *wire) (s script) {
 	return s
 }
 
-// pingPong makes a conversation of it in which each side waits for the other.
-func (s *script) pingPong(r *rand.Rand) {
-	rounds := 8 + r.IntN(80)
+// pingPong begins it with a conversation in which each side waits for the other.
+func (s *script) pingPong(r *rand.Rand, rounds, most int) {
 	for i := range s.end {
 		c := &s.end[i]
-		most := int64(1) << (3 + r.IntN(13))
 		for range rounds {
-			n := 1 + r.Int64N(most)
-			c.turns = append(c.turns, int(n))
-			c.total += n
+			n := 1 + r.IntN(most)
+			c.turns = append(c.turns, n)
+			c.total += int64(n)
 		}
-		c.sizes = [2]int{1, int(most)}
+		c.sizes = [2]int{1, most}
 	}
 }
 
@@ -66,12 +67,15 @@ func (s *script) pingPong(r *rand.Rand) {
 // a small buffer, so that windows are small, or shut, at the graft.
 func (s *script) bulk(r *rand.Rand, from int, least, most int64) {
 	c, to := &s.end[from], &s.end[1-from]
-	c.total = least + spread(r, most-least)
+	bulk := least + spread(r, most-least)
 	c.sizes = [2]int{1, 1 << (10 + r.IntN(8))}
-	switch r.IntN(6) {
-	case 0:
+	how := r.IntN(6)
+	if how == 0 { // a window smaller than a segment is slow
 		to.narrow = true
-		c.total = min(c.total, 48<<10)
+		bulk = min(bulk, 48<<10)
+	}
+	c.total += bulk
+	switch how {
 	case 1:
 		to.stallAt, to.stall = r.Int64N(c.total+1), time.Duration(1+r.IntN(30))*time.Millisecond
 	case 2:

@@ -29,7 +29,7 @@ type Config struct {
 	Soak bool
 	// Wires are those whose name has it in; all by default.
 	Wires string
-	Log  *slog.Logger
+	Log   *slog.Logger
 	// Progress, if set, is told of the state every ten seconds.
 	Progress func(string)
 }

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -207,9 +208,12 @@ func (m mutant) apply(tree string, reverse bool) ([]byte, error) {
 	return cmd.CombinedOutput()
 }
 
+// ofPrograms finds a patch of C, which has to be compiled.
+var ofPrograms = regexp.MustCompile(`(?m)^\+\+\+ b/bpf/.*\.[ch]$`)
+
 // generate compiles the BPF programs if the patch touches them.
 func (m mutant) generate(tree string) error {
-	if !bytes.Contains(m.patch, []byte(".bpf.c\n")) {
+	if !ofPrograms.Match(m.patch) {
 		return nil
 	}
 	cmd := exec.Command("go", "generate", "./bpf")
