@@ -45,7 +45,7 @@ func TestTortureOfGrafts(t *testing.T) {
 func TestSoakOfGrafts(t *testing.T) {
 	cfg := Config{Time: cmp.Or(*timeFlag, 5*time.Second), Graft: true, Soak: true}
 	report := torture(t, cfg)
-	if report == nil {
+	if report == nil || report.Connections < 1000 { // too few to have seen everything
 		return
 	}
 	for _, name := range []string{"passage.local", "passage.loopback", "passage.neighbour", "passage.reset", "passage.copied", "passage.own"} {
