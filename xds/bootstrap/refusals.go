@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	fixedheapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
@@ -19,22 +18,28 @@ func (c *Config) refusals() error {
 	if err := overload(c.Proto.GetOverloadManager()); err != nil {
 		return fmt.Errorf("overload_manager: %w", err)
 	}
-	return nil
+	return c.extensions()
 }
 
 // overloadActions are Envoy's well-known ones (overload_manager.h).
 var overloadActions = []string{
 	"envoy.overload_actions.stop_accepting_requests", "envoy.overload_actions.disable_http_keepalive",
 	"envoy.overload_actions.stop_accepting_connections", "envoy.overload_actions.reject_incoming_connections",
-	"envoy.overload_actions.shrink_heap", "envoy.overload_actions.reduce_timeouts", "envoy.overload_actions.reset_high_memory_stream",
+	shrinkHeap, reduceTimeouts, resetStreams,
 }
+
+// Those that have, or may have, a configuration of their own.
+const (
+	shrinkHeap     = "envoy.overload_actions.shrink_heap"
+	reduceTimeouts = "envoy.overload_actions.reduce_timeouts"
+	resetStreams   = "envoy.overload_actions.reset_high_memory_stream"
+)
 
 func overload(m *overloadv3.OverloadManager) error {
 	monitors := map[string]bool{}
 	for _, r := range m.GetResourceMonitors() {
-		kind := strings.TrimPrefix(r.GetTypedConfig().GetTypeUrl(), "type.googleapis.com/")
-		if !strings.HasPrefix(kind, "envoy.extensions.resource_monitors.") {
-			return fmt.Errorf("Didn't find a registered implementation for '%s' with type URL: '%s'", r.GetName(), kind)
+		if err := monitor(r); err != nil {
+			return err
 		}
 		if monitors[r.GetName()] {
 			return fmt.Errorf("Duplicate resource monitor %s", r.GetName())
@@ -53,6 +58,12 @@ func overload(m *overloadv3.OverloadManager) error {
 			return fmt.Errorf("Unknown Overload Manager Action %s", name)
 		case actions[name]:
 			return fmt.Errorf("Duplicate overload action %s", name)
+		case name == resetStreams && m.GetBufferFactoryConfig() == nil:
+			return fmt.Errorf("Overload action \"%s\" requires buffer_factory_config.", name)
+		case name == reduceTimeouts && a.GetTypedConfig() == nil:
+			return fmt.Errorf("Overload action \"%s\" requires typed_config", name)
+		case a.GetTypedConfig() != nil && name != reduceTimeouts && name != shrinkHeap:
+			return fmt.Errorf("Overload action name \"%s\" conflicts with its typed config", name)
 		}
 		actions[name] = true
 		triggers := map[string]bool{}
@@ -66,6 +77,18 @@ func overload(m *overloadv3.OverloadManager) error {
 				return errors.New("scaling_threshold must be less than saturation_threshold")
 			}
 			triggers[t.GetName()] = true
+		}
+	}
+	points := map[string]bool{}
+	for _, l := range m.GetLoadshedPoints() {
+		if points[l.GetName()] {
+			return fmt.Errorf("Duplicate loadshed point %s", l.GetName())
+		}
+		points[l.GetName()] = true
+		for _, t := range l.GetTriggers() {
+			if !monitors[t.GetName()] {
+				return fmt.Errorf("Unknown trigger resource %s for loadshed point %s", t.GetName(), l.GetName())
+			}
 		}
 	}
 	return nil

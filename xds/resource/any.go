@@ -54,6 +54,9 @@ func open(a *anypb.Any) (m proto.Message, name string, dropped bool, err error) 
 	return nil, name, false, fmt.Errorf("unable to read TypedStruct of %s: %w", name, steady(err))
 }
 
+// InnerType is the name of the message in a, or of that in a TypedStruct.
+func InnerType(a *anypb.Any) string { return innerURL(a) }
+
 // innerURL is the type that the Any holds, inside a TypedStruct too.
 func innerURL(a *anypb.Any) string {
 	mt, name := find(a.GetTypeUrl())
