@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/sluice-proxy/sluice/api/expression"
 )
 
 // RBAC is envoy.filters.network.rbac. An engine that is nil decides nothing; one
@@ -58,10 +60,12 @@ func ReadRBACVerdict(s string) (a RBACAction, name string) {
 	return RBACDeny, name
 }
 
-// RBACPolicy matches if one of its Permissions and one of its Principals do.
+// RBACPolicy matches if one of its Permissions and one of its Principals do, and its
+// Condition holds, if there is one.
 type RBACPolicy struct {
 	Name                    string
 	Permissions, Principals []RBACRule
+	Condition               expression.Expression
 }
 
 // RBACRule is a Permission or a Principal: exactly one field is set.

@@ -70,7 +70,7 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 		plane: p, logs: logs, config: c, family: p.drains.Family(), configs: map[*filter.Chain]*api.FilterChain{}, balance: make([]atomic.Int64, len(p.cores)), open: new(atomic.Int64),
 		chains: map[*api.FilterChain]*filter.Chain{}, listenerFilters: p.newListenerFilters(c),
 	}
-	l.common = &stream.Listener{Name: c.Name, Metadata: stream.Metadata(c.Metadata), Generation: p.generation}
+	l.common = &stream.Listener{Name: c.Name, Metadata: stream.Metadata(c.Metadata), Generation: p.generation, Direction: int64(c.Direction)}
 	l.index = match.New(c)
 	if have != nil {
 		l.open, l.family, l.version = have.open, have.family, have.version+1

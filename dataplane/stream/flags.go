@@ -77,3 +77,15 @@ func (f Flags) names(column int) []string {
 	}
 	return out
 }
+
+// legacy are the bits that Envoy had them in before they had names.
+func (f Flags) legacy() int64 {
+	bits := [...]uint8{1, 3, 4, 5, 6, 7, 8, 11, 12, 14, 15, 16, 22, 24, 25}
+	var out int64
+	for i, b := range bits {
+		if f&(1<<i) != 0 {
+			out |= 1 << b
+		}
+	}
+	return out
+}

@@ -70,6 +70,8 @@ type Listener struct {
 	Generation uint64
 	// Pipe is the path of the unix socket that was accepted on, empty for TCP.
 	Pipe string
+	// Direction is traffic_direction by its number.
+	Direction int64
 }
 
 // Chain is what connections of one filter chain have in common.

@@ -32,6 +32,7 @@ const (
 	grpc         = "google.golang.org/grpc"
 	protobuf     = "google.golang.org/protobuf"
 	genproto     = "google.golang.org/genproto"
+	celGo        = "github.com/google/cel-go"
 	extended     = "golang.org/x"
 	sys          = "golang.org/x/sys"
 )
@@ -46,7 +47,10 @@ var floors = map[string]struct{ ours, others []string }{
 	"dataplane/filter/proxyprotocol": {ours: []string{"api", "dataplane"}, others: []string{extended, "github.com/pires/go-proxyproto"}},
 	"dataplane/proxyheader":          {ours: []string{"api", "dataplane/stream"}, others: []string{"github.com/pires/go-proxyproto"}},
 	// What access logs print: strftime and UUIDs.
-	"dataplane/stream":  {ours: []string{"api"}, others: []string{"github.com/itchyny/timefmt-go", "github.com/google/uuid"}},
+	"dataplane/stream": {ours: []string{"api", "dataplane/cel"}, others: []string{"github.com/itchyny/timefmt-go", "github.com/google/uuid"}},
+	// One half of cel-go: what runs expressions. xds/cel has the other, for the
+	// two halves of Sluice never see each other.
+	"dataplane/cel":     {ours: []string{"api/expression"}, others: []string{celGo, genproto, protobuf}},
 	"dataplane/match":   {ours: []string{"api"}, others: []string{}},
 	"dataplane/drain":   {ours: []string{"api"}, others: []string{}},
 	"dataplane/balance": {ours: []string{"api"}, others: []string{"github.com/cespare/xxhash/v2"}},
@@ -71,6 +75,7 @@ var floors = map[string]struct{ ours, others []string }{
 	"xds": {ours: []string{"api", "xds"},
 		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time", "github.com/cespare/xxhash/v2",
 			"github.com/youmark/pkcs8", "software.sslmate.com/src/go-pkcs12"}},
+	"xds/cel":     {ours: []string{"api/expression"}, others: []string{celGo + "/common", celGo + "/parser", envoy + "/config/core/v3", genproto, protobuf}},
 	"xds/resolve": {ours: []string{"api"}, others: []string{"github.com/miekg/dns"}},
 	// The stream layer knows type URLs and bytes: no resource, so no resource
 	// proto either.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/xds/cel"
 )
 
 func rbacFilters() map[string]networkFilter {
@@ -36,10 +37,9 @@ func rbacPolicies() policies {
 			// Who is logged changes nothing for anybody.
 			fields(noted, "audit_logging_options"),
 		"envoy.config.rbac.v3.Policy": policy{}.
-			fields(built, "permissions", "principals").
-			// Expressions (CEL) decide who may connect.
-			fields(refused, "condition", "checked_condition").
-			fields(noted, "cel_config"), // says only how they are evaluated
+			fields(built, "permissions", "principals", "condition", "cel_config").
+			// Envoy does not look at it either.
+			fields(noted, "checked_condition"),
 	}
 }
 
@@ -79,6 +79,12 @@ func (w *walker) rbacEngine(path, rulesName string, rules *rbacconfigv3.RBAC, ma
 		}
 		for i, r := range p.GetPrincipals() {
 			one.Principals = append(one.Principals, w.principal(fmt.Sprintf("%s.principals[%d]", at, i), r))
+		}
+		if p.GetCondition() != nil {
+			var err error
+			if one.Condition, err = cel.Tree(p.GetCondition(), cel.Options(p.GetCelConfig())); err != nil {
+				w.fail(at+".condition", err)
+			}
 		}
 		e.Policies = append(e.Policies, one)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/expression"
 )
 
 func rbacText(more string) string {
@@ -14,6 +15,10 @@ func rbacText(more string) string {
 
 func policyText(permission, principal string) string {
 	return rbacText("rules: {policies: {x: {permissions: [" + permission + "], principals: [" + principal + "]}}}")
+}
+
+func conditionText(condition string) string {
+	return rbacText("rules: {policies: {x: {permissions: [{any: true}], principals: [{any: true}], condition: " + condition + "}}}")
 }
 
 func rbacMatcherText(input string) string {
@@ -74,6 +79,13 @@ func TestRBACIsDecoded(t *testing.T) {
 			want: api.Filter{RBAC: &api.RBAC{StatPrefix: "p", Enforced: &api.RBACEngine{Matcher: &api.Matcher{List: []api.FieldMatcher{{
 				Predicate: api.Predicate{Single: &api.SinglePredicate{Input: api.MatchInput{Kind: api.InputServerName}, Value: &api.StringMatch{Value: "a"}}},
 				OnMatch:   api.OnMatch{Action: "LOG log it"}}}}}}}},
+		{what: "a condition", in: conditionText("{const_expr: {bool_value: true}}, cel_config: {enable_string_concat: true}"),
+			want: api.Filter{RBAC: &api.RBAC{StatPrefix: "p", Enforced: &api.RBACEngine{Policies: []api.RBACPolicy{{Name: "x", Permissions: []api.RBACRule{yes}, Principals: []api.RBACRule{yes},
+				Condition: expression.Expression{Tree: "\x1a\x02\x10\x01", Options: expression.Options{Concat: true}}}}}}}},
+		{what: "a checked condition is noted", in: conditionText("{const_expr: {bool_value: true}}, checked_condition: {}"),
+			want: api.Filter{RBAC: &api.RBAC{StatPrefix: "p", Enforced: &api.RBACEngine{Policies: []api.RBACPolicy{{Name: "x", Permissions: []api.RBACRule{yes}, Principals: []api.RBACRule{yes},
+				Condition: expression.Expression{Tree: "\x1a\x02\x10\x01"}}}}}},
+			unbuilt: []string{"filter_chains[0].filters[0] rbac.rules.policies[x].checked_condition"}},
 		{what: "audit is noted", in: rbacText("rules: {audit_logging_options: {audit_condition: ON_DENY}}"), want: api.Filter{RBAC: &api.RBAC{StatPrefix: "p", Enforced: &api.RBACEngine{}}},
 			unbuilt: []string{"filter_chains[0].filters[0] rbac.rules.audit_logging_options"}},
 	})
@@ -97,7 +109,9 @@ func TestRBACIsRefused(t *testing.T) {
 		{"a broken name", policyText(anyone, "{authenticated: {principal_name: {safe_regex: {regex: (a}}}}"), principal + ".authenticated.principal_name.safe_regex.regex: missing ): (a"},
 		{"a header", policyText(anyone, "{or_ids: {ids: [{header: {name: h, present_match: true}}]}}"), principal + ".or_ids.ids[0].header: Found header(h) rule,not supported by RBAC network filter"},
 		{"a permission by header", policyText("{header: {name: h}}", anyone), permit + ".header: Found header(h) rule,not supported by RBAC network filter"},
-		{"a condition", rbacText("rules: {policies: {x: {permissions: [" + anyone + "], principals: [" + anyone + "], condition: {const_expr: {bool_value: true}}}}}"), `rbac.rules.policies[x].condition: not supported yet ({"const_expr":{"bool_value":true}})`},
+		{"a condition of a function that is not there", conditionText("{call_expr: {function: f}}"), "rbac.rules.policies[x].condition: failed to create an expression: No overload found in reference resolve step for f"},
+		{"a condition that loops", conditionText("{comprehension_expr: {}}"), "rbac.rules.policies[x].condition: failed to create an expression: Comprehension support is disabled"},
+		{"an empty condition", conditionText("{}"), "rbac.rules.policies[x].condition: failed to create an expression: Invalid empty expression"},
 		{"the upstream's address", policyText(`{matcher: {name: m, typed_config: {"@type": type.googleapis.com/envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher, upstream_port_range: {start: 1, end: 2}}}}`, anyone), permit + ".matcher: not supported yet (envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher)"},
 		{"a delay into the past", rbacText("delay_deny: -1s"), "rbac.delay_deny: Invalid duration: Expected positive duration (-1s 0ns)"},
 		{"an action of another kind", rbacText(`matcher: {on_no_match: {action: {name: a, typed_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: x}}}}`), "rbac.matcher.on_no_match.action: Didn't find a registered implementation for 'a' with type URL: 'google.protobuf.StringValue'"},

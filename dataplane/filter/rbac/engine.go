@@ -17,6 +17,20 @@ type engine struct {
 type policy struct {
 	name                    string
 	permissions, principals []rule
+	condition               *stream.Condition // may be nil
+}
+
+func newPolicy(p *api.RBACPolicy) (policy, error) {
+	out := policy{name: p.Name, permissions: newRules(p.Permissions), principals: newRules(p.Principals)}
+	var err error
+	if p.Condition.Given() {
+		out.condition, err = stream.NewCondition(p.Condition)
+	}
+	return out, err
+}
+
+func (p *policy) matches(i *stream.Info) bool {
+	return oneOf(p.permissions, i) && oneOf(p.principals, i) && (p.condition == nil || p.condition.Holds(i))
 }
 
 // verdict is what an engine says of a connection. policy is empty if none
@@ -36,8 +50,12 @@ func newEngine(e *api.RBACEngine) *engine {
 		return out
 	}
 	for i := range e.Policies {
-		p := &e.Policies[i]
-		out.policies = append(out.policies, policy{name: p.Name, permissions: newRules(p.Permissions), principals: newRules(p.Principals)})
+		p, err := newPolicy(&e.Policies[i])
+		if err != nil {
+			// xds has seen that it can be run; else nobody is let in.
+			return &engine{action: api.RBACAllow}
+		}
+		out.policies = append(out.policies, p)
 	}
 	return out
 }
@@ -49,7 +67,7 @@ func (e *engine) ask(i *stream.Info) verdict {
 	v := verdict{}
 	matched := false
 	for j := range e.policies {
-		if p := &e.policies[j]; oneOf(p.permissions, i) && oneOf(p.principals, i) {
+		if p := &e.policies[j]; p.matches(i) {
 			v.policy, matched = p.name, true
 			break
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"github.com/sluice-proxy/sluice/test/celtext"
 )
 
 func prefix(s string) *netip.Prefix { p := netip.MustParsePrefix(s); return &p }
@@ -149,6 +150,28 @@ func TestEngine(t *testing.T) {
 	}
 	if newEngine(nil) != nil {
 		t.Error("an engine that is absent decides")
+	}
+}
+
+func TestConditions(t *testing.T) {
+	for text, want := range map[string]bool{"source.port == 5000": true, "source.port == 1": false, "nope": false, "5": false} {
+		p := api.RBACPolicy{Name: "p", Permissions: []api.RBACRule{yes()}, Principals: []api.RBACRule{yes()}, Condition: celtext.Expression(t, text)}
+		if got := newEngine(&api.RBACEngine{Policies: []api.RBACPolicy{p}}).ask(known()); got.allowed != want {
+			t.Errorf("%s: %+v", text, got)
+		}
+		if got := newEngine(&api.RBACEngine{Action: api.RBACDeny, Policies: []api.RBACPolicy{p}}).ask(known()); got.allowed == want {
+			t.Errorf("%s denies: %+v", text, got)
+		}
+	}
+}
+
+func TestAConditionThatCannotRunLetsNobodyIn(t *testing.T) {
+	for _, action := range []api.RBACAction{api.RBACAllow, api.RBACDeny, api.RBACLog} {
+		p := api.RBACPolicy{Name: "p", Permissions: []api.RBACRule{yes()}, Principals: []api.RBACRule{yes()}}
+		p.Condition.Tree = "\xff"
+		if got := newEngine(&api.RBACEngine{Action: action, Policies: []api.RBACPolicy{{Name: "a"}, p}}).ask(known()); got.allowed {
+			t.Errorf("%v: %+v", action, got)
+		}
 	}
 }
 
