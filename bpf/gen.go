@@ -12,3 +12,4 @@ package bpf
 //go:generate go tool bpf2go -tags linux -target bpfel -type verdict -type outcome -type address -type table_key -type table_entry -type on_exit -type settings inbound inbound.bpf.c -- -mcpu=v3 -O2 -nostdinc -Wall -Werror -Iheaders
 //go:generate go tool bpf2go -tags linux -target bpfel -type state -type passage -type incident -type role -type fin -type tuple -type place -type way -type graft graft graft.bpf.c -- -mcpu=v3 -O2 -nostdinc -Wall -Werror -Iheaders
 //go:generate go tool bpf2go -tags linux -target bpfel -no-global-types -type refusal join join.bpf.c -- -mcpu=v3 -O2 -nostdinc -Wall -Werror -Iheaders
+//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types -type parting part part.bpf.c -- -mcpu=v3 -O2 -nostdinc -Wall -Werror -Iheaders

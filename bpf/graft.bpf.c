@@ -9,10 +9,7 @@
  *
  * docs/graft.md has the rules and the tests that catch their breach. */
 
-#include "graft_tcp.h"
-
-#define TCX_NEXT -1
-#define TCX_DROP 2
+#include "graft_part.h"
 
 /* Marks of packets on their way between two passes. */
 #define MARK_COPY 0x536c6331
@@ -49,6 +46,13 @@ static __always_inline int become(struct graft *g, __u32 slot, enum state from, 
 		return 0;
 	wake(g, slot);
 	return 1;
+}
+
+/* The ends have finished with each other, while the sockets are at rest. */
+static __always_inline void finished(struct graft *g, __u32 slot, enum state state, enum state to)
+{
+	if (state == STATE_ACTIVE || state == STATE_PARTING)
+		become(g, slot, state, to);
 }
 
 /* Notes how far a direction has come. Every position is counted once, whichever
@@ -220,6 +224,8 @@ static __always_inline int own(struct __sk_buff *skb, const int v6, struct graft
 	/* The ends have finished with each other: nothing of ours is to disturb that. */
 	if (state == STATE_CLOSED || state == STATE_RESET)
 		return leave(PASSAGE_OWN_STALE, TCX_DROP);
+	if (state == STATE_PARTED)
+		return own_parted(skb, v6, w, back, header);
 	__u32 bytes = payload(skb, v6, header);
 	__u64 sum = 0;
 	__u32 next;
@@ -240,7 +246,7 @@ static __always_inline int own(struct __sk_buff *skb, const int v6, struct graft
 	}
 	if (flags & (RST | SYN) || !(flags & ACK))
 		return leave(PASSAGE_OWN, TCX_NEXT);
-	if (state == STATE_ACTIVE && !bytes && !(flags & FIN))
+	if ((state == STATE_ACTIVE || state == STATE_PARTING) && !bytes && !(flags & FIN))
 		return leave(PASSAGE_OWN_STALE, TCX_DROP); /* a late ACK */
 	__u32 end = htonl(t->seq) - w->seq + bytes;
 	if (bytes)
@@ -262,16 +268,9 @@ static __always_inline int own(struct __sk_buff *skb, const int v6, struct graft
 	__u32 position = htonl(t->ack), edge = position + (htons(t->window) << ((w->scale - w->shift) & 15));
 	if (after(edge, back->edge))
 		back->edge = edge;
-	void *data = first(skb), *data_end = limit(skb);
-	__u32 *o = data + TRANSPORT(v6) + sizeof(*t);
-	if (header >= 32 && (void *)(o + 3) <= data_end && o[0] == htonl(0x0101080a) && w->packets) {
-		__u32 time = w->time_high + w->time;
-		if (after(time, htonl(o[1]))) {
-			next = htonl(time);
-			sum = replace32(sum, o[1], next);
-			o[1] = next;
-		}
-	}
+	__u64 lifted = lift_time(skb, v6, w, header);
+	if (lifted)
+		sum += lifted;
 	if (!sum)
 		return leave(PASSAGE_OWN, TCX_NEXT);
 	bpf_l4_csum_replace(skb, TRANSPORT(v6) + 16, 0, fold32(sum), 0);
@@ -376,6 +375,8 @@ static __always_inline int translate(struct __sk_buff *skb, const int v6, struct
 		return leave(PASSAGE_ENDED, TCX_NEXT);
 	if (state == STATE_BACK)
 		return leave(PASSAGE_BACK, TCX_NEXT);
+	if (state == STATE_PARTED)
+		return to_parted(skb, v6, w, t);
 	if (header > sizeof(*t) && !(t = pull(skb, v6, header)))
 		return leave(PASSAGE_SHORT, TCX_DROP);
 	void *data = first(skb), *end = limit(skb);
@@ -408,10 +409,13 @@ static __always_inline int translate(struct __sk_buff *skb, const int v6, struct
 	if (flags & (RST | FIN) && !believed)
 		count(&incidents, INCIDENT_OUTSIDE);
 	w->packets++;
-	if (bytes && believed)
+	/* What is new is kept back once the halves are to part. What it says of the other
+	 * direction counts all the same. */
+	int held = state == STATE_PARTING && after(seq + bytes + (flags & FIN ? 1 : 0), next_of(w));
+	if (bytes && believed && !held)
 		reach(w, seq + bytes);
 	/* One that is not believed counts if its receiver acknowledges it. */
-	if (flags & FIN && (believed || !w->fin))
+	if (flags & FIN && (believed || !w->fin) && !held)
 		finishes(g, w, seq + bytes + 1);
 	__u32 window = htons(t->window);
 	if (flags & ACK && !(flags & (RST | SYN))) {
@@ -422,12 +426,14 @@ static __always_inline int translate(struct __sk_buff *skb, const int v6, struct
 		/* User space, which looks after it has made the pair active, sees it, or
 		 * this does. */
 		if (back->fin == FIN_ACKED && w->fin == FIN_ACKED)
-			become(g, slot, STATE_ACTIVE, STATE_CLOSED);
+			finished(g, slot, state, STATE_CLOSED);
 	}
-	if (state == STATE_ACTIVE && flags & RST && believed) {
+	if (flags & RST && believed) {
 		g->reset_by = role;
-		become(g, slot, STATE_ACTIVE, STATE_RESET);
+		finished(g, slot, state, STATE_RESET);
 	}
+	if (held)
+		return leave(PASSAGE_HELD, TCX_DROP);
 
 	struct shift s = {.time = w->time, .echo = -back->time, .sack = -back->seq};
 	s.sum = w->ports;

@@ -28,6 +28,7 @@ type Graft struct {
 	// read-only after LoadGraft
 	objects graftObjects
 	joining joinObjects
+	parting partObjects
 	words   []byte // the grafts map, mapped for life
 	rings   []*Ring
 	grace   *grace
@@ -75,6 +76,9 @@ func LoadGraft(workers int) (g *Graft, err error) {
 		return g, fmt.Errorf("load graft: %w", err)
 	}
 	if err := g.loadJoin(); err != nil {
+		return g, err
+	}
+	if err := g.loadPart(); err != nil {
 		return g, err
 	}
 	size := int(g.objects.Grafts.MaxEntries()) * int(graftSize)
@@ -203,7 +207,7 @@ func (g *Graft) Close() error {
 		errs = append(errs, unix.Munmap(g.words))
 		g.words = nil
 	}
-	return errors.Join(append(errs, g.joining.Close(), g.objects.Close())...)
+	return errors.Join(append(errs, g.joining.Close(), g.parting.Close(), g.objects.Close())...)
 }
 
 func (g *Graft) graft(slot uint32) *graftGraft {

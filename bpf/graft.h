@@ -21,10 +21,12 @@ enum state {
 	STATE_OFF,    /* packets pass */
 	STATE_DRAIN,  /* packets are translated; what the proxy's sockets hold goes on beside */
 	STATE_ACTIVE, /* the sockets hold nothing, and say nothing any more */
+	STATE_PARTING, /* nothing new passes, what is under way does, so that the halves can part */
 	STATE_CLOSED, /* both ends were acknowledged */
 	STATE_RESET,  /* one side reset, and the other was told */
 	STATE_ENDED,  /* the proxy reset both sides */
 	STATE_BACK,   /* both ends came to the sockets, and so had all before: they finish */
+	STATE_PARTED, /* two connections again, of whose positions the sockets have others */
 };
 
 /* What a packet is to its pair. */
@@ -49,6 +51,8 @@ enum passage {
 	PASSAGE_OFF,	    /* the pair is not grafted any more, or not yet */
 	PASSAGE_ENDED,	    /* the proxy reset the pair: the kernel answers */
 	PASSAGE_BACK,	    /* to the proxy's own socket, which finishes */
+	PASSAGE_HELD,	    /* new, of a pair whose halves are to part: dropped */
+	PASSAGE_PARTED,	    /* to the proxy's own socket, which has parted */
 	PASSAGE_REUSED,	    /* a SYN: the addresses have a new connection */
 	PASSAGE_LOCAL,	    /* translated, to a socket of this namespace */
 	PASSAGE_LOOPBACK,   /* translated, to a socket of this namespace, in by lo */
@@ -59,6 +63,7 @@ enum passage {
 	PASSAGE_OWN,	    /* the proxy's own */
 	PASSAGE_OWN_LIFTED, /* …whose ACK or time was behind what was passed on */
 	PASSAGE_OWN_RESET,  /* …an RST, moved to where its receiver takes it */
+	PASSAGE_OWN_PARTED, /* …of a socket that has parted */
 	PASSAGE_OWN_STALE,  /* …that had nothing to say, dropped */
 	PASSAGE_SHORT,	    /* the header cannot be read: dropped, it comes again */
 	PASSAGE_MAX,
@@ -114,6 +119,10 @@ struct way {
 	__u32 time_high;
 	__u32 fin_end;
 	enum fin fin;
+	/* written when the halves part: are added to positions and acknowledgements of
+	 * its packets, which go to the proxy's socket then */
+	__u32 part_seq;
+	__u32 part_ack;
 	__u32 pad;
 };
 
@@ -159,6 +168,9 @@ static __always_inline enum state state_of(struct graft *g)
 }
 
 static __always_inline int after(__u32 a, __u32 b) { return (__s32)(a - b) > 0; }
+
+/* The position that the source of a way goes on at. */
+static __always_inline __u32 next_of(struct way *w) { return w->fin ? w->fin_end : w->high; }
 
 /* Sums of the Internet checksum. */
 static __always_inline __u64 replace32(__u64 sum, __u32 old, __u32 new) { return sum + (__u32)~old + new; }

@@ -57,19 +57,22 @@ const (
 	graftPassagePASSAGE_OFF        graftPassage = 3
 	graftPassagePASSAGE_ENDED      graftPassage = 4
 	graftPassagePASSAGE_BACK       graftPassage = 5
-	graftPassagePASSAGE_REUSED     graftPassage = 6
-	graftPassagePASSAGE_LOCAL      graftPassage = 7
-	graftPassagePASSAGE_LOOPBACK   graftPassage = 8
-	graftPassagePASSAGE_NEIGHBOUR  graftPassage = 9
-	graftPassagePASSAGE_RESET      graftPassage = 10
-	graftPassagePASSAGE_COPIED     graftPassage = 11
-	graftPassagePASSAGE_UNCOPIED   graftPassage = 12
-	graftPassagePASSAGE_OWN        graftPassage = 13
-	graftPassagePASSAGE_OWN_LIFTED graftPassage = 14
-	graftPassagePASSAGE_OWN_RESET  graftPassage = 15
-	graftPassagePASSAGE_OWN_STALE  graftPassage = 16
-	graftPassagePASSAGE_SHORT      graftPassage = 17
-	graftPassagePASSAGE_MAX        graftPassage = 18
+	graftPassagePASSAGE_HELD       graftPassage = 6
+	graftPassagePASSAGE_PARTED     graftPassage = 7
+	graftPassagePASSAGE_REUSED     graftPassage = 8
+	graftPassagePASSAGE_LOCAL      graftPassage = 9
+	graftPassagePASSAGE_LOOPBACK   graftPassage = 10
+	graftPassagePASSAGE_NEIGHBOUR  graftPassage = 11
+	graftPassagePASSAGE_RESET      graftPassage = 12
+	graftPassagePASSAGE_COPIED     graftPassage = 13
+	graftPassagePASSAGE_UNCOPIED   graftPassage = 14
+	graftPassagePASSAGE_OWN        graftPassage = 15
+	graftPassagePASSAGE_OWN_LIFTED graftPassage = 16
+	graftPassagePASSAGE_OWN_RESET  graftPassage = 17
+	graftPassagePASSAGE_OWN_PARTED graftPassage = 18
+	graftPassagePASSAGE_OWN_STALE  graftPassage = 19
+	graftPassagePASSAGE_SHORT      graftPassage = 20
+	graftPassagePASSAGE_MAX        graftPassage = 21
 )
 
 type graftPlace struct {
@@ -90,13 +93,15 @@ const (
 type graftState uint32
 
 const (
-	graftStateSTATE_OFF    graftState = 0
-	graftStateSTATE_DRAIN  graftState = 1
-	graftStateSTATE_ACTIVE graftState = 2
-	graftStateSTATE_CLOSED graftState = 3
-	graftStateSTATE_RESET  graftState = 4
-	graftStateSTATE_ENDED  graftState = 5
-	graftStateSTATE_BACK   graftState = 6
+	graftStateSTATE_OFF     graftState = 0
+	graftStateSTATE_DRAIN   graftState = 1
+	graftStateSTATE_ACTIVE  graftState = 2
+	graftStateSTATE_PARTING graftState = 3
+	graftStateSTATE_CLOSED  graftState = 4
+	graftStateSTATE_RESET   graftState = 5
+	graftStateSTATE_ENDED   graftState = 6
+	graftStateSTATE_BACK    graftState = 7
+	graftStateSTATE_PARTED  graftState = 8
 )
 
 type graftTuple struct {
@@ -129,6 +134,8 @@ type graftWay struct {
 	TimeHigh  uint32
 	FinEnd    uint32
 	Fin       graftFin
+	PartSeq   uint32
+	PartAck   uint32
 	Pad       uint32
 }
 

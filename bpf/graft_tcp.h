@@ -16,6 +16,9 @@
 #define RST 4
 #define ACK 16
 
+#define TCX_NEXT -1
+#define TCX_DROP 2
+
 #define OPTION_END 0
 #define OPTION_NOP 1
 #define OPTION_SACK 5

@@ -19,13 +19,15 @@ type GraftState uint32
 
 // The states, as the programs have them.
 const (
-	GraftOff    = GraftState(graftStateSTATE_OFF)
-	GraftDrain  = GraftState(graftStateSTATE_DRAIN)
-	GraftActive = GraftState(graftStateSTATE_ACTIVE)
-	GraftClosed = GraftState(graftStateSTATE_CLOSED)
-	GraftReset  = GraftState(graftStateSTATE_RESET)
-	GraftEnded  = GraftState(graftStateSTATE_ENDED)
-	GraftBack   = GraftState(graftStateSTATE_BACK)
+	GraftOff     = GraftState(graftStateSTATE_OFF)
+	GraftDrain   = GraftState(graftStateSTATE_DRAIN)
+	GraftActive  = GraftState(graftStateSTATE_ACTIVE)
+	GraftParting = GraftState(graftStateSTATE_PARTING)
+	GraftClosed  = GraftState(graftStateSTATE_CLOSED)
+	GraftReset   = GraftState(graftStateSTATE_RESET)
+	GraftEnded   = GraftState(graftStateSTATE_ENDED)
+	GraftBack    = GraftState(graftStateSTATE_BACK)
+	GraftParted  = GraftState(graftStateSTATE_PARTED)
 )
 
 // Grafted is one pair in the kernel. It is a small value; methods that write are
@@ -81,8 +83,10 @@ func (p *Grafted) Close() { p.leave(GraftClosed) }
 func (p *Grafted) End() { p.leave(GraftEnded) }
 
 func (p *Grafted) leave(to GraftState) {
-	if !atomic.CompareAndSwapUint32(p.state(), uint32(GraftActive), uint32(to)) {
-		atomic.CompareAndSwapUint32(p.state(), uint32(GraftDrain), uint32(to))
+	for _, from := range []GraftState{GraftActive, GraftDrain, GraftParting} {
+		if atomic.CompareAndSwapUint32(p.state(), uint32(from), uint32(to)) {
+			return
+		}
 	}
 }
 
@@ -248,8 +252,8 @@ func (q *restQueue) take(before time.Time, most int) (slot uint32, ok bool) {
 }
 
 // Counters reads how packets came to their ends (`passage.local`, …), what
-// happened on the way (`incident.options`, …), and what Join was told
-// (`refusal.mss`, …), summed over the CPUs.
+// happened on the way (`incident.options`, …), what Join was told (`refusal.mss`, …),
+// and what Parted was (`parting.done`, …), summed over the CPUs.
 func (g *Graft) Counters() (map[string]uint64, error) {
 	out := map[string]uint64{}
 	for _, group := range []struct {
@@ -260,6 +264,7 @@ func (g *Graft) Counters() (map[string]uint64, error) {
 		{"passage.", passageNames[:], g.objects.Passages},
 		{"incident.", incidentNames[:], g.objects.Incidents},
 		{"refusal.", refusalNames[:], g.joining.Refusals},
+		{"parting.", partingNames[:], g.parting.Partings},
 	} {
 		for i, name := range group.names {
 			var perCPU []uint64
@@ -281,6 +286,8 @@ var passageNames = [graftPassagePASSAGE_MAX]string{
 	graftPassagePASSAGE_OFF:        "off",
 	graftPassagePASSAGE_ENDED:      "ended",
 	graftPassagePASSAGE_BACK:       "back",
+	graftPassagePASSAGE_HELD:       "held",
+	graftPassagePASSAGE_PARTED:     "parted",
 	graftPassagePASSAGE_REUSED:     "reused",
 	graftPassagePASSAGE_LOCAL:      "local",
 	graftPassagePASSAGE_LOOPBACK:   "loopback",
@@ -291,6 +298,7 @@ var passageNames = [graftPassagePASSAGE_MAX]string{
 	graftPassagePASSAGE_OWN:        "own",
 	graftPassagePASSAGE_OWN_LIFTED: "own_lifted",
 	graftPassagePASSAGE_OWN_RESET:  "own_reset",
+	graftPassagePASSAGE_OWN_PARTED: "own_parted",
 	graftPassagePASSAGE_OWN_STALE:  "own_stale",
 	graftPassagePASSAGE_SHORT:      "short",
 }

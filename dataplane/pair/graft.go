@@ -46,6 +46,7 @@ func (s *Set) UseGraft(g *bpf.Graft, rule bool) error {
 	s.graft, s.graftsByRule = g, rule
 	s.grafted = map[uint32]*Pair{}
 	s.graftScan.F = s.scanGrafted
+	s.parts.F = s.partAll
 	return s.worker.Add(g.Ring(s.worker.ID).FD(), unix.EPOLLIN, graftEvents{s})
 }
 
@@ -223,18 +224,23 @@ func (p *Pair) graftChanged() {
 	}
 }
 
-// ungraft is called before the sockets are closed. It returns whether that has to
-// be by RST: a frozen socket does not know where its stream is, so that a FIN of
-// it would say nothing; an RST is put right on its way, or swallowed where client
-// and server have come to an end of their own.
-func (p *Pair) ungraft(o Outcome, reset bool) bool {
+// ungraft is called before the sockets are closed. It returns whether that is by
+// RST: a socket at rest does not know where its stream is, so that a FIN of it would
+// say nothing until the halves have parted; an RST is put right on its way, or
+// swallowed where client and server have come to an end of their own. Kept says that
+// the sockets are closed later.
+func (p *Pair) ungraft(o Outcome, reset bool) (byReset, kept bool) {
 	g := p.cfg.graft
-	if o == Complete && !reset {
+	switch {
+	case reset:
+	case o == Complete:
 		g.Back()
-		return false
+		return false, false
+	case p.part():
+		return false, true
 	}
 	g.End() // if no end came before
-	return true
+	return true, false
 }
 
 // graftedBytes are those of a direction that went from peer to peer.
@@ -306,9 +312,11 @@ func (p *Pair) countGrafted() {
 	}
 }
 
-// buryGraft gives the graft back, after the sockets were closed.
-func (p *Pair) buryGraft() {
+// buryGraft gives the graft back, after the sockets were closed or kept.
+func (p *Pair) buryGraft(kept bool) {
 	p.countGrafted()
 	delete(p.set.grafted, p.cfg.graft.Index())
-	p.cfg.graft.Rest()
+	if !kept {
+		p.cfg.graft.Rest()
+	}
 }

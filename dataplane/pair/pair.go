@@ -532,11 +532,14 @@ func (p *Pair) close(o Outcome, reset bool) {
 	p.closed = true
 	w := p.set.worker
 	p.dropAlarm()
-	grafted := p.cfg.graft != nil && p.cfg.graft.Taken()
+	grafted, kept := p.cfg.graft != nil && p.cfg.graft.Taken(), false
 	if grafted {
-		reset = p.ungraft(o, reset)
+		reset, kept = p.ungraft(o, reset)
 	}
 	for i := range p.ends {
+		if kept {
+			break
+		}
 		e := &p.ends[i]
 		if e.watched || e.parting {
 			w.Forget(e.fd)
@@ -555,7 +558,7 @@ func (p *Pair) close(o Outcome, reset bool) {
 		d.bury()
 	}
 	if grafted {
-		p.buryGraft()
+		p.buryGraft(kept)
 	}
 	p.set.forget(p, o)
 	if p.cfg.Ended != nil {

@@ -71,6 +71,9 @@ type Set struct {
 	graftsByRule bool
 	grafted      map[uint32]*Pair
 	graftScan    loop.Timer
+	// partings are grafted pairs that have ended, whose sockets are open still.
+	partings []parting
+	parts    loop.Timer
 	// the last look at netfilter, and what it said
 	trackedRead int64
 	isTracked   bool
@@ -98,8 +101,9 @@ type Counters struct {
 	// those that it was not promoted because TCP was short of memory.
 	NoPipe, Pressed atomic.Uint64
 	// Grafts are the pairs that were grafted, Freezes those whose sockets came to
-	// hold nothing, Thaws those that something arrived at after all.
-	Grafts, GraftRefusals, Freezes, Thaws atomic.Uint64
+	// hold nothing, Thaws those that something arrived at after all, Parted those
+	// that ended in order.
+	Grafts, GraftRefusals, Freezes, Thaws, Parted atomic.Uint64
 	// Bytes by the path that they took; those of the splice and the graft are a
 	// scan behind.
 	RelayedBytes, PipedBytes, SplicedBytes, GraftedBytes atomic.Uint64
@@ -117,7 +121,7 @@ func (t *Totals) Add(c *Counters) {
 		"promotions": &c.Promotions, "demotions": &c.Demotions, "refusals": &c.Refusals, "overflows": &c.Overflows, "ungated": &c.Ungated,
 		"rescues": &c.Rescues, "stuck": &c.Stuck, "faults": &c.Faults, "no_pipe": &c.NoPipe, "memory_pressure": &c.Pressed,
 		"bytes_relay": &c.RelayedBytes, "bytes_pipe": &c.PipedBytes, "bytes_splice": &c.SplicedBytes,
-		"grafts": &c.Grafts, "graft_refusals": &c.GraftRefusals, "graft_freezes": &c.Freezes, "graft_thaws": &c.Thaws, "bytes_graft": &c.GraftedBytes,
+		"grafts": &c.Grafts, "graft_refusals": &c.GraftRefusals, "graft_freezes": &c.Freezes, "graft_thaws": &c.Thaws, "graft_parted": &c.Parted, "bytes_graft": &c.GraftedBytes,
 	} {
 		t.named[name] += n.Load()
 	}
@@ -349,6 +353,7 @@ func (s *Set) Close() {
 	s.worker.Stop(&s.pipes.timer)
 	s.worker.Stop(&s.sweep)
 	s.worker.Stop(&s.look)
+	s.partNone()
 	s.pipes.close()
 }
 
