@@ -20,13 +20,20 @@ type grace struct {
 }
 
 func newGrace() (*grace, error) {
-	commands, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, 0, 0, 0)
-	if errno != 0 || commands&membarrierGlobal == 0 {
-		return nil, fmt.Errorf("ask for membarrier: commands %#x, %w", commands, errno)
+	if err := haveMembarrier(); err != nil {
+		return nil, err
 	}
 	g := &grace{ask: make(chan struct{}, 1), done: make(chan struct{})}
 	go g.wait()
 	return g, nil
+}
+
+func haveMembarrier() error {
+	commands, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, 0, 0, 0)
+	if errno != 0 || commands&membarrierGlobal == 0 {
+		return fmt.Errorf("ask for membarrier: commands %#x, %w", commands, errno)
+	}
+	return nil
 }
 
 func (g *grace) wait() {

@@ -23,6 +23,7 @@ const (
 	UseCapture
 	UsePins
 	UseInbound
+	UseGraft
 )
 
 // Probe is a feature of the kernel, and whether this process can have it.
@@ -64,6 +65,10 @@ func Probes() []Probe {
 		{Name: "unix sockets in a sockmap (5.15)", Use: UseCapture, Err: haveUnixSockmap()},
 		{Name: "links to cgroups (5.7)", Use: UsePins, Err: haveCgroupLink()},
 		{Name: "programs where listeners are looked up (sk_lookup, 5.9)", Use: UseInbound, Err: conclude(features.HaveProgramType(ebpf.SkLookup))},
+		{Name: "links at devices (tcx, 6.6)", Use: UseGraft, Err: haveTCX()},
+		{Name: "loops (bpf_loop, 5.17)", Use: UseGraft, Err: helper(ebpf.SchedCLS, asm.FnLoop)},
+		{Name: "redirect to a neighbour (5.10)", Use: UseGraft, Err: helper(ebpf.SchedCLS, asm.FnRedirectNeigh)},
+		{Name: "membarrier", Use: UseGraft, Err: haveMembarrier()},
 	}
 }
 
@@ -128,6 +133,23 @@ func haveSockmapLink() error {
 		return err
 	}
 	return l.Close()
+}
+
+// haveTCX asks for a link to no device, as haveCgroupLink does.
+func haveTCX() error {
+	p, err := passing(ebpf.SchedCLS, ebpf.AttachTCXIngress)
+	if err != nil {
+		return conclude(err)
+	}
+	defer p.Close()
+	l, err := link.AttachTCX(link.TCXOptions{Interface: 1 << 30, Program: p, Attach: ebpf.AttachTCXIngress})
+	if err == nil {
+		return l.Close()
+	}
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
 }
 
 // haveCgroupLink asks for a link to what is no cgroup: a kernel that knows links

@@ -51,7 +51,7 @@ var errUnfit = errors.New("this machine lacks what the flags ask for: see fail")
 // doctorCommand is `sluice doctor`. It takes the flags that ask something of the
 // machine as the proxy takes them.
 func doctorCommand() *cobra.Command {
-	var splice, cgroup, accept, pin, inbound string
+	var splice, graft, cgroup, accept, pin, inbound string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -61,6 +61,9 @@ func doctorCommand() *cobra.Command {
 			if !slices.Contains([]string{"auto", "always", "off"}, splice) {
 				return fmt.Errorf("read --splice: %q is none of auto, always, off", splice)
 			}
+			if !slices.Contains([]string{"auto", "off"}, graft) {
+				return fmt.Errorf("read --graft: %q is none of auto, off", graft)
+			}
 			d := &doctor{proc: "/proc", pin: pin, needs: map[bpf.Use]bool{
 				bpf.UseSplice: splice == "always", bpf.UseCapture: cgroup != "", bpf.UsePins: pin != "", bpf.UseInbound: inbound != "",
 			}}
@@ -69,12 +72,13 @@ func doctorCommand() *cobra.Command {
 					d.cgroups = append(d.cgroups, c)
 				}
 			}
-			return d.examine(splice != "off").print(cmd.OutOrStdout(), asJSON)
+			return d.examine(splice != "off", graft != "off").print(cmd.OutOrStdout(), asJSON)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	f.StringVar(&splice, "splice", "auto", "as the proxy's: with always a machine that cannot splice fails")
+	f.StringVar(&graft, "graft", "auto", "as the proxy's: with off its self-test is left out")
 	f.StringVar(&cgroup, "capture-cgroup", "", "as the proxy's: a machine that cannot capture fails")
 	f.StringVar(&accept, "capture-accept-cgroup", "", "as the proxy's")
 	f.StringVar(&pin, "capture-pin", "", "as the proxy's: a machine that cannot pin there fails")
@@ -82,13 +86,17 @@ func doctorCommand() *cobra.Command {
 	return cmd
 }
 
-// examine runs every check; splice says whether the self-test is among them.
-func (d *doctor) examine(splice bool) *diagnosis {
+// examine runs every check; splice and graft say whether their self-tests are among
+// them.
+func (d *doctor) examine(splice, graft bool) *diagnosis {
 	d.capabilities()
 	d.features()
 	d.loads()
 	if splice {
 		d.selfTest()
+	}
+	if graft {
+		d.graftSelfTest()
 	}
 	d.places()
 	d.sysctls()
@@ -143,4 +151,4 @@ func (d *diagnosis) text(w io.Writer) error {
 }
 
 // useWords are the uses as the doctor calls them.
-var useWords = map[bpf.Use]string{bpf.UseSplice: "splice", bpf.UseCapture: "capture", bpf.UsePins: "pins", bpf.UseInbound: "inbound capture"}
+var useWords = map[bpf.Use]string{bpf.UseSplice: "splice", bpf.UseCapture: "capture", bpf.UsePins: "pins", bpf.UseInbound: "inbound capture", bpf.UseGraft: "graft"}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/dataplane/selftest"
 )
@@ -23,9 +24,9 @@ var capabilityNeeds = []struct {
 	uses []bpf.Use
 	what string
 }{
-	{"CAP_BPF", unix.CAP_BPF, []bpf.Use{bpf.UseSplice, bpf.UseCapture, bpf.UsePins, bpf.UseInbound}, "splice and capture load programs"},
+	{"CAP_BPF", unix.CAP_BPF, []bpf.Use{bpf.UseSplice, bpf.UseCapture, bpf.UsePins, bpf.UseInbound}, "splice, graft and capture load programs"},
 	{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, []bpf.Use{bpf.UseSplice, bpf.UseCapture, bpf.UsePins, bpf.UseInbound}, "splice and capture attach them; transparent sockets"},
-	{"CAP_PERFMON", unix.CAP_PERFMON, []bpf.Use{bpf.UseSplice}, "the splice reads the kernel's tcp_sock"},
+	{"CAP_PERFMON", unix.CAP_PERFMON, []bpf.Use{bpf.UseSplice}, "splice and graft read the kernel's tcp_sock"},
 	{"CAP_NET_RAW", unix.CAP_NET_RAW, nil, "one step of the splice's self-test"},
 	{"CAP_NET_BIND_SERVICE", unix.CAP_NET_BIND_SERVICE, nil, "listeners on ports below net.ipv4.ip_unprivileged_port_start"},
 }
@@ -109,14 +110,32 @@ func (d *doctor) selfTest() {
 	}
 	defer splice.Close()
 	d.say("splice: its programs load", ok, "", "")
-	steps, _ := selftest.Run(splice, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	steps, _ := selftest.Run(splice, discard())
+	d.steps("splice", bpf.UseSplice, steps, "another kernel; on this one every connection is relayed")
+}
+
+func (d *doctor) graftSelfTest() {
+	graft, err := bpf.LoadGraft(1)
+	if err != nil {
+		d.say("graft: its programs load", d.missing(bpf.UseGraft), err.Error(), "see the capabilities and features above; without, no pair is grafted")
+		return
+	}
+	defer graft.Close()
+	d.say("graft: its programs load", ok, "", "")
+	steps, _ := selftest.RunGraft(graft, discard())
+	d.steps("graft", bpf.UseGraft, steps, "another kernel; on this one no pair is grafted")
+}
+
+func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func (d *doctor) steps(what string, use bpf.Use, steps []api.SelfTestStep, do string) {
 	for _, s := range steps {
-		name := "splice: self-test: " + s.Name
+		name := what + ": self-test: " + s.Name
 		switch s.Result {
 		case "ok":
 			d.say(name, ok, "", "")
 		case "failed":
-			d.say(name, d.missing(bpf.UseSplice), s.Detail, "another kernel; on this one every connection is relayed")
+			d.say(name, d.missing(use), s.Detail, do)
 		default:
 			d.say(name, warn, s.Detail, "")
 		}

@@ -109,7 +109,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.onUpdate, "on-update", "keep", "keep or drain: what becomes of connections whose filter chain an update changes")
 	f.StringVar(&o.splice, "splice", "auto", "path of the bytes: auto, always (spliced) or off (relayed)")
 	f.Uint64Var(&o.spliceMemory, "splice-memory", 0, "bytes that all splices together may hold in the kernel beside their sockets (default: an eighth of the memory)")
-	f.StringVar(&o.graft, "graft", "off", "auto or off: join a pair's two TCP connections into one, so that packets pass without the proxy (docs/graft.md)")
+	f.StringVar(&o.graft, "graft", "", "auto or off: join a pair's two TCP connections into one once it has shown that it lasts, so that packets pass without the proxy, docs/graft.md (default: auto where --splice is, else off)")
 	f.StringVar(&o.captureCgroup, "capture-cgroup", "", "capture the connections of the programs in this cgroup (v2): its directory, or its path below the root")
 	f.StringVar(&o.capturePorts, "capture-ports", "all", "what is captured: all, listeners (addresses of listeners with bind_to_port: false), or ports (80,443,8000-8010)")
 	f.StringVar(&o.captureExcludePorts, "capture-exclude-ports", "", "ports that are not captured")
@@ -141,6 +141,18 @@ func (o *options) register(f *pflag.FlagSet) {
 	idle("local-address-ip-version")
 	f.StringVar(&o.componentLogLevel, "component-log-level", "", "levels of single loggers, as upstream:debug,config:trace")
 	f.StringArrayVar(&o.statsTags, "stats-tag", nil, "a tag of every figure, as name:value; may be given several times")
+}
+
+// grafts is --graft, or what --splice means for it: who asks for one of its paths is
+// not to be given another.
+func (o *options) grafts() string {
+	switch {
+	case o.graft != "":
+		return o.graft
+	case o.splice == "auto":
+		return "auto"
+	}
+	return "off"
 }
 
 func idleFlags(cmd *cobra.Command) []string {

@@ -125,7 +125,7 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, tags []st
 	if err != nil {
 		return fmt.Errorf("write node: %w", err)
 	}
-	plane, err := dataplane.New(dataplane.Options{Home: config.Home(), LocalCluster: config.Proto.GetClusterManager().GetLocalClusterName(), Capture: capture, Inbound: inbound, Drain: draining, Concurrency: workers, Splice: o.splice, Graft: o.graft, SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
+	plane, err := dataplane.New(dataplane.Options{Home: config.Home(), LocalCluster: config.Proto.GetClusterManager().GetLocalClusterName(), Capture: capture, Inbound: inbound, Drain: draining, Concurrency: workers, Splice: o.splice, Graft: o.grafts(), SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
 		Runtime: config.Runtime, OutlierLog: config.Proto.GetClusterManager().GetOutlierDetection().GetEventLogPath(), FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10, Node: node})
 	if err != nil {
 		return err

@@ -46,16 +46,17 @@ func kinds() []kind {
 			args: func(t tools, v peers.Values, _ string) []string {
 				return []string{t.self, "copy", v.Listen.String(), v.Server.String()}
 			}},
-		sluice("auto"), sluice("always"), sluice("off"), grafting(),
+		sluice("auto"), sluice("always"), sluice("off"), ungrafted(),
 	}
 }
 
-// grafting is Sluice that makes one TCP connection of a pair's two.
-func grafting() kind {
-	k := sluiceKind("sluice-", "graft", nil)
-	k.needs = func(t tools) string { return t.sluice }
+// ungrafted is Sluice without what goes further than the splice, whose rule then has
+// every pair.
+func ungrafted() kind {
+	k := sluiceKind("sluice-", "splice", func(t tools) string { return t.sluice })
+	k.label = "Sluice auto, no graft"
 	k.args = func(t tools, v peers.Values, file string) []string {
-		return []string{t.sluice, "-c", file, "--concurrency", fmt.Sprint(v.Workers), "-l", "warning", "--splice", "auto", "--graft", "auto"}
+		return []string{t.sluice, "-c", file, "--concurrency", fmt.Sprint(v.Workers), "-l", "warning", "--splice", "auto", "--graft", "off"}
 	}
 	return k
 }

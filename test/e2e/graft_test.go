@@ -27,12 +27,13 @@ func (p *proxy) atRest(n int) {
 	})
 }
 
+// It is what a conversation comes to unless the operator says otherwise.
 func TestGraftedConversation(t *testing.T) {
 	needRoot(t)
 	at := free(t)
-	p := start(t, sluice, static(at, echo(t, peer.Echo).Addr(), ""), nil, "--graft", "auto")
+	p := start(t, sluice, static(at, echo(t, peer.Echo).Addr(), ""), nil)
 	c := dial(t, at)
-	if err := pingPong(c, 4); err != nil {
+	if err := pingPong(c, 10); err != nil {
 		t.Fatal(err)
 	}
 	p.atRest(1)
@@ -40,8 +41,8 @@ func TestGraftedConversation(t *testing.T) {
 		t.Fatal(err)
 	}
 	cs := p.connections()
-	if len(cs) != 1 || cs[0].Request.Bytes != 1004*19 || cs[0].Response.Bytes != 1004*19 {
-		t.Errorf("connections %+v, want one with %d bytes each way", cs, 1004*19)
+	if len(cs) != 1 || cs[0].Request.Bytes != 1010*19 || cs[0].Response.Bytes != 1010*19 {
+		t.Errorf("connections %+v, want one with %d bytes each way", cs, 1010*19)
 	}
 	if _, b := p.get("/splice"); !strings.Contains(strings.Join(strings.Fields(b), ""), `"graft":{"mode":"auto","available":true,"reason":"","self_test":[{"name":"graft","result":"ok"`) {
 		t.Errorf("/splice says %s", b)
@@ -53,6 +54,17 @@ func TestGraftedConversation(t *testing.T) {
 	p.await("the connection is over", func() bool { return len(p.connections()) == 0 })
 	if _, b := p.get("/stats?filter=downstream_cx_destroy"); !strings.Contains(b, ": 1") {
 		t.Errorf("stats: %s", b)
+	}
+}
+
+// Who asks for the splice, or for none, is given no graft, unless by name.
+func TestSpliceByNameMeansNoGraft(t *testing.T) {
+	needRoot(t)
+	for _, flags := range [][]string{{"--splice", "always"}, {"--splice", "off"}, {"--graft", "off"}} {
+		p := start(t, sluice, static(free(t), echo(t, peer.Echo).Addr(), ""), nil, flags...)
+		if _, b := p.get("/splice"); !strings.Contains(strings.Join(strings.Fields(b), ""), `"graft":{"mode":"off","available":false`) {
+			t.Errorf("%v: /splice says %s", flags, b)
+		}
 	}
 }
 
@@ -69,14 +81,14 @@ func TestKilledProxyResetsGraftedPairs(t *testing.T) {
 			end <- err
 		}
 		server := echo(t, func(ctx context.Context, c *net.TCPConn) {
-			if err := pingPong2(c, 4); err != nil {
+			if err := pingPong2(c, 10); err != nil {
 				t.Error(err)
 			}
 			read(c)
 		})
 		p := start(t, sluice, static(at, server.Addr(), ""), nil, "--graft", "auto")
 		c := dial(t, at)
-		if err := pingPong(c, 4); err != nil {
+		if err := pingPong(c, 10); err != nil {
 			t.Fatal(err)
 		}
 		p.atRest(1)
