@@ -82,6 +82,7 @@ func newProxy(r *run, in *netns.NS) (_ *proxy, err error) {
 		force := p.force
 		if r.Soak {
 			force = p.forceGrafts
+			p.wg.Go(func() { p.cut(i, rand.New(rand.NewPCG(r.Seed, 1<<41+uint64(i)))) })
 		}
 		p.wg.Go(func() { force(i, rand.New(rand.NewPCG(r.Seed, 1<<40+uint64(i)))) })
 	}
@@ -93,7 +94,7 @@ func (p *proxy) close() {
 	p.wg.Wait()
 	for i, w := range p.workers {
 		if i < len(p.sets) {
-			w.Do(p.sets[i].KillAll)
+			w.Do(func() { p.sets[i].KillAll(); p.sets[i].Close() })
 		}
 		w.Close()
 	}
@@ -147,6 +148,24 @@ func (p *proxy) forceGrafts(worker int, random *rand.Rand) {
 			for _, k := range slices.Clone(p.live[worker]) {
 				if !k.ended && k.history[0].path != api.PathGraft && random.IntN(2) == 0 {
 					k.pair.Force(0, api.PathGraft)
+				}
+			}
+		})
+	}
+}
+
+// cut ends pairs in order whose scripts say so, in mid-conversation or in bulk.
+func (p *proxy) cut(worker int, random *rand.Rand) {
+	for {
+		select {
+		case <-p.stop:
+			return
+		case <-time.After(time.Duration(random.IntN(1000)) * time.Microsecond):
+		}
+		p.workers[worker].Do(func() {
+			for _, k := range slices.Clone(p.live[worker]) {
+				if k.script.cut && !k.ended && k.pair.Frozen() && random.IntN(8) == 0 {
+					k.pair.Close()
 				}
 			}
 		})

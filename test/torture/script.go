@@ -15,6 +15,8 @@ type script struct {
 	dawdle time.Duration
 	// early asks for the graft before the first byte.
 	early bool
+	// cut has the proxy end it in order, at a moment when its sockets are at rest.
+	cut bool
 }
 
 // ending is how an end goes.
@@ -144,7 +146,7 @@ func spread(r *rand.Rand, most int64) int64 {
 }
 
 // orderly tells whether nobody breaks the connection.
-func (s script) orderly() bool { return s.end[0].ending == fin && s.end[1].ending == fin }
+func (s script) orderly() bool { return !s.cut && s.end[0].ending == fin && s.end[1].ending == fin }
 
 func (s script) String() string {
 	out := fmt.Sprintf("limit %d dawdle %v", s.limit, s.dawdle)

@@ -9,6 +9,7 @@ import (
 func brief(r *rand.Rand, _ *wire) (s script) {
 	s.limit = 4 << 10 << r.IntN(4)
 	s.early = r.IntN(3) == 0
+	s.cut = r.IntN(10) == 0
 	if r.IntN(8) == 0 {
 		s.dawdle = time.Duration(r.IntN(2000)) * time.Microsecond
 	}

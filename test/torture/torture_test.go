@@ -48,7 +48,7 @@ func TestSoakOfGrafts(t *testing.T) {
 	if report == nil || report.Connections < 1000 { // too few to have seen everything
 		return
 	}
-	for _, name := range []string{"passage.local", "passage.loopback", "passage.neighbour", "passage.reset", "passage.copied", "passage.own"} {
+	for _, name := range []string{"passage.local", "passage.loopback", "passage.neighbour", "passage.reset", "passage.copied", "passage.own", "passage.held", "passage.parted", "passage.own_parted"} {
 		if report.Programs[name] == 0 {
 			t.Errorf("%s is 0: that part of the graft was not soaked", name)
 		}
