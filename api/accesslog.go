@@ -3,6 +3,7 @@ package api
 import (
 	"time"
 
+	"github.com/sluice-proxy/sluice/api/expression"
 	"github.com/sluice-proxy/sluice/api/substitution"
 )
 
@@ -59,6 +60,8 @@ type LogFilter struct {
 	Sample *Fraction
 	// Metadata compares dynamic metadata.
 	Metadata *MetadataCondition
+	// Expression passes what it holds of.
+	Expression expression.Expression
 	// Nothing passes nothing: what Envoy decides by HTTP headers.
 	Nothing bool
 }

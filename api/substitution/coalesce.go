@@ -33,6 +33,9 @@ func Coalesce(arg string) ([]Piece, error) {
 		if err == nil {
 			err = check(p)
 		}
+		if err == nil && strings.HasSuffix(p.Command, "CEL") {
+			err = errors.New("not supported yet (" + p.Command + ")")
+		}
 		if err != nil {
 			text := strings.Replace(err.Error(), "Not supported field in StreamInfo: "+p.Command, "unknown command: '"+p.Command+"'", 1)
 			return nil, fmt.Errorf("COALESCE: failed to parse operator at index %d: %s", i, text)

@@ -19,8 +19,10 @@ func lookup(name string) (syntax, bool) {
 	switch name {
 	case "REQ", "RESP", "TRAILER":
 		return syntax{required: true, length: true, arg: header}, true
-	case "DYNAMIC_METADATA", "ENVIRONMENT", "QUERY_PARAM", "CEL":
+	case "DYNAMIC_METADATA", "ENVIRONMENT", "QUERY_PARAM":
 		return syntax{required: true, length: true}, true
+	case "CEL", "TYPED_CEL":
+		return syntax{optional: true, length: true}, true
 	case "COALESCE":
 		return syntax{required: true, length: true, arg: coalesce}, true
 	case "CLUSTER_METADATA", "UPSTREAM_METADATA":

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/sluice-proxy/sluice/api/expression"
 )
 
 // Format is text and commands in order. The zero value prints nothing.
@@ -23,6 +25,9 @@ type Piece struct {
 	Arg string
 	// Max is the length to cut the value to, in bytes; -1 means whole.
 	Max int
+	// Expression is what CEL and TYPED_CEL print; who reads the format sets it, for
+	// it is not read here.
+	Expression expression.Expression
 }
 
 var command = regexp.MustCompile(`^%([A-Z0-9_]+)(?:\((.*?)\))?(?::([0-9]+))?%`)

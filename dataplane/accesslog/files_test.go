@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,9 +14,11 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/expression"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/api/substitution"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"github.com/sluice-proxy/sluice/test/celtext"
 	"go.uber.org/goleak"
 )
 
@@ -237,7 +240,7 @@ func TestFilters(t *testing.T) {
 		{"metadata missing", api.LogFilter{Metadata: &api.MetadataCondition{Filter: "f", Path: []string{"x"}, Equals: "v", Missing: true}}, true},
 		{"metadata missing, and that counts", api.LogFilter{Metadata: &api.MetadataCondition{Filter: "g", Path: []string{"x"}, Equals: "v"}}, false},
 	} {
-		if got := passes(&tt.f, m); got != tt.want {
+		if got := pass(&tt.f, m); got != tt.want {
 			t.Errorf("%s: %v", tt.what, got)
 		}
 	}
@@ -259,4 +262,33 @@ func TestALogWritesWhatItsFilterLetsPass(t *testing.T) {
 	logs.Write(info, End)
 	logs.Close()
 	eventually(t, "one line", func() bool { return content(path) == "TcpConnectionEnd 7\n" })
+}
+
+// pass makes a filter's expressions ready and runs it.
+func pass(f *api.LogFilter, m stream.Moment) bool {
+	c := conditions{}
+	if err := c.add(f); err != nil {
+		panic(err)
+	}
+	return c.pass(f, m)
+}
+
+func TestExpressionsFilter(t *testing.T) {
+	is := func(text string) api.LogFilter { return api.LogFilter{Expression: celtext.Expression(t, text)} }
+	m := stream.Moment{Info: stream.New(7, &stream.Listener{}, netip.MustParseAddrPort("10.0.0.1:1"), netip.MustParseAddrPort("10.0.0.2:2"))}
+	for _, tt := range []struct {
+		filter api.LogFilter
+		want   bool
+	}{
+		{is("connection.id == 7u"), true}, {is("connection.id == 8u"), false}, {is("nope"), false}, {is("1"), false},
+		{api.LogFilter{And: []api.LogFilter{is("true"), is("source.port == 1")}}, true}, {api.LogFilter{And: []api.LogFilter{is("true"), is("false")}}, false},
+		{api.LogFilter{Or: []api.LogFilter{is("nope"), is("destination.port == 2")}}, true},
+	} {
+		if got := pass(&tt.filter, m); got != tt.want {
+			t.Errorf("%+v: %v", tt.filter, got)
+		}
+	}
+	if err := (conditions{}).add(&api.LogFilter{Or: []api.LogFilter{{Expression: expression.Expression{Tree: "\xff"}}}}); err == nil {
+		t.Error("what is no tree is taken")
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/expression"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
 )
 
@@ -23,6 +24,32 @@ const (
 type Log struct {
 	to     logger
 	filter *api.LogFilter
+	// conditions are the expressions of the filter, made ready.
+	conditions conditions
+}
+
+type conditions map[expression.Expression]*stream.Condition
+
+// add makes the expressions of a filter ready.
+func (c conditions) add(f *api.LogFilter) error {
+	if f == nil {
+		return nil
+	}
+	if f.Expression.Given() {
+		ready, err := stream.NewCondition(f.Expression)
+		if err != nil {
+			return err
+		}
+		c[f.Expression] = ready
+	}
+	for _, in := range [][]api.LogFilter{f.And, f.Or} {
+		for i := range in {
+			if err := c.add(&in[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // logger is where a log goes; writing never waits.
@@ -47,8 +74,13 @@ type Logs []*Log
 func (fs *Files) Logs(configs []*api.AccessLog) (Logs, error) {
 	var out Logs
 	for _, c := range configs {
+		ready := conditions{}
+		if err := ready.add(c.Filter); err != nil {
+			out.Close()
+			return nil, err
+		}
 		if c.Service != nil {
-			out = append(out, &Log{to: fs.services.Open(c.Service), filter: c.Filter})
+			out = append(out, &Log{to: fs.services.Open(c.Service), filter: c.Filter, conditions: ready})
 			continue
 		}
 		f, err := fs.Open(c.Path)
@@ -62,7 +94,7 @@ func (fs *Files) Logs(configs []*api.AccessLog) (Logs, error) {
 		} else {
 			l.format = stream.NewText(c.Text, c.OmitEmpty)
 		}
-		out = append(out, &Log{to: l, filter: c.Filter})
+		out = append(out, &Log{to: l, filter: c.Filter, conditions: ready})
 	}
 	return out, nil
 }
@@ -81,22 +113,22 @@ func (ls Logs) Write(info *stream.Info, kind string) {
 	}
 	m := stream.Moment{Info: info, Type: kind, Now: time.Now()}
 	for _, l := range ls {
-		if l.filter == nil || passes(l.filter, m) {
+		if l.filter == nil || l.conditions.pass(l.filter, m) {
 			l.to.Write(m)
 		}
 	}
 }
 
-// passes runs a filter. What the filters mean is said in accesslog.proto.
-func passes(f *api.LogFilter, m stream.Moment) bool {
+// pass runs a filter. What the filters mean is said in accesslog.proto.
+func (c conditions) pass(f *api.LogFilter, m stream.Moment) bool {
 	i := m.Info
 	switch {
 	case f.Nothing:
 		return false
 	case f.And != nil:
-		return !slices.ContainsFunc(f.And, func(g api.LogFilter) bool { return !passes(&g, m) })
+		return !slices.ContainsFunc(f.And, func(g api.LogFilter) bool { return !c.pass(&g, m) })
 	case f.Or != nil:
-		return slices.ContainsFunc(f.Or, func(g api.LogFilter) bool { return passes(&g, m) })
+		return slices.ContainsFunc(f.Or, func(g api.LogFilter) bool { return c.pass(&g, m) })
 	case f.Duration != nil:
 		return compare(f.Duration, uint64(i.Duration().Milliseconds()))
 	case f.StatusCode != nil:
@@ -114,6 +146,8 @@ func passes(f *api.LogFilter, m stream.Moment) bool {
 		return slices.Contains(f.Types.Types, kind) != f.Types.Exclude
 	case f.Sample != nil:
 		return rand.Uint32N(max(f.Sample.Denominator, 1)) < f.Sample.Numerator
+	case f.Expression.Given():
+		return c[f.Expression].Holds(i)
 	case f.Metadata != nil:
 		return matches(f.Metadata, i.Metadata())
 	}

@@ -22,6 +22,30 @@ func NewCondition(e expression.Expression) (*Condition, error) {
 // attribute that is absent.
 func (c *Condition) Holds(i *Info) bool { return c.program.Holds(names{i}) }
 
+// typed is a value that JSON has by its type where it stands alone.
+type typed struct {
+	text string
+	json any
+}
+
+// expressed is %CEL% or %TYPED_CEL%.
+func expressed(e expression.Expression, keepsType bool) getter {
+	p, err := cel.New(e)
+	if err != nil {
+		return func(Moment) any { return nil } // it was read before
+	}
+	return func(m Moment) any {
+		text, value, ok := p.Print(names{m.Info})
+		switch {
+		case !ok:
+			return nil
+		case keepsType:
+			return typed{text, value}
+		}
+		return text
+	}
+}
+
 // names are the roots of the attributes (advanced/attributes.rst), each by the
 // name that Envoy gives it, found when they are asked for.
 type names struct{ *Info }
@@ -29,17 +53,17 @@ type names struct{ *Info }
 func (n names) Name(name string) (any, bool) {
 	switch i := n.Info; name {
 	case "source":
-		return source{i}, true
+		return source{Info: i}, true
 	case "destination":
-		return destination{i}, true
+		return destination{Info: i}, true
 	case "connection":
-		return connection{i}, true
+		return connection{Info: i}, true
 	case "upstream":
-		return upstreamSide{i}, true
+		return upstreamSide{Info: i}, true
 	case "request":
-		return request{i}, true
+		return request{Info: i}, true
 	case "response":
-		return response{i}, true
+		return response{Info: i}, true
 	case "metadata":
 		return metadataMessage(i.Metadata()), true
 	case "filter_state":
@@ -47,17 +71,25 @@ func (n names) Name(name string) (any, bool) {
 	case "upstream_filter_state":
 		return stateFields(nil), i.Upstream.ConnectionID != 0
 	case "xds":
-		return xds{i}, true
+		return xds{Info: i}, true
 	}
 	return nil, false
 }
+
+// root is an object of names: JSON has nothing for it.
+type root struct{}
+
+func (root) Root() {}
 
 // absent has no member: the headers of what is no HTTP.
 type absent struct{}
 
 func (absent) Field(string) (any, bool) { return nil, false }
 
-type source struct{ *Info }
+type source struct {
+	*Info
+	root
+}
 
 func (s source) Field(name string) (any, bool) {
 	switch a := s.Remote(); {
@@ -71,7 +103,10 @@ func (s source) Field(name string) (any, bool) {
 	return nil, false
 }
 
-type destination struct{ *Info }
+type destination struct {
+	*Info
+	root
+}
 
 func (d destination) Field(name string) (any, bool) {
 	switch a := d.Local(); {
@@ -85,7 +120,10 @@ func (d destination) Field(name string) (any, bool) {
 	return nil, false
 }
 
-type connection struct{ *Info }
+type connection struct {
+	*Info
+	root
+}
 
 func (c connection) Field(name string) (any, bool) {
 	t, _ := c.TLS()
@@ -143,7 +181,10 @@ func first(of []string) (any, bool) {
 
 func nonEmpty(s string) (any, bool) { return s, s != "" }
 
-type upstreamSide struct{ *Info }
+type upstreamSide struct {
+	*Info
+	root
+}
 
 func (u upstreamSide) Field(name string) (any, bool) {
 	up := &u.Upstream
@@ -169,7 +210,10 @@ func (u upstreamSide) Field(name string) (any, bool) {
 }
 
 // request: what there is of it without HTTP. A connection is its own request.
-type request struct{ *Info }
+type request struct {
+	*Info
+	root
+}
 
 func (r request) Field(name string) (any, bool) {
 	switch name {
@@ -187,7 +231,10 @@ func (r request) Field(name string) (any, bool) {
 	return nil, false
 }
 
-type response struct{ *Info }
+type response struct {
+	*Info
+	root
+}
 
 func (r response) Field(name string) (any, bool) {
 	switch name {
@@ -203,21 +250,27 @@ func (r response) Field(name string) (any, bool) {
 	return nil, false
 }
 
-// stateFields is filter state: addresses have fields, the rest is bytes.
+// stateFields is filter state: addresses with a port have fields, the rest is bytes.
 type stateFields State
+
+// Root has JSON print nothing.
+func (stateFields) Root() {}
 
 func (s stateFields) Field(name string) (any, bool) {
 	o, ok := s[name]
 	switch {
 	case !ok:
 		return nil, false
-	case o.Address:
+	case o.Address && o.Hashable: // envoy.network.ip is neither hashable nor has fields
 		return addressFields(o.Value), true
 	}
 	return []byte(o.Value), true
 }
 
-type xds struct{ *Info }
+type xds struct {
+	*Info
+	root
+}
 
 func (x xds) Field(name string) (any, bool) {
 	switch up := &x.Upstream; name {

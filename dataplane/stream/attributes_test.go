@@ -15,7 +15,8 @@ func TestAttributes(t *testing.T) {
 	full := func() *Info {
 		i := example()
 		i.Listener.Direction = 2
-		i.SetState("address", Object{Value: "[fd00::1]:5", Address: true})
+		i.SetState("address", Object{Value: "[fd00::1]:5", Address: true, Hashable: true})
+		i.SetState("ip", Object{Value: "1.2.3.4:0", Address: true})
 		i.Upstream.Cluster.Metadata = Metadata{"f": {"n": 5.0}}
 		i.Upstream.Host.Metadata = api.Metadata{"f": {"b": true}}
 		i.Explain().Termination, i.Explain().DownstreamFailure = "why", "tls"
@@ -47,7 +48,7 @@ func TestAttributes(t *testing.T) {
 		{`has(metadata.filter_metadata) || metadata.filter_metadata.f.k == 1`, bare, false},
 		{`has(metadata.nope)`, full, false},
 		{`!has(metadata.nope)`, full, false},
-		{`filter_state["plain"] == b"a \"b\"" && filter_state.address.ip == "fd00::1" && filter_state.address.port == 5`, full, true},
+		{`filter_state["plain"] == b"a \"b\"" && filter_state.address.ip == "fd00::1" && filter_state.address.port == 5 && filter_state.ip == b"1.2.3.4:0"`, full, true},
 		{`has(filter_state.plain) || has(filter_state.address.ip)`, bare, false},
 		{`has(filter_state.address.nope)`, full, false},
 		{`!has(upstream_filter_state.x)`, full, true},

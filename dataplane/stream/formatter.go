@@ -98,6 +98,8 @@ func appendText(b []byte, ps []piece, m Moment, omitEmpty bool) []byte {
 			}
 		case string:
 			b = append(b, v...)
+		case typed:
+			b = append(b, v.text...)
 		case uint64:
 			b = strconv.AppendUint(b, v, 10)
 		case json.RawMessage:
@@ -114,6 +116,13 @@ func (p *piece) value(m Moment) any {
 	v := p.get(m)
 	if p.max < 0 || v == nil {
 		return v
+	}
+	if t, is := v.(typed); is {
+		t.text = t.text[:min(len(t.text), p.max)]
+		if s, is := t.json.(string); is {
+			t.json = s[:min(len(s), p.max)]
+		}
+		return t
 	}
 	s, ok := v.(string)
 	if !ok {
@@ -176,6 +185,8 @@ func (f *Formatter) appendNode(b []byte, n *node, m Moment) []byte {
 			return append(b, "null"...)
 		case string:
 			return append(b, quote(v)...)
+		case typed:
+			return append(b, jsonOf(v.json)...)
 		default:
 			return append(b, jsonOf(v)...)
 		}

@@ -61,6 +61,8 @@ func compile(p substitution.Piece) getter {
 		return between(arg)
 	case "COALESCE":
 		return coalesce(arg)
+	case "CEL", "TYPED_CEL":
+		return expressed(p.Expression, p.Command == "TYPED_CEL")
 	case "METADATA":
 		kind, rest, _ := strings.Cut(arg, ":")
 		switch kind {

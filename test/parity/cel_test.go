@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -81,8 +82,93 @@ func allOf(texts ...string) (out []condition) {
 	return out
 }
 
+// printed are expressions whose values are the same on every run, at the end of an echo of 5 bytes.
+var printed = []string{
+	"source", "source.nope", `destination.address.startsWith("127.0.0.1:")`, "connection.mtls", "connection.requested_server_name", "connection.tls_version", "connection.termination_details",
+	"upstream", "upstream.address", "upstream.transport_failure_reason", "upstream.request_attempt_count", "upstream.tls_version",
+	"request.size", "request.path", "request.headers", "request.protocol", "response.size", "response.flags", "response.code", "response.headers_bytes",
+	"metadata", "metadata.filter_metadata", `metadata.filter_metadata["nope"]`, `filter_state["plain"]`, `filter_state["address"]`, `filter_state["address"].ip`, `filter_state["nope"]`,
+	"xds.cluster_name", "xds.route_name", "xds.filter_chain_name", "xds.listener_metadata", `xds.listener_metadata.filter_metadata["x"]["y"]`, "xds.listener_metadata.filter_metadata.x", "xds.listener_direction",
+	"nope", "1", "1u", "-1", "1.5", "1.23456789", "true", "null", `"abc"`, `b"abc"`, "[1, \"a\"]", `{"a": 1}`, "{1: [true]}", "type(1)", "int", "1.0", "1e100", "1/0", `"a" + "b"`,
+	`duration("0s")`, `duration("1.5s")`, `duration("90m")`, `duration("3605s")`, `duration("-1.5s")`, `duration("5us")`, `duration("-3ms")`, `timestamp("2020-01-02T03:04:05.123Z")`, `timestamp("2020-01-02T03:04:05Z")`,
+	"google.protobuf.Int64Value{value: 1}", `1 == 1 ? "yes" : "no"`, "size(source)", "has(request.path)",
+}
+
+// filtered tells which logs of several, each with a filter, have a line.
+func (r *run) filtered(filters ...obj) {
+	r.Helper()
+	var logs []obj
+	path := r.logFile("all")
+	for i, f := range filters {
+		logs = append(logs, logTo(path, fmt.Sprintf("log %d\n", i)).with(obj{"filter": f}))
+	}
+	logs = append(logs, logTo(path, "the last\n"))
+	r.start(static([]obj{listener("l", chain(tcpProxy("c").set("access_log", logs)))}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
+	r.echoed("l")
+	r.logged(path, 1)
+}
+
+func celFilter(text string, more obj) obj {
+	return obj{"extension_filter": obj{"name": "cel", "typed_config": obj{"@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter", "expression": text}.with(more)}}
+}
+
+func celFormatter(config obj) []obj {
+	return []obj{{"name": "envoy.formatter.cel", "typed_config": obj{"@type": "type.googleapis.com/envoy.extensions.formatter.cel.v3.Cel"}.with(config)}}
+}
+
+// fileLog has a log_format.
+func fileLog(path string, format obj) obj {
+	return obj{"name": "log", "typed_config": obj{"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": path, "log_format": format}}
+}
+
 // expressions: CEL in RBAC and in access logs.
 var expressions = []scenario{
+	{"cel_is_printed", func(r *run) {
+		path, lines := r.logFile("text"), []string{}
+		for _, e := range printed {
+			lines = append(lines, strings.ReplaceAll(e, "%", "%%")+" = %CEL("+e+")% %TYPED_CEL("+e+")% %CEL("+e+"):3%")
+		}
+		r.formatted(logTo(path, strings.Join(lines, "\n")+"\n"))
+		r.logged(path, len(lines))
+	}},
+	{"cel_is_printed_as_json", func(r *run) {
+		path, members := r.logFile("json"), obj{}
+		for _, e := range printed {
+			if e != "1e100" && e != "1.0" {
+				members[e] = []string{"%CEL(" + e + ")%", "%TYPED_CEL(" + e + ")%", "%TYPED_CEL(" + e + "):2%", "<%TYPED_CEL(" + e + ")%>"}
+			}
+		}
+		r.formatted(fileLog(path, obj{"json_format": members}))
+		r.logged(path, 1)
+	}},
+	{"cel_is_printed_with_options", func(r *run) {
+		path := r.logFile("text")
+		r.formatted(fileLog(path, obj{"text_format_source": obj{"inline_string": `%CEL("a" + "b")% %CEL("ab".replace("a", "c"))%` + "\n"}, "formatters": celFormatter(obj{"cel_config": obj{"enable_string_concat": true, "enable_string_functions": true}})}))
+		r.logged(path, 1)
+	}},
+	{"cel_filters_logs", func(r *run) {
+		r.filtered(celFilter("true", nil), celFilter("false", nil), celFilter("nope", nil), celFilter("1", nil), celFilter("connection.id >= 0u && destination.port > 0", nil), celFilter("response.size == 5", nil),
+			celFilter("response.flags != 0", nil), celFilter(`upstream.address == "1.2.3.4:5"`, nil), celFilter(`"a" + "b" == "ab"`, nil), celFilter(`"a" + "b" == "ab"`, obj{"cel_config": obj{"enable_string_concat": true}}),
+			obj{"and_filter": obj{"filters": []obj{celFilter("true", nil), celFilter("request.size == 5", nil)}}}, obj{"or_filter": obj{"filters": []obj{celFilter("false", nil), celFilter("has(request.path)", nil)}}})
+	}},
+	{"reject_cel_in_logs", func(r *run) {
+		try := func(what, words string, log obj) {
+			r.note("%s", what)
+			r.rejects(static([]obj{listener("l", chain(tcpProxy("c").set("access_log", []obj{log})))}, []obj{cluster("c")}), words)
+		}
+		const syntaxError = "Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"
+		for _, bad := range []struct{ text, filter, format string }{
+			{"", "Not able to parse filter expression: INVALID_ARGUMENT: ERROR: <input>:1:1: " + syntaxError, "Not able to parse expression: INVALID_ARGUMENT: ERROR: <input>:1:1: " + syntaxError},
+			{"1 +", "Not able to parse filter expression: INVALID_ARGUMENT: ERROR: <input>:1:4: " + syntaxError, "Not able to parse expression: INVALID_ARGUMENT: ERROR: <input>:1:4: " + syntaxError},
+			{"nosuch(1)", "failed to create an expression: No overload found in reference resolve step for nosuch", "failed to create an expression: No overload found in reference resolve step for nosuch"},
+			{"[1].map(x, x)", "failed to create an expression: Comprehension support is disabled", "failed to create an expression: Comprehension support is disabled"},
+		} {
+			try("filter "+bad.text, bad.filter, logTo("/dev/null", "x").with(obj{"filter": celFilter(bad.text, nil)}))
+			try("format "+bad.text, bad.format, logTo("/dev/null", "%CEL("+bad.text+")%"))
+		}
+		try("deep", "Not able to parse filter expression: CANCELLED: Expression recursion limit exceeded. limit: 32", logTo("/dev/null", "x").with(obj{"filter": celFilter(strings.Repeat("(", 40)+"1"+strings.Repeat(")", 40), nil)}))
+		try("no such formatter", "Formatter not found: nope", fileLog("/dev/null", obj{"text_format_source": obj{"inline_string": "x"}, "formatters": []obj{{"name": "nope", "typed_config": obj{"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "x"}}}}))
+	}},
 	{"cel_conditions_by_attributes", func(r *run) {
 		r.judgedBy("ALLOW", allOf(
 			`source.address.startsWith("127.0.0.1:")`, `source.address == "127.0.0.1"`, `source.port > 1023`, `source.port > 1023u`, `source["port"] == 5`, `source.nope == 5`, `has(source.nope)`,

@@ -4,18 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	celfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	grpcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	celformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
+	metadataformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/metadata/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/expression"
 	"github.com/sluice-proxy/sluice/api/substitution"
+	"github.com/sluice-proxy/sluice/xds/cel"
 )
 
 // defaultLogFormat is Envoy's (access_log/usage.rst).
@@ -69,56 +75,64 @@ func (w *walker) logFormat(path string, log *api.AccessLog, c *filev3.FileAccess
 	case *filev3.FileAccessLog_Format:
 		// An empty string is the default.
 		if f.Format == "" {
-			w.text(path+".format", log, defaultLogFormat)
+			w.text(path+".format", log, defaultLogFormat, expression.Options{})
 			return
 		}
-		w.text(path+".format", log, f.Format)
+		w.text(path+".format", log, f.Format, expression.Options{})
 	case *filev3.FileAccessLog_JsonFormat:
-		w.json(path+".json_format", log, f.JsonFormat)
+		w.json(path+".json_format", log, f.JsonFormat, expression.Options{})
 	case *filev3.FileAccessLog_TypedJsonFormat:
-		w.json(path+".typed_json_format", log, f.TypedJsonFormat)
+		w.json(path+".typed_json_format", log, f.TypedJsonFormat, expression.Options{})
 	case *filev3.FileAccessLog_LogFormat:
 		w.substitutionFormat(path+".log_format", log, f.LogFormat)
 	default:
-		w.text(path, log, defaultLogFormat)
+		w.text(path, log, defaultLogFormat, expression.Options{})
 	}
 }
 
 func (w *walker) substitutionFormat(path string, log *api.AccessLog, f *corev3.SubstitutionFormatString) {
 	if f == nil {
-		w.text(path, log, defaultLogFormat)
+		w.text(path, log, defaultLogFormat, expression.Options{})
 		return
 	}
 	log.OmitEmpty = f.GetOmitEmptyValues()
-	if len(f.GetFormatters()) > 0 {
-		// Envoy's REQ_WITHOUT_QUERY, METADATA and CEL are commands of HTTP or known anyway.
-		w.unbuilt = append(w.unbuilt, path+".formatters")
-	}
+	options := w.formatters(path+".formatters", f.GetFormatters())
 	switch f := f.GetFormat().(type) {
 	case *corev3.SubstitutionFormatString_TextFormat:
-		w.text(path+".text_format", log, f.TextFormat)
+		w.text(path+".text_format", log, f.TextFormat, options)
 	case *corev3.SubstitutionFormatString_TextFormatSource:
 		s, err := dataSource(f.TextFormatSource)
 		if err != nil {
 			w.fail(path+".text_format_source", err)
 			return
 		}
-		w.text(path+".text_format_source", log, s)
+		w.text(path+".text_format_source", log, s, options)
 	case *corev3.SubstitutionFormatString_JsonFormat:
-		w.json(path+".json_format", log, f.JsonFormat)
+		w.json(path+".json_format", log, f.JsonFormat, options)
 	}
 }
 
-func (w *walker) text(path string, log *api.AccessLog, s string) {
-	f, err := substitution.Parse(s)
+func (w *walker) text(path string, log *api.AccessLog, s string, o expression.Options) {
+	f, err := parseFormat(s, o)
 	if err != nil {
 		w.fail(path, err)
 	}
 	log.Text = f
 }
 
-func (w *walker) json(path string, log *api.AccessLog, s *structpb.Struct) {
-	n, err := formatTree(structpb.NewStructValue(s))
+// parseFormat reads a format, and the expressions in it.
+func parseFormat(s string, o expression.Options) (substitution.Format, error) {
+	f, err := substitution.Parse(s)
+	for i := range f {
+		if p := &f[i]; err == nil && (p.Command == "CEL" || p.Command == "TYPED_CEL") {
+			p.Expression, err = cel.Text("expression", p.Arg, o)
+		}
+	}
+	return f, err
+}
+
+func (w *walker) json(path string, log *api.AccessLog, s *structpb.Struct, o expression.Options) {
+	n, err := formatTree(structpb.NewStructValue(s), o)
 	if err != nil {
 		w.fail(path, err)
 		return
@@ -126,11 +140,36 @@ func (w *walker) json(path string, log *api.AccessLog, s *structpb.Struct) {
 	log.JSON = &n
 }
 
+// formatters are commands besides. METADATA is known anyway, and so is CEL, but for
+// its options.
+func (w *walker) formatters(path string, in []*corev3.TypedExtensionConfig) (options expression.Options) {
+	for i, f := range in {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		m, _, _, err := open(f.GetTypedConfig())
+		switch c := m.(type) {
+		case *celformatterv3.Cel:
+			options = cel.Options(c.GetCelConfig())
+		case *metadataformatterv3.Metadata:
+		default:
+			switch {
+			case err != nil:
+			case strings.HasPrefix(innerURL(f.GetTypedConfig()), "envoy.extensions.formatter."):
+				w.unbuilt = append(w.unbuilt, at)
+				continue
+			default:
+				err = fmt.Errorf("Formatter not found: %s", short(f.GetName()))
+			}
+			w.fail(at, err)
+		}
+	}
+	return options
+}
+
 // formatTree reads a JSON format: strings are formats, the rest stays as it is.
-func formatTree(v *structpb.Value) (substitution.Node, error) {
+func formatTree(v *structpb.Value, o expression.Options) (substitution.Node, error) {
 	switch k := v.GetKind().(type) {
 	case *structpb.Value_StringValue:
-		f, err := substitution.Parse(k.StringValue)
+		f, err := parseFormat(k.StringValue, o)
 		if len(f) == 0 {
 			return substitution.Node{Literal: `""`}, err
 		}
@@ -142,7 +181,7 @@ func formatTree(v *structpb.Value) (substitution.Node, error) {
 	case *structpb.Value_ListValue:
 		n := substitution.Node{IsList: true}
 		for _, e := range k.ListValue.GetValues() {
-			one, err := formatTree(e)
+			one, err := formatTree(e, o)
 			if err != nil {
 				return n, err
 			}
@@ -152,7 +191,7 @@ func formatTree(v *structpb.Value) (substitution.Node, error) {
 	case *structpb.Value_StructValue:
 		var fields []substitution.Field
 		for key, e := range k.StructValue.GetFields() {
-			one, err := formatTree(e)
+			one, err := formatTree(e, o)
 			if err != nil {
 				return substitution.Node{}, err
 			}
@@ -163,8 +202,7 @@ func formatTree(v *structpb.Value) (substitution.Node, error) {
 	return substitution.Node{}, nil
 }
 
-// logFilter decodes a filter. What needs a CEL interpreter, and extensions, are
-// noted and pass everything; what is about HTTP passes nothing, as a TCP
+// logFilter decodes a filter. Other extensions are noted and pass everything; what is about HTTP passes nothing, as a TCP
 // connection has no headers.
 func (w *walker) logFilter(path string, f *accesslogv3.AccessLogFilter) api.LogFilter {
 	var pass api.LogFilter
@@ -196,7 +234,17 @@ func (w *walker) logFilter(path string, f *accesslogv3.AccessLogFilter) api.LogF
 	case *accesslogv3.AccessLogFilter_HeaderFilter, *accesslogv3.AccessLogFilter_GrpcStatusFilter, *accesslogv3.AccessLogFilter_TraceableFilter:
 		return api.LogFilter{Nothing: true}
 	case *accesslogv3.AccessLogFilter_ExtensionFilter:
-		if cause := unregistered(s.ExtensionFilter.GetName(), s.ExtensionFilter.GetTypedConfig()); cause != "" {
+		m, _, _, err := open(s.ExtensionFilter.GetTypedConfig())
+		if c, ok := m.(*celfilterv3.ExpressionFilter); ok && err == nil {
+			e, err := cel.Text("filter expression", c.GetExpression(), cel.Options(c.GetCelConfig()))
+			if err != nil {
+				w.fail(path+".extension_filter", err)
+			}
+			return api.LogFilter{Expression: e}
+		}
+		if err != nil {
+			w.fail(path+".extension_filter", err)
+		} else if cause := unregistered(s.ExtensionFilter.GetName(), s.ExtensionFilter.GetTypedConfig()); cause != "" {
 			w.fail(path+".extension_filter", errors.New(cause))
 		}
 		w.unbuilt = append(w.unbuilt, path+".extension_filter")

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/sluice-proxy/sluice/api"
-	"github.com/sluice-proxy/sluice/api/substitution"
+	"github.com/sluice-proxy/sluice/api/expression"
 )
 
 // rateLimitTimeout is Envoy's default of this filter.
@@ -59,7 +59,7 @@ func (w *walker) rateLimit(path string, p *ratelimitv3.RateLimit) *api.RateLimit
 	for i, d := range p.GetDescriptors() {
 		var entries api.RateLimitDescriptor
 		for k, e := range d.GetEntries() {
-			f, err := substitution.Parse(e.GetValue())
+			f, err := parseFormat(e.GetValue(), expression.Options{})
 			if err != nil {
 				w.fail(fmt.Sprintf("%s.descriptors[%d].entries[%d].value", path, i, k), err)
 			}

@@ -10,6 +10,7 @@ import (
 	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/expression"
 	"github.com/sluice-proxy/sluice/api/substitution"
 )
 
@@ -68,7 +69,7 @@ func (w *walker) logTag(path string, p *tracingv3.CustomTag) api.LogTag {
 			out.Value = command("UPSTREAM_METADATA", arg)
 		}
 	case *tracingv3.CustomTag_Value:
-		f, err := substitution.Parse(t.Value)
+		f, err := parseFormat(t.Value, expression.Options{})
 		if err != nil {
 			w.fail(path+".value", err)
 		}

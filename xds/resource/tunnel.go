@@ -8,6 +8,7 @@ import (
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/expression"
 	"github.com/sluice-proxy/sluice/api/substitution"
 )
 
@@ -51,7 +52,7 @@ func (w *walker) tunnel(path string, p *tcpproxyv3.TcpProxy_TunnelingConfig) *ap
 }
 
 func (w *walker) format(path, s string) substitution.Format {
-	f, err := substitution.Parse(s)
+	f, err := parseFormat(s, expression.Options{})
 	if err != nil {
 		w.fail(path, err)
 	}
