@@ -316,6 +316,8 @@ func TestEndWithoutASocketAnswers(t *testing.T) {
 			if n, err := k.client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 				t.Fatalf("client: %d, %v", n, err)
 			}
+			// With that the socket is gone.
+			k.await("the acknowledgement of its end", func() bool { _, acknowledged := k.pair.Finished(1); return acknowledged })
 			k.must(k.client.CloseWrite())
 			k.await("the end", func() bool { return k.pair.State() == GraftClosed })
 		})
