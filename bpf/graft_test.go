@@ -302,13 +302,16 @@ func TestGraftedPairNeedsNoProxy(t *testing.T) {
 	}
 }
 
+// endSites are those whose packets come to their ends by different ways.
+var endSites = []string{"loopback v4", "veth v6", "sidecar v4", "sidecar v6", "sidecar v4, server at 127.0.0.1"}
+
 // An end that closed first is remembered without a socket (FIN_WAIT2 and TIME_WAIT
 // of nobody), and has to answer all the same.
 func TestEndWithoutASocketAnswers(t *testing.T) {
-	for name, at := range sites {
+	for _, name := range endSites {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := newStock(t, at(t))
+			k := newStock(t, sites[name](t))
 			k.must(k.join())
 			k.exchange("ping")
 			k.activate()
@@ -327,10 +330,10 @@ func TestEndWithoutASocketAnswers(t *testing.T) {
 // The proxy's socket may send a byte again whose receiver has gone, for the graft's
 // two ends have finished with each other: it is no reset of anything.
 func TestResetAfterBothEndsIsAnAcknowledgement(t *testing.T) {
-	for name, at := range sites {
+	for _, name := range endSites {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := newStock(t, at(t))
+			k := newStock(t, sites[name](t))
 			k.must(k.join())
 			k.exchange("ping")
 			k.must(k.client.CloseWrite())

@@ -58,7 +58,7 @@ func TestSoakOfGrafts(t *testing.T) {
 	}
 }
 
-// torture runs it; the report is nil if it was too short to have seen everything.
+// torture runs it; the report is nil if it cannot have seen everything.
 func torture(t *testing.T, cfg Config) *Report {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs and makes namespaces")
@@ -88,7 +88,7 @@ func torture(t *testing.T, cfg Config) *Report {
 	for wire, n := range report.Drifts {
 		t.Errorf("%s: the kernel's account of %d sockets is off", wire, n)
 	}
-	if len(report.Failures) > 0 || cfg.Time < 5*time.Second {
+	if len(report.Failures) > 0 || cfg.Time < 5*time.Second || cfg.Wires != "" {
 		return nil
 	}
 	if cfg.Soak {
