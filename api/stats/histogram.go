@@ -28,6 +28,9 @@ type decade [binsPerDecade]atomic.Uint64
 // finer bins for the quantiles. A decade's bins are allocated when the first
 // value falls into it. Safe for concurrent use.
 type Histogram struct {
+	of   *Scope // nil in a Blank
+	name string // in of
+
 	counts  [len(buckets) + 1]atomic.Uint64
 	sum     atomic.Uint64 // float64 bits
 	zero    atomic.Uint64
@@ -62,6 +65,13 @@ type HistogramSnapshot struct {
 func (h *Histogram) Record(v float64) {
 	if !(v > 0) {
 		v = 0
+	}
+	if h.of != nil {
+		if f := h.of.store.observer.Load(); f != nil {
+			x := h.of.read(h.name, nil)
+			x.Kind, x.Used = KindHistogram, true
+			(*f)(&x, v)
+		}
 	}
 	i := 0
 	for i < len(buckets) && v > buckets[i] {

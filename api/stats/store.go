@@ -11,13 +11,20 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Store holds every stat of the process. The zero value is not usable; see New.
 type Store struct {
 	mu     sync.Mutex
 	scopes map[string]*Scope
+
+	observer atomic.Pointer[func(*Stat, float64)]
 }
+
+// Observe has f called with every value that a histogram records from now on, on
+// the goroutine that records it, which must not wait.
+func (s *Store) Observe(f func(h *Stat, v float64)) { s.observer.Store(&f) }
 
 // New returns an empty store.
 func New() *Store { return &Store{scopes: map[string]*Scope{}} }
@@ -124,5 +131,5 @@ func (sc *Scope) Text(name string) *Text {
 
 // Histogram returns the scope's histogram called name, made on first use.
 func (sc *Scope) Histogram(name string) *Histogram {
-	return get(sc, name, func() *Histogram { return new(Histogram) })
+	return get(sc, name, func() *Histogram { return &Histogram{of: sc, name: name} })
 }

@@ -140,16 +140,20 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, tags []st
 	}
 	state := watchState(ctx, client, store)
 
+	// Without an address it tells the sinks, and answers nobody.
+	server, err := admin.New(admin.Options{
+		Sinks: sinks(config.StatsSinks, plane, log), StatsTags: tags,
+		Bootstrap: config.Proto, Node: config.Node, Runtime: config.Runtime, Version: o.versionText(), Flags: o.all, Started: started,
+		Concurrency: workers, Stats: store, Plane: plane, Configs: client, Loggers: log, State: state, Quit: quit, Log: log.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	flushed := make(chan struct{})
+	go func() { defer close(flushed); server.Flush(ctx) }()
+	defer func() { quit(); <-flushed }()
 	var adminDone chan error
 	if adminListener != nil {
-		server, err := admin.New(admin.Options{
-			StatsTags: tags,
-			Bootstrap: config.Proto, Node: config.Node, Runtime: config.Runtime, Version: o.versionText(), Flags: o.all, Started: started,
-			Concurrency: workers, Stats: store, Plane: plane, Configs: client, Loggers: log, State: state, Quit: quit, Log: log.Logger,
-		})
-		if err != nil {
-			return err
-		}
 		adminDone = make(chan error, 1)
 		go serveAdmin(ctx, server, adminListener, adminDone)
 		log.Info("admin address", "address", adminListener.Addr())

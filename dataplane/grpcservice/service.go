@@ -103,6 +103,11 @@ func (s *Service) dial(ctx context.Context, _ string) (net.Conn, error) {
 	if c == nil {
 		return nil, fmt.Errorf("%w: %s", errNoCluster, s.config.Cluster)
 	}
+	return Dial(ctx, c, "h2")
+}
+
+// Dial connects to a host of c, for a library; the connection counts there.
+func Dial(ctx context.Context, c *upstream.Cluster, protocols ...string) (net.Conn, error) {
 	up, err := c.PickAside()
 	if err != nil {
 		return nil, err
@@ -117,7 +122,7 @@ func (s *Service) dial(ctx context.Context, _ string) (net.Conn, error) {
 		up.Failed(errors.Is(err, context.DeadlineExceeded), "")
 		return nil, err
 	}
-	secured, err := up.Secure(ctx, conn, "h2")
+	secured, err := up.Secure(ctx, conn, protocols...)
 	if err != nil {
 		conn.Close()
 		up.Failed(errors.Is(err, context.DeadlineExceeded), "")

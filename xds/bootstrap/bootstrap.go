@@ -69,6 +69,9 @@ type Config struct {
 	// made to, by name.
 	ControlPlanes map[string]*transport.Cluster
 
+	// StatsSinks are those of stats_sinks that have an effect.
+	StatsSinks []StatsSink
+
 	// Runtime is layered_runtime; it has no layers if the file has none.
 	Runtime *runtime.Runtime
 
@@ -182,6 +185,9 @@ func (c *Config) decode(o Options) error {
 	}
 	c.node(o)
 	if err := c.refusals(); err != nil {
+		return err
+	}
+	if err := c.sinks(); err != nil {
 		return err
 	}
 	if err := c.runtime(); err != nil {

@@ -54,6 +54,13 @@ func open(a *anypb.Any) (m proto.Message, name string, dropped bool, err error) 
 	return nil, name, false, fmt.Errorf("unable to read TypedStruct of %s: %w", name, steady(err))
 }
 
+// Unpack reads an Any as Envoy does, a TypedStruct too; of a type that is not
+// known it gives nil.
+func Unpack(a *anypb.Any) (proto.Message, error) {
+	m, _, _, err := open(a)
+	return m, err
+}
+
 // InnerType is the name of the message in a, or of that in a TypedStruct.
 func InnerType(a *anypb.Any) string { return innerURL(a) }
 

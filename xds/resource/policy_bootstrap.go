@@ -18,14 +18,14 @@ func bootstrapPolicies() policies {
 		"envoy.config.bootstrap.v3.Bootstrap": policy{}.
 			// stats_config is the admin server's; histogram_bucket_settings in it have no
 			// effect.
-			fields(built, "node", "stats_config", "layered_runtime").
+			fields(built, "node", "stats_config", "layered_runtime", "stats_sinks", "stats_flush_interval", "stats_flush_on_admin").
 			fields(built, "use_tcp_for_dns_lookups", "dns_resolution_config", "typed_dns_resolver_config").
 			fields(inside, "static_resources", "dynamic_resources", "cluster_manager", "admin").
 			fields(refused, "default_socket_interface").
 			// What runs, measures, logs or traces the process; limits of its resources;
 			// what only refused fields refer to.
-			fields(noted, "node_context_params", "hds_config", "flags_path", "stats_sinks",
-				"deferred_stat_options", "stats_flush_interval", "stats_flush_on_admin",
+			fields(noted, "node_context_params", "hds_config", "flags_path",
+				"deferred_stat_options",
 				"stats_eviction_interval", "watchdog", "watchdogs", "tracing",
 				"overload_manager", "enable_dispatcher_stats", "header_prefix",
 				"stats_server_version_override", "bootstrap_extensions", "fatal_actions", "config_sources",

@@ -125,6 +125,8 @@ type Options struct {
 	Loggers   Loggers
 	// State is how far the start has got; /healthcheck/fail is added to it.
 	State func() State
+	// Sinks are told the figures; Flush calls them.
+	Sinks []Sink
 	// Quit begins an orderly exit; it must not block.
 	Quit func()
 	Log  *slog.Logger
@@ -137,8 +139,11 @@ type Server struct {
 	allow  func(pathAndQuery string) bool
 	routes map[string]*route
 	server *serverStats
-	view   *statsView  // while rendering is held
-	failed atomic.Bool // /healthcheck/fail
+	view   *statsView // while rendering is held
+	// records are what histograms recorded, asked wakes Flush.
+	records chan record
+	asked   chan struct{}
+	failed  atomic.Bool // /healthcheck/fail
 
 	rendering sync.Mutex // held while a handler builds its answer
 	profile   *os.File   // of the CPU, while one is written; while rendering is held
@@ -148,7 +153,9 @@ type Server struct {
 // New returns a server that does not listen yet. It returns an error if
 // admin.allow_paths holds a pattern that does not compile.
 func New(o Options) (*Server, error) {
-	s := &Server{o: o, server: newServerStats(o), view: newStatsView(o.Bootstrap.GetStatsConfig(), o.StatsTags, o.Log)}
+	s := &Server{o: o, server: newServerStats(o), view: newStatsView(o.Bootstrap.GetStatsConfig(), o.StatsTags, o.Log),
+		records: make(chan record, maxRecords), asked: make(chan struct{}, 1)}
+	s.observe()
 	var err error
 	if s.allow, err = allowPaths(o.Bootstrap.GetAdmin().GetAllowPaths()); err != nil {
 		return nil, err
@@ -203,9 +210,8 @@ func cause(err error) error {
 	return err
 }
 
-// Serve answers requests on l until ctx ends, and closes the histograms'
-// interval every stats_flush_interval. It closes l, and gives running requests a
-// second to end.
+// Serve answers requests on l until ctx ends. It closes l, and gives running
+// requests a second to end.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           s,
@@ -221,7 +227,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer s.endProfile()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	wg.Go(func() { s.flushLoop(ctx) })
 	wg.Go(func() { shutdownAtEnd(ctx, srv) })
 	if err := srv.Serve(netutil.LimitListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve admin: %w", err)
@@ -235,23 +240,6 @@ func shutdownAtEnd(ctx context.Context, srv *http.Server) {
 	defer cancel()
 	if srv.Shutdown(grace) != nil {
 		srv.Close()
-	}
-}
-
-func (s *Server) flushLoop(ctx context.Context) {
-	every := defaultFlushInterval
-	if d := s.o.Bootstrap.GetStatsFlushInterval().AsDuration(); d > 0 {
-		every = d
-	}
-	t := time.NewTicker(every)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			s.o.Stats.EndInterval()
-		}
 	}
 }
 

@@ -29,6 +29,7 @@ func (s *Server) stats(a *answer, q query) {
 		a.fail(http.StatusBadRequest, "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary)\n")
 		return
 	}
+	s.flushOnAdmin()
 	all, ok := s.selected(a, q)
 	if !ok {
 		return
