@@ -66,6 +66,8 @@ func (r *run) sinkOf(s *sent, typed obj, clusters []obj, lines ...string) {
 	r.Helper()
 	typed["@type"] = "type.googleapis.com/envoy.config.metrics.v3." + typed["@type"].(string)
 	b := static([]obj{proxyTo("l", "c")}, append(clusters, cluster("c", endpoint(r.serve("server", peer.Echo)))))
+	// Few figures: a burst of all of them may be more than the socket holds.
+	b["stats_config"] = obj{"stats_matcher": obj{"inclusion_list": obj{"patterns": []obj{{"prefix": "tcp.c."}, {"prefix": "cluster.c."}, {"exact": "server.concurrency"}}}}}
 	r.start(b.with(obj{"stats_flush_interval": "0.1s", "stats_sinks": []obj{{"name": "s", "typed_config": typed}}}))
 	r.echoed("l")
 	for _, l := range lines {
