@@ -83,6 +83,8 @@ func TestTreesAreRefused(t *testing.T) {
 		{call("_&&_", one), "Invalid argument count for a binary function call."}, {call("_?_:_", one), "Invalid argument count for a ternary function call."},
 		{call("_+_", one), "No overload found in reference resolve step for _+_"}, {call(""), "No overload found in reference resolve step for "},
 		{of(&expr.Expr_CreateStruct{Entries: []*expr.Expr_CreateStruct_Entry{{}}}), "Map entry missing key"},
+		{&expr.Expr{ExprKind: &expr.Expr_ListExpr{ListExpr: &expr.Expr_CreateList{Elements: []*expr.Expr{one}, OptionalIndices: []int32{5}}}}, "optional elements are not supported"},
+		{&expr.Expr{ExprKind: &expr.Expr_ConstExpr{ConstExpr: &expr.Constant{ConstantKind: &expr.Constant_DurationValue{}}}}, "constants that are times are not supported"},
 		{deep, "expression is nested too deeply"},
 	} {
 		if _, err := Tree(tt.tree, expression.Options{}); err == nil || err.Error() != "failed to create an expression: "+tt.want {
