@@ -232,7 +232,12 @@ func (p *Pair) graftChanged() {
 // the sockets are closed later.
 func (p *Pair) ungraft(o Outcome, reset bool) (byReset, kept bool) {
 	g := p.cfg.graft
+	_, request := g.Finished(0)
+	_, response := g.Finished(1)
 	switch {
+	case g.frozen && request && response: // they have finished with each other, unknown to us yet
+		g.Close()
+		return true, false
 	case reset:
 	case o == Complete:
 		g.Back()
