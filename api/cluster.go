@@ -122,20 +122,41 @@ type HTTP2 struct {
 	// its life (0: no limit). IdleTimeout ends a connection without streams; 0 never.
 	MaxStreams, MaxRequests uint32
 	IdleTimeout             time.Duration
+	// StreamWindow and ConnWindow are what a host may send before it hears that it was
+	// taken, on a stream and on a connection. 0 leaves them to the proxy.
+	StreamWindow, ConnWindow uint32
+	// MaxHeaders bounds a response's head, in bytes.
+	MaxHeaders uint32
+	// MaxControls bounds the answers that wait for the host to read; the others bound
+	// frames of its that say nothing: those without bytes, in a row; PRIORITY by stream;
+	// WINDOW_UPDATE by frame of data.
+	MaxControls, MaxEmpty, MaxPriorities, MaxWindowUpdates uint32
+	// KeepaliveInterval is how often a PING is sent, 0 for never, KeepaliveTimeout how
+	// long its answer may take. MaxDuration ends the taking of streams; 0 never.
+	KeepaliveInterval, KeepaliveTimeout, MaxDuration time.Duration
 }
 
 // Defaults of protocol.proto.
 const (
 	DefaultMaxStreams      = 1024
 	DefaultHTTPIdleTimeout = time.Hour
+	DefaultStreamWindow    = 16 << 20
+	DefaultConnWindow      = 24 << 20
 )
+
+// DefaultHTTP2 is HTTP2 where nothing is said.
+func DefaultHTTP2() HTTP2 {
+	return HTTP2{MaxStreams: DefaultMaxStreams, IdleTimeout: DefaultHTTPIdleTimeout, MaxHeaders: 60 << 10,
+		MaxControls: 1000, MaxEmpty: 1, MaxPriorities: 100, MaxWindowUpdates: 10}
+}
 
 // HTTP2Options are HTTP2, or the defaults for a cluster that speaks it no more.
 func (c *Cluster) HTTP2Options() *HTTP2 {
 	if c.HTTP2 != nil {
 		return c.HTTP2
 	}
-	return &HTTP2{MaxStreams: DefaultMaxStreams, IdleTimeout: DefaultHTTPIdleTimeout}
+	d := DefaultHTTP2()
+	return &d
 }
 
 // StatName is the segment that stands for the cluster in `cluster.<…>.`.

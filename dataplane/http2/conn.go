@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/tls"
@@ -47,7 +48,13 @@ type Conn struct {
 	opened       uint32 // streams, in all
 	limit        uint32 // of streams at a time
 	told         bool   // the host has told its limit
+	greeted      bool   // it has begun with SETTINGS
 	streamWindow int
+	connWindow   int
+	inbound      inbound
+	controls     int        // answers among out
+	probe        loop.Timer // of keep-alive, then of its answer
+	age          loop.Timer
 
 	in      []byte // was read, and is no whole frame yet
 	reader  bytes.Reader
@@ -68,16 +75,27 @@ type Conn struct {
 
 func newConn(p *hosted, shared *upstream.Shared) *Conn {
 	c := &Conn{pool: p, worker: p.pool.worker, shared: shared, fd: -1, streams: map[uint32]*Stream{}, next: 1,
-		limit: p.options().MaxStreams, window: 65535, initial: 65535, peerFrame: maxFrame}
-	c.streamWindow = int(min(shared.Cluster().Config().PerConnectionBufferLimit, math.MaxInt32))
+		window: 65535, initial: 65535, peerFrame: maxFrame}
+	o := p.options()
+	c.streamWindow, c.connWindow = int(o.StreamWindow), int(o.ConnWindow)
+	if o.StreamWindow == 0 {
+		c.streamWindow = int(min(shared.Cluster().Config().PerConnectionBufferLimit, api.DefaultStreamWindow))
+		if c.streamWindow == 0 { // that is no limit
+			c.streamWindow = api.DefaultStreamWindow
+		}
+	}
+	if o.ConnWindow == 0 {
+		c.connWindow = api.DefaultConnWindow
+	}
 	c.framer = http2.NewFramer((*sink)(&c.out), &c.reader)
 	c.framer.SetMaxReadFrameSize(maxFrame)
-	c.framer.MaxHeaderListSize = maxHeaders
+	c.framer.MaxHeaderListSize = o.MaxHeaders
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.framer.SetReuseFrames()
 	c.encoder = hpack.NewEncoder(&c.headers)
+	c.limit = o.MaxStreams
 	c.turns.F = c.turn
-	if !p.options().ByALPN {
+	if !o.ByALPN {
 		shared.Speaks()
 	}
 	return c
@@ -183,11 +201,12 @@ func (c *Conn) stands() {
 	c.put(func(f *http2.Framer) error {
 		if err := f.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 			http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(c.streamWindow)},
-			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaders}); err != nil {
+			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: c.framer.MaxHeaderListSize}); err != nil || c.connWindow == 65535 {
 			return err
 		}
-		return f.WriteWindowUpdate(0, connWindow-65535)
+		return f.WriteWindowUpdate(0, uint32(c.connWindow-65535))
 	})
+	c.lives()
 	c.pool.serve()
 	c.vacant()
 	c.Ready(0) // a handshake may have read ahead
@@ -296,7 +315,7 @@ func (c *Conn) fail(err error, remote bool) {
 // finish is the end of a connection that stood.
 func (c *Conn) finish() {
 	busy := len(c.streams) > 0
-	if c.broken == ErrProtocol {
+	if c.broken == ErrProtocol || c.broken == errFlood {
 		c.shared.HTTP2.ProtocolError.Inc()
 		busy = false // it is not the connection's end that ends them
 	}
@@ -304,7 +323,7 @@ func (c *Conn) finish() {
 	c.shared.End(c.remote, false, busy)
 	c.pool.remove(c)
 	for _, s := range c.streams {
-		if c.broken == ErrProtocol {
+		if c.broken == ErrProtocol || c.broken == errFlood {
 			c.shared.HTTP2.RqTxReset.Inc()
 		} else {
 			c.shared.Cluster().Stats.PendingFailureEject.Inc()
@@ -320,6 +339,8 @@ func (c *Conn) shut() {
 	c.closed = true
 	c.worker.Stop(&c.deadline)
 	c.worker.Stop(&c.turns)
+	c.worker.Stop(&c.probe)
+	c.worker.Stop(&c.age)
 	if c.dial != nil {
 		c.dial.Cancel()
 		c.dial = nil

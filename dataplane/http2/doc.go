@@ -19,15 +19,13 @@ var (
 	ErrProtocol = errors.New("protocol error")
 	errIdle     = errors.New("idle timeout")
 	errDrained  = errors.New("drained")
+	errFlood    = errors.New("too much to answer")
+	errSilent   = errors.New("keep-alive was not answered")
 )
 
 const (
-	// connWindow is what a host may send on all streams before it hears of us.
-	connWindow = 16 << 20
 	// maxFrame is SETTINGS_MAX_FRAME_SIZE, both ways.
 	maxFrame = 16 << 10
-	// maxHeaders bounds a head with its continuations: Envoy's max_response_headers_kb.
-	maxHeaders = 60 << 10
 	// sendRoom is what may be framed and wait for the socket before streams have to
 	// wait; maxControl what answers to the host may add to it.
 	sendRoom   = 256 << 10

@@ -40,13 +40,14 @@ func (c *Conn) receive() {
 
 // parse heeds the whole frames of what was kept and b, and keeps the rest.
 func (c *Conn) parse(b []byte) {
+	maxHead := int(c.framer.MaxHeaderListSize) + maxFrame
 	kept := len(c.in) > 0
 	if kept {
 		c.in = append(c.in, b...)
 		b = c.in
 	}
 	for c.broken == nil {
-		n, ok := whole(b)
+		n, ok := whole(b, maxHead)
 		if !ok {
 			c.protocolError(http2.ErrCodeFrameSize)
 			return
@@ -60,6 +61,10 @@ func (c *Conn) parse(b []byte) {
 		if err == nil {
 			c.heed(f)
 			continue
+		}
+		if !c.greeted {
+			c.protocolError(http2.ErrCodeProtocol)
+			return
 		}
 		if se, is := err.(http2.StreamError); is {
 			if s := c.streams[se.StreamID]; s != nil {
@@ -85,15 +90,15 @@ func (c *Conn) parse(b []byte) {
 const frameHead = 9
 
 // whole is the length of the frame at the beginning of b, a head with all its
-// continuations; 0: it is not all there. Not ok: it is longer than it may be.
-func whole(b []byte) (n int, ok bool) {
+// continuations; 0: it is not all there. Not ok: it is longer than maxHead allows.
+func whole(b []byte, maxHead int) (n int, ok bool) {
 	for {
 		if len(b)-n < frameHead {
 			return 0, true
 		}
 		h := b[n:]
 		size := int(binary.BigEndian.Uint32(h)>>8) + frameHead
-		if size > maxFrame+frameHead || n > maxHeaders {
+		if size > maxFrame+frameHead || n > maxHead {
 			return 0, false
 		}
 		kind, flags := http2.FrameType(h[3]), http2.Flags(h[4])
@@ -115,13 +120,25 @@ func (c *Conn) protocolError(code http2.ErrCode) {
 }
 
 func (c *Conn) heed(f http2.Frame) {
+	if _, settings := f.(*http2.SettingsFrame); !c.greeted && !settings {
+		c.protocolError(http2.ErrCodeProtocol)
+		return
+	}
+	c.greeted = true
+	if flood := c.inbound.exceeded(f, c); flood != nil {
+		flood.Inc()
+		c.protocolError(http2.ErrCodeEnhanceYourCalm)
+		return
+	}
 	switch f := f.(type) {
 	case *http2.SettingsFrame:
 		c.settings(f)
 	case *http2.PingFrame:
-		if !f.IsAck() {
-			c.put(func(w *http2.Framer) error { return w.WritePing(true, f.Data) })
+		if f.IsAck() {
+			c.alive()
+			return
 		}
+		c.control(func(w *http2.Framer) error { return w.WritePing(true, f.Data) })
 	case *http2.GoAwayFrame:
 		c.goAway(f)
 	case *http2.WindowUpdateFrame:
@@ -133,13 +150,22 @@ func (c *Conn) heed(f http2.Frame) {
 	case *http2.MetaHeadersFrame:
 		if s := c.streams[f.StreamID]; s != nil {
 			c.head(s, f)
-		} else if f.StreamID >= c.next || f.StreamID%2 == 0 {
-			c.protocolError(http2.ErrCodeProtocol)
+		} else {
+			c.known(f.StreamID)
 		}
 	case *http2.RSTStreamFrame:
 		if s := c.streams[f.StreamID]; s != nil {
 			c.reset(s, f.ErrCode)
+		} else {
+			c.known(f.StreamID)
 		}
+	}
+}
+
+// known ends the connection if a frame is of a stream that we never opened.
+func (c *Conn) known(id uint32) {
+	if id >= c.next || id%2 == 0 {
+		c.protocolError(http2.ErrCodeProtocol)
 	}
 }
 
@@ -158,7 +184,9 @@ func (c *Conn) settings(f *http2.SettingsFrame) {
 			delta := int64(s.Val) - c.initial
 			c.initial = int64(s.Val)
 			for _, one := range c.streams {
-				one.window += delta
+				if one.window += delta; one.window > maxWindow {
+					return http2.ConnectionError(http2.ErrCodeFlowControl)
+				}
 			}
 			c.unblock()
 		case http2.SettingMaxFrameSize:
@@ -173,7 +201,7 @@ func (c *Conn) settings(f *http2.SettingsFrame) {
 		return
 	}
 	c.told = true
-	c.put((*http2.Framer).WriteSettingsAck)
+	c.control((*http2.Framer).WriteSettingsAck)
 	c.pool.serve()
 }
 
@@ -204,6 +232,7 @@ func (c *Conn) windowUpdate(f *http2.WindowUpdateFrame) {
 	}
 	s := c.streams[f.StreamID]
 	if s == nil {
+		c.known(f.StreamID)
 		return
 	}
 	if s.window += int64(f.Increment); s.window > maxWindow {
@@ -218,23 +247,30 @@ func (c *Conn) windowUpdate(f *http2.WindowUpdateFrame) {
 
 func (c *Conn) data(f *http2.DataFrame) {
 	// The connection's window opens at once; padding counts.
-	if c.owed += int(f.Length); c.owed >= connWindow/2 {
+	if c.owed += int(f.Length); c.owed >= c.connWindow/2 {
 		c.put(func(w *http2.Framer) error { return w.WriteWindowUpdate(0, uint32(c.owed)) })
 		c.owed = 0
 	}
 	s := c.streams[f.StreamID]
 	if s == nil {
-		if f.StreamID >= c.next || f.StreamID%2 == 0 {
-			c.protocolError(http2.ErrCodeProtocol)
-		}
-		return // of a stream that we have reset
+		c.known(f.StreamID) // else it is of a stream that we have reset
+		return
 	}
-	if s.credit -= int64(f.Length); s.credit < 0 || s.remoteEnd {
-		c.resetStream(s, http2.ErrCodeFlowControl)
+	code := http2.ErrCodeNo
+	switch s.credit -= int64(f.Length); {
+	case !s.answered:
+		code = http2.ErrCodeProtocol
+	case s.remoteEnd:
+		code = http2.ErrCodeStreamClosed
+	case s.credit < 0:
+		code = http2.ErrCodeFlowControl
+	}
+	if code != http2.ErrCodeNo {
+		c.resetStream(s, code)
 		s.fail(unix.EPROTO, ErrReset)
 		return
 	}
-	s.in = append(s.in, f.Data()...)
+	s.keep(f.Data())
 	if padding := int(f.Length) - len(f.Data()); padding > 0 {
 		s.repay(padding)
 	}
@@ -244,7 +280,18 @@ func (c *Conn) data(f *http2.DataFrame) {
 }
 
 func (c *Conn) head(s *Stream, f *http2.MetaHeadersFrame) {
+	if f.Truncated {
+		c.shared.HTTP2.HeaderOverflow.Inc()
+		c.resetStream(s, http2.ErrCodeInternal)
+		s.fail(unix.EPROTO, ErrReset)
+		return
+	}
 	if s.answered { // trailers
+		if s.remoteEnd || !f.StreamEnded() {
+			c.resetStream(s, http2.ErrCodeProtocol)
+			s.fail(unix.EPROTO, ErrReset)
+			return
+		}
 		s.remoteEnd = true
 		c.wake(s, unix.EPOLLIN)
 		s.settle()

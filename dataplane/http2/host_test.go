@@ -47,9 +47,10 @@ func newHouse(t *testing.T, change func(*api.Cluster)) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
+	options := api.DefaultHTTP2()
 	c := &api.Cluster{
 		Name: "c", ConnectTimeout: patience, PanicThreshold: 50, PerConnectionBufferLimit: 1 << 20,
-		HTTP2:           &api.HTTP2{MaxStreams: api.DefaultMaxStreams},
+		HTTP2:           &options,
 		CircuitBreakers: api.CircuitBreakers{MaxConnections: 99, MaxPendingRequests: 99, MaxRequests: 99},
 		Assignment: &api.Assignment{OverprovisioningFactor: 140, Localities: []api.Locality{{Endpoints: []api.Endpoint{
 			{Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Weight: 1}}}}},
@@ -61,7 +62,9 @@ func newHouse(t *testing.T, change func(*api.Cluster)) *house {
 	h.cluster = upstream.New(c, h.store, upstream.Watch{})
 	t.Cleanup(func() {
 		w.Do(h.pool.Close)
-		h.cluster.Close()
+		if h.cluster != nil {
+			h.cluster.Close()
+		}
 		w.Close()
 		ln.Close()
 	})

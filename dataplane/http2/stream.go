@@ -92,6 +92,16 @@ func (s *Stream) Recv(b []byte) (int, syscall.Errno) {
 	return 0, unix.EAGAIN
 }
 
+// keep adds to what came. What was taken makes room before more is asked for, so that
+// it is never more than twice what the host may send.
+func (s *Stream) keep(b []byte) {
+	if s.taken > 0 && len(s.in)+len(b) > cap(s.in) {
+		s.in = s.in[:copy(s.in, s.in[s.taken:])]
+		s.taken = 0
+	}
+	s.in = append(s.in, b...)
+}
+
 // repay lets the host send more, in steps of half a window.
 func (s *Stream) repay(n int) {
 	if s.owed += n; s.over || s.remoteEnd || s.owed < s.conn.streamWindow/2 {
@@ -131,6 +141,7 @@ func (s *Stream) Send(b []byte) (int, syscall.Errno) {
 			}
 			part := b[n : n+int(size)]
 			c.frame(func(f *http2.Framer) error { return f.WriteData(s.id, false, part) })
+			c.inbound.sent++
 			s.window -= size
 			c.window -= size
 			n += int(size)

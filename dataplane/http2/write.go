@@ -17,6 +17,16 @@ func (c *Conn) put(write func(*http2.Framer) error) {
 	c.soon()
 }
 
+// control frames an answer to the host, of which only so many may wait.
+func (c *Conn) control(write func(*http2.Framer) error) {
+	if c.controls++; c.controls > int(c.pool.options().MaxControls) && c.broken == nil {
+		c.shared.HTTP2.ControlFlood.Inc()
+		c.fail(errFlood, false)
+		return
+	}
+	c.put(write)
+}
+
 // frame adds to what is to be sent. A host that makes us answer without end, and does
 // not read, is left.
 func (c *Conn) frame(write func(*http2.Framer) error) {
@@ -131,6 +141,7 @@ func (c *Conn) flush() {
 		return
 	}
 	if sent == len(c.out) {
+		c.controls = 0
 		if c.out = c.out[:0]; cap(c.out) > sendRoom || len(c.streams) == 0 {
 			c.out = nil
 		}

@@ -22,10 +22,13 @@ type HTTP2Stats struct {
 	scope, cluster   *stats.Scope
 	RxReset, TxReset *stats.Counter
 	StreamsActive    *stats.Gauge
-	connections      *stats.Counter
+	// HeaderOverflow to KeepaliveTimeout say why a stream or a connection was ended.
+	HeaderOverflow, ControlFlood, EmptyFlood, PriorityFlood, WindowFlood, KeepaliveTimeout *stats.Counter
+	connections                                                                            *stats.Counter
 
 	RqRxReset, RqRxResetNoError, RqTxReset                 *stats.Counter
 	CloseNotify, ProtocolError, CxIdleTimeout, MaxRequests *stats.Counter
+	MaxDuration                                            *stats.Counter
 	total, rqOverflow                                      *stats.Counter
 }
 
@@ -36,10 +39,9 @@ func (u *Cluster) http2() *HTTP2Stats {
 		sc := u.store.Scope("cluster", tag, "http2")
 		// Named as Envoy names them; they guard against what costs nothing here, or
 		// never moves for a client.
-		for _, always := range []string{"cookies_total_bytes_too_large", "dropped_headers_with_underscores", "header_list_size_too_large", "header_overflow",
-			"headers_cb_no_stream", "inbound_empty_frames_flood", "inbound_priority_frames_flood", "inbound_window_update_frames_flood", "keepalive_timeout",
+		for _, always := range []string{"cookies_total_bytes_too_large", "dropped_headers_with_underscores", "header_list_size_too_large", "headers_cb_no_stream",
 			"metadata_empty_frames", "nghttp2_downstream_connections", "oghttp2_downstream_connections", "oghttp2_upstream_connections",
-			"outbound_control_flood", "outbound_flood", "requests_rejected_with_underscores_in_headers", "rx_messaging_error", "stream_refused_errors",
+			"outbound_flood", "requests_rejected_with_underscores_in_headers", "rx_messaging_error", "stream_refused_errors",
 			"tx_flush_timeout", "goaway_sent", "trailers"} {
 			sc.Counter(always)
 		}
@@ -49,6 +51,10 @@ func (u *Cluster) http2() *HTTP2Stats {
 		all := u.store.Scope("cluster", tag)
 		u.http2Stats.Store(&HTTP2Stats{
 			scope: sc, cluster: all, RxReset: sc.Counter("rx_reset"), TxReset: sc.Counter("tx_reset"),
+			HeaderOverflow: sc.Counter("header_overflow"), ControlFlood: sc.Counter("outbound_control_flood"),
+			EmptyFlood: sc.Counter("inbound_empty_frames_flood"), PriorityFlood: sc.Counter("inbound_priority_frames_flood"),
+			WindowFlood: sc.Counter("inbound_window_update_frames_flood"), KeepaliveTimeout: sc.Counter("keepalive_timeout"),
+			MaxDuration:   all.Counter("upstream_cx_max_duration_reached"),
 			StreamsActive: sc.Gauge("streams_active"), connections: sc.Counter("nghttp2_upstream_connections"),
 			RqRxReset: all.Counter("upstream_rq_rx_reset"), RqRxResetNoError: all.Counter("upstream_rq_rx_reset_no_error"),
 			RqTxReset: all.Counter("upstream_rq_tx_reset"), CloseNotify: all.Counter("upstream_cx_close_notify"),

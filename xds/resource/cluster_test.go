@@ -57,9 +57,10 @@ func TestClusterIsDecodedWithItsDefaults(t *testing.T) {
 			in: `name: c, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}, metadata: {filter_metadata: {f: {k: [1, true]}}}, upstream_connection_options: {tcp_keepalive: {}}, filters: [{name: m, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange}}]`,
 			want: func(c *api.Cluster) {
 				c.Metadata, c.Keepalive = api.Metadata{"f": {"k": []any{1.0, true}}}, &api.Keepalive{}
-				c.HTTP2 = &api.HTTP2{MaxStreams: api.DefaultMaxStreams, IdleTimeout: api.DefaultHTTPIdleTimeout}
+				h := api.DefaultHTTP2()
+				c.HTTP2 = &h
 			},
-			unbuilt: []string{"typed_extension_protocol_options", "filters"}},
+			unbuilt: []string{"filters"}},
 		{what: "plain transport sockets, no selectors", in: `name: c, lb_subset_config: {fallback_policy: ANY_ENDPOINT}, transport_socket_matches: [{name: a, match: {}, transport_socket: {name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]`,
 			want: func(c *api.Cluster) { c.SocketMatches = []api.SocketMatch{{Name: "a", Match: map[string]any{}}} }},
 		{what: "sockets by metadata", in: `name: c, transport_socket_matches: [{name: tls, match: {tlsMode: istio}, transport_socket: {name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: a}}}, {name: any, transport_socket: {name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}]`,

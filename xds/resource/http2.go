@@ -3,6 +3,7 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -10,6 +11,9 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 )
+
+// httpProtocolOptions is the extension that says what the older fields say.
+const httpProtocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 // protocols are what a cluster says of the HTTP that is spoken to its hosts.
 type protocols struct {
@@ -20,7 +24,7 @@ type protocols struct {
 
 // httpOptions reads the fields of before HttpProtocolOptions, or those.
 func httpOptions(p *clusterv3.Cluster) protocols {
-	a := p.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
+	a := p.GetTypedExtensionProtocolOptions()[httpProtocolOptions]
 	m, _, _, _ := open(a)
 	o, ok := m.(*upstreamhttpv3.HttpProtocolOptions)
 	if !ok {
@@ -43,6 +47,19 @@ func httpOptions(p *clusterv3.Cluster) protocols {
 
 // http2 decodes how HTTP/2 is spoken to the cluster's hosts; nil: it is not.
 func (w *walker) http2(p *clusterv3.Cluster, s *api.UpstreamSocket) *api.HTTP2 {
+	path := ""
+	if a := p.GetTypedExtensionProtocolOptions()[httpProtocolOptions]; a != nil {
+		m, _, _, err := open(a)
+		path = "typed_extension_protocol_options[" + httpProtocolOptions + "]"
+		if err == nil {
+			err = constraint("", m)
+		}
+		if err != nil {
+			w.fail(path, err)
+			return nil
+		}
+		w.message(path, m.ProtoReflect())
+	}
 	o := httpOptions(p)
 	if o.http2 == nil {
 		return nil
@@ -50,14 +67,67 @@ func (w *walker) http2(p *clusterv3.Cluster, s *api.UpstreamSocket) *api.HTTP2 {
 	if o.byALPN && s.TLS == nil {
 		w.fail("", fmt.Errorf("ALPN configured for cluster %s which has a non-ALPN transport socket", short(p.GetName())))
 	}
-	h := &api.HTTP2{ByALPN: o.byALPN, MaxStreams: uint32Or(o.http2.GetMaxConcurrentStreams(), api.DefaultMaxStreams),
-		MaxRequests: uint32Or(p.GetMaxRequestsPerConnection(), 0)} //nolint:staticcheck // deprecated, and in use
-	if h.MaxStreams == 0 || h.MaxStreams > 1<<31-1 {
-		w.fail("http2_protocol_options.max_concurrent_streams", errors.New("value must be inside range [1, 2147483647]"))
+	w.notes(join(path, "common_http_protocol_options"), o.common)
+	h := api.DefaultHTTP2()
+	h.ByALPN = o.byALPN
+	common := join(path, "common_http_protocol_options")
+	h.MaxRequests = uint32Or(o.common.GetMaxRequestsPerConnection(), p.GetMaxRequestsPerConnection().GetValue()) //nolint:staticcheck // deprecated, and in use
+	h.IdleTimeout = w.duration(common+".idle_timeout", o.common.GetIdleTimeout(), api.DefaultHTTPIdleTimeout)
+	h.MaxDuration = w.duration(common+".max_connection_duration", o.common.GetMaxConnectionDuration(), 0)
+	if kb := o.common.GetMaxResponseHeadersKb(); kb != nil {
+		h.MaxHeaders = kb.GetValue() << 10
 	}
-	if m := o.common.GetMaxRequestsPerConnection(); m != nil {
-		h.MaxRequests = m.GetValue()
+	h.MaxStreams = uint32Or(o.http2.GetMaxConcurrentStreams(), h.MaxStreams)
+	h.StreamWindow, h.ConnWindow = o.http2.GetInitialStreamWindowSize().GetValue(), o.http2.GetInitialConnectionWindowSize().GetValue()
+	h.MaxControls = uint32Or(o.http2.GetMaxOutboundControlFrames(), h.MaxControls)
+	h.MaxEmpty = uint32Or(o.http2.GetMaxConsecutiveInboundFramesWithEmptyPayload(), h.MaxEmpty)
+	h.MaxPriorities = uint32Or(o.http2.GetMaxInboundPriorityFramesPerStream(), h.MaxPriorities)
+	h.MaxWindowUpdates = uint32Or(o.http2.GetMaxInboundWindowUpdateFramesPerDataFrameSent(), h.MaxWindowUpdates)
+	if k := o.http2.GetConnectionKeepalive(); k != nil {
+		at := join(path, "http2_protocol_options.connection_keepalive")
+		h.KeepaliveInterval = w.duration(at+".interval", k.GetInterval(), 0)
+		h.KeepaliveTimeout = w.duration(at+".timeout", k.GetTimeout(), 0)
 	}
-	h.IdleTimeout = w.duration("common_http_protocol_options.idle_timeout", o.common.GetIdleTimeout(), api.DefaultHTTPIdleTimeout)
-	return h
+	if err := customSettings(o.http2); err != nil {
+		w.fail(join(path, "http2_protocol_options.custom_settings_parameters"), err)
+	}
+	return &h
+}
+
+// notes lists what is set and has no effect on tunnels.
+func (w *walker) notes(path string, o *corev3.HttpProtocolOptions) {
+	for _, n := range []struct {
+		what string
+		is   bool
+	}{
+		{"max_connection_duration_jitter", o.GetMaxConnectionDurationJitter() != nil},
+		{"max_headers_count", o.GetMaxHeadersCount() != nil},
+		{"max_stream_duration", o.GetMaxStreamDuration() != nil},
+		{"headers_with_underscores_action", o.GetHeadersWithUnderscoresAction() != 0},
+	} {
+		if n.is {
+			w.unbuilt = append(w.unbuilt, join(path, n.what))
+		}
+	}
+}
+
+// customSettings checks what may stand there only once, or not at all.
+func customSettings(o *corev3.Http2ProtocolOptions) error {
+	var twice []string
+	for _, c := range o.GetCustomSettingsParameters() {
+		switch id := c.GetIdentifier().GetValue(); {
+		case id == 2 && c.GetValue().GetValue() == 1:
+			return errors.New("server push is not supported by Envoy and can not be enabled via a SETTINGS parameter.") //nolint:staticcheck // Envoy's words
+		case id == 1 && o.GetHpackTableSize() != nil:
+			twice = append(twice, "hpack_table_size")
+		case id == 3 && o.GetMaxConcurrentStreams() != nil:
+			twice = append(twice, "max_concurrent_streams")
+		case id == 4 && o.GetInitialStreamWindowSize() != nil:
+			twice = append(twice, "initial_stream_window_size")
+		}
+	}
+	if len(twice) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the {%s} HTTP/2 SETTINGS parameter(s) can not be configured through both named and custom parameters", strings.Join(twice, ","))
 }

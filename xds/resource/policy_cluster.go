@@ -39,12 +39,40 @@ func clusterPolicies() policies {
 			// found out.
 			fields(inside, "health_checks", "outlier_detection").
 			fields(built, "close_connections_on_host_health_failure", "ignore_health_on_host_removal").
+			// HTTP's options count for tunnels (http2.go).
+			fields(built, "max_requests_per_connection", "typed_extension_protocol_options").
+			fields(built, "common_http_protocol_options").
+			fields(inside, "http2_protocol_options").
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout",
-				"max_requests_per_connection", "upstream_http_protocol_options", "common_http_protocol_options",
-				"http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options",
+				"upstream_http_protocol_options", "http_protocol_options",
 				"protocol_selection", "lrs_server", "lrs_report_endpoint_metrics",
 				"track_timeout_budgets", "track_cluster_stats", "preconnect_policy",
 				"connection_pool_per_downstream_connection", "queuing_policies"),
+		// Whether it is HTTP/2 that is spoken, and how.
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": policy{}.
+			fields(built, "common_http_protocol_options").
+			fields(inside, "explicit_http_config", "use_downstream_protocol_config", "auto_config").
+			// There is no header that a name could come from, and no connection that is
+			// not validated as its transport socket says.
+			fields(noted, "upstream_http_protocol_options", "http_filters", "header_validation_config", "outlier_detection", "request_mirror_policies", "hash_policy", "retry_policy"),
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": policy{}.
+			fields(noted, "http_protocol_options").fields(inside, "http2_protocol_options").fields(refused, "http3_protocol_options"),
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig": policy{}.
+			fields(noted, "http_protocol_options", "http3_protocol_options").fields(inside, "http2_protocol_options"),
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig": policy{}.
+			fields(noted, "http_protocol_options", "http3_protocol_options", "alternate_protocols_cache_options").fields(inside, "http2_protocol_options"),
+		"envoy.config.core.v3.Http2ProtocolOptions": policy{}.
+			fields(built, "max_concurrent_streams", "initial_stream_window_size", "initial_connection_window_size",
+				"max_outbound_control_frames", "max_consecutive_inbound_frames_with_empty_payload", "max_inbound_priority_frames_per_stream",
+				"max_inbound_window_update_frames_per_data_frame_sent").
+			fields(inside, "connection_keepalive").
+			// What tunnels have no use for, or what is the library's affair.
+			fields(noted, "hpack_table_size", "allow_connect", "allow_metadata", "max_outbound_frames", "stream_error_on_invalid_http_messaging",
+				"override_stream_error_on_invalid_http_message", "custom_settings_parameters", "use_oghttp2_codec", "max_metadata_size",
+				"enable_huffman_encoding", "max_header_field_size_kb", "disallow_obs_text", "stream_reset_burst", "stream_reset_rate"),
+		"envoy.config.core.v3.KeepaliveSettings": policy{}.
+			fields(built, "interval", "timeout").
+			fields(noted, "interval_jitter", "connection_idle_interval"),
 		"envoy.config.cluster.v3.Cluster.OriginalDstLbConfig": policy{}.
 			fields(built, "upstream_port_override", "metadata_key").
 			// Only HTTP has headers.
