@@ -141,6 +141,9 @@ func (c *Conn) secure() {
 			return
 		}
 		c.wire, c.pool.tls = h.Conn, h.Info()
+		if c.pool.options().ByALPN {
+			c.shared.Agreed()
+		}
 		if c.pool.options().ByALPN && h.Protocol() != "h2" {
 			c.handOver(h.Conn)
 			return

@@ -66,12 +66,10 @@ func (c *Conn) parse(b []byte) {
 			c.protocolError(http2.ErrCodeProtocol)
 			return
 		}
-		if se, is := err.(http2.StreamError); is {
-			if s := c.streams[se.StreamID]; s != nil {
-				c.resetStream(s, se.Code)
-				s.fail(unix.EPROTO, ErrReset)
-			}
-			continue
+		// As nghttp2 has it, no such error is a stream's alone.
+		if se, is := err.(http2.StreamError); is && se.Cause != nil {
+			c.noMessage()
+			return
 		}
 		c.protocolError(http2.ErrCodeProtocol)
 	}
@@ -85,6 +83,12 @@ func (c *Conn) parse(b []byte) {
 	default:
 		c.in = c.in[:0]
 	}
+}
+
+// noMessage ends the connection for a head that HTTP does not allow.
+func (c *Conn) noMessage() {
+	c.shared.HTTP2.MessagingError.Inc()
+	c.fail(ErrProtocol, false)
 }
 
 const frameHead = 9
@@ -256,17 +260,15 @@ func (c *Conn) data(f *http2.DataFrame) {
 		c.known(f.StreamID) // else it is of a stream that we have reset
 		return
 	}
-	code := http2.ErrCodeNo
 	switch s.credit -= int64(f.Length); {
 	case !s.answered:
-		code = http2.ErrCodeProtocol
+		c.protocolError(http2.ErrCodeProtocol)
+		return
 	case s.remoteEnd:
-		code = http2.ErrCodeStreamClosed
+		c.protocolError(http2.ErrCodeStreamClosed)
+		return
 	case s.credit < 0:
-		code = http2.ErrCodeFlowControl
-	}
-	if code != http2.ErrCodeNo {
-		c.resetStream(s, code)
+		c.resetStream(s, http2.ErrCodeFlowControl)
 		s.fail(unix.EPROTO, ErrReset)
 		return
 	}
@@ -281,15 +283,17 @@ func (c *Conn) data(f *http2.DataFrame) {
 
 func (c *Conn) head(s *Stream, f *http2.MetaHeadersFrame) {
 	if f.Truncated {
-		c.shared.HTTP2.HeaderOverflow.Inc()
-		c.resetStream(s, http2.ErrCodeInternal)
+		h := c.shared.HTTP2
+		h.ListTooLarge.Inc()
+		h.TxReset.Inc()
+		h.RqRxReset.Inc() // as Envoy counts it
+		c.put(func(w *http2.Framer) error { return w.WriteRSTStream(s.id, http2.ErrCodeInternal) })
 		s.fail(unix.EPROTO, ErrReset)
 		return
 	}
 	if s.answered { // trailers
 		if s.remoteEnd || !f.StreamEnded() {
-			c.resetStream(s, http2.ErrCodeProtocol)
-			s.fail(unix.EPROTO, ErrReset)
+			c.noMessage()
 			return
 		}
 		s.remoteEnd = true
@@ -300,8 +304,7 @@ func (c *Conn) head(s *Stream, f *http2.MetaHeadersFrame) {
 	status, err := strconv.Atoi(f.PseudoValue("status"))
 	switch {
 	case err != nil:
-		c.resetStream(s, http2.ErrCodeProtocol)
-		s.answer(ErrReset)
+		c.noMessage()
 	case status/100 == 1 && !f.StreamEnded():
 	case status != 200 || f.StreamEnded(): // as Envoy's: no other status opens a tunnel
 		c.resetStream(s, http2.ErrCodeInternal)

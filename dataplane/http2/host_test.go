@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -36,6 +37,19 @@ type house struct {
 	ln      *net.TCPListener
 }
 
+func clusterConfig(at ...netip.AddrPort) *api.Cluster {
+	options := api.DefaultHTTP2()
+	l := api.Locality{Endpoints: []api.Endpoint{{Addr: netip.MustParseAddrPort("127.0.0.1:1"), Weight: 1}}}
+	for _, a := range at {
+		l.Endpoints[0].Addr = a
+	}
+	return &api.Cluster{
+		Name: "c", ConnectTimeout: patience, PanicThreshold: 50, PerConnectionBufferLimit: 1 << 20, HTTP2: &options,
+		CircuitBreakers: api.CircuitBreakers{MaxConnections: 99, MaxPendingRequests: 99, MaxRequests: 99},
+		Assignment:      &api.Assignment{OverprovisioningFactor: 140, Localities: []api.Locality{l}},
+	}
+}
+
 func newHouse(t *testing.T, change func(*api.Cluster)) *house {
 	t.Helper()
 	w, err := loop.New(0, slog.New(slog.DiscardHandler))
@@ -47,14 +61,7 @@ func newHouse(t *testing.T, change func(*api.Cluster)) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := api.DefaultHTTP2()
-	c := &api.Cluster{
-		Name: "c", ConnectTimeout: patience, PanicThreshold: 50, PerConnectionBufferLimit: 1 << 20,
-		HTTP2:           &options,
-		CircuitBreakers: api.CircuitBreakers{MaxConnections: 99, MaxPendingRequests: 99, MaxRequests: 99},
-		Assignment: &api.Assignment{OverprovisioningFactor: 140, Localities: []api.Locality{{Endpoints: []api.Endpoint{
-			{Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Weight: 1}}}}},
-	}
+	c := clusterConfig(ln.Addr().(*net.TCPAddr).AddrPort())
 	if change != nil {
 		change(c)
 	}

@@ -3,6 +3,7 @@ package http2
 import (
 	"bytes"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -56,6 +57,11 @@ func TestHostilePeersLoseTheirConnection(t *testing.T) {
 		{"a head that is no HPACK", "", func(p *host, id uint32) {
 			_ = p.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0xff, 0xff, 0xff, 0xff, 0xff}, EndHeaders: true})
 		}},
+		{"bytes before the head", "", func(p *host, id uint32) { _ = p.WriteData(id, false, []byte("x")) }},
+		{"a head without a status", "http2.rx_messaging_error", func(p *host, id uint32) { p.head(id, false, "x", "y") }},
+		{"a status that is no number", "http2.rx_messaging_error", func(p *host, id uint32) { p.head(id, false, ":status", "x") }},
+		{"a request's pseudo-header", "http2.rx_messaging_error", func(p *host, id uint32) { p.head(id, false, ":status", "200", ":path", "/") }},
+		{"a window update of nothing", "", func(p *host, id uint32) { _ = p.WriteRawFrame(http2.FrameWindowUpdate, 0, id, make([]byte, 4)) }},
 		{"CONTINUATION without a head", "", func(p *host, id uint32) { _ = p.WriteContinuation(id, true, nil) }},
 		{"something else within a head", "", func(p *host, id uint32) {
 			_ = p.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x88}})
@@ -67,7 +73,7 @@ func TestHostilePeersLoseTheirConnection(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
-			h := newHouse(t, nil)
+			h := newHouse(t, func(c *api.Cluster) { c.HTTP2.MaxEmpty = 0 })
 			c := h.open()
 			p := h.accept()
 			id := p.asked().StreamID
@@ -84,6 +90,27 @@ func TestHostilePeersLoseTheirConnection(t *testing.T) {
 			}
 			h.answered()
 		})
+	}
+}
+
+// What breaks a stream that was there breaks it for its client: it is no end.
+func TestABrokenConnectionIsNoEnd(t *testing.T) {
+	for what, do := range map[string]func(p *host, id uint32){
+		"a second head": func(p *host, id uint32) { p.head(id, false, "x", "y") },
+		"bytes after the end": func(p *host, id uint32) {
+			_ = p.WriteData(id, true, nil)
+			_ = p.WriteData(id, false, []byte("y"))
+		},
+		"its end": func(p *host, _ uint32) { p.conn.Close() },
+	} {
+		h := newHouse(t, nil)
+		c, p, id := h.answered()
+		do(p, id)
+		h.figure("upstream_cx_active", 0)
+		if got, err := c.read(9); err == nil || err == io.EOF {
+			t.Errorf("%s: read %q, %v", what, got, err)
+		}
+		h.figure("upstream_rq_active", 0)
 	}
 }
 
@@ -133,7 +160,7 @@ func TestHeadersThatUnpackToMuchCostTheStream(t *testing.T) {
 	if f := p.next(http2.FrameRSTStream).(*http2.RSTStreamFrame); f.StreamID != id {
 		t.Errorf("got %v", f)
 	}
-	h.figure("http2.header_overflow", 1)
+	h.figure("http2.header_list_size_too_large", 1)
 	again := h.open()
 	p.head(p.asked().StreamID, false, ":status", "200")
 	again.stands()
@@ -146,17 +173,12 @@ func TestStreamsThatAreBrokenAreReset(t *testing.T) {
 		answered bool
 		do       func(p *host, id uint32)
 	}{
-		{"bytes before the head", false, func(p *host, id uint32) { _ = p.WriteData(id, false, []byte("x")) }},
-		{"a head without a status", false, func(p *host, id uint32) { p.head(id, false, "x", "y") }},
-		{"a status that is no number", false, func(p *host, id uint32) { p.head(id, false, ":status", "x") }},
-		{"a request's pseudo-header", false, func(p *host, id uint32) { p.head(id, false, ":status", "200", ":path", "/") }},
-		{"a second head", true, func(p *host, id uint32) { p.head(id, false, "x", "y") }},
-		{"bytes after the end", true, func(p *host, id uint32) {
-			_ = p.WriteData(id, true, []byte("x"))
-			_ = p.WriteData(id, false, []byte("y"))
-		}},
 		{"a window that is too large", true, func(p *host, id uint32) { _ = p.WriteWindowUpdate(id, 1<<31-1) }},
-		{"a window update of nothing", true, func(p *host, id uint32) { _ = p.WriteRawFrame(http2.FrameWindowUpdate, 0, id, make([]byte, 4)) }},
+		{"more than its window", true, func(p *host, id uint32) {
+			for range 1<<20/maxFrame + 1 {
+				_ = p.WriteData(id, false, make([]byte, maxFrame))
+			}
+		}},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			h := newHouse(t, nil)
@@ -175,7 +197,7 @@ func TestStreamsThatAreBrokenAreReset(t *testing.T) {
 				if err := c.answer(); !errors.Is(err, ErrReset) && !errors.As(err, new(StatusError)) {
 					t.Errorf("the stream got %v", err)
 				}
-			} else if _, err := c.read(99); err == nil {
+			} else if _, err := c.read(2 << 20); err == nil {
 				t.Error("the stream did not break")
 			}
 			h.figure("upstream_rq_active", 0)

@@ -22,14 +22,14 @@ type HTTP2Stats struct {
 	scope, cluster   *stats.Scope
 	RxReset, TxReset *stats.Counter
 	StreamsActive    *stats.Gauge
-	// HeaderOverflow to KeepaliveTimeout say why a stream or a connection was ended.
-	HeaderOverflow, ControlFlood, EmptyFlood, PriorityFlood, WindowFlood, KeepaliveTimeout *stats.Counter
-	connections                                                                            *stats.Counter
+	// ListTooLarge to KeepaliveTimeout say why a stream or a connection was ended.
+	ListTooLarge, MessagingError, ControlFlood, EmptyFlood, PriorityFlood, WindowFlood, KeepaliveTimeout *stats.Counter
+	connections                                                                                          *stats.Counter
 
 	RqRxReset, RqRxResetNoError, RqTxReset                 *stats.Counter
 	CloseNotify, ProtocolError, CxIdleTimeout, MaxRequests *stats.Counter
 	MaxDuration                                            *stats.Counter
-	total, rqOverflow                                      *stats.Counter
+	total, http1Total, rqOverflow                          *stats.Counter
 }
 
 // http2 are those of a cluster.
@@ -39,9 +39,9 @@ func (u *Cluster) http2() *HTTP2Stats {
 		sc := u.store.Scope("cluster", tag, "http2")
 		// Named as Envoy names them; they guard against what costs nothing here, or
 		// never moves for a client.
-		for _, always := range []string{"cookies_total_bytes_too_large", "dropped_headers_with_underscores", "header_list_size_too_large", "headers_cb_no_stream",
+		for _, always := range []string{"cookies_total_bytes_too_large", "dropped_headers_with_underscores", "header_overflow", "headers_cb_no_stream",
 			"metadata_empty_frames", "nghttp2_downstream_connections", "oghttp2_downstream_connections", "oghttp2_upstream_connections",
-			"outbound_flood", "requests_rejected_with_underscores_in_headers", "rx_messaging_error", "stream_refused_errors",
+			"outbound_flood", "requests_rejected_with_underscores_in_headers", "stream_refused_errors",
 			"tx_flush_timeout", "goaway_sent", "trailers"} {
 			sc.Counter(always)
 		}
@@ -51,7 +51,7 @@ func (u *Cluster) http2() *HTTP2Stats {
 		all := u.store.Scope("cluster", tag)
 		u.http2Stats.Store(&HTTP2Stats{
 			scope: sc, cluster: all, RxReset: sc.Counter("rx_reset"), TxReset: sc.Counter("tx_reset"),
-			HeaderOverflow: sc.Counter("header_overflow"), ControlFlood: sc.Counter("outbound_control_flood"),
+			ListTooLarge: sc.Counter("header_list_size_too_large"), MessagingError: sc.Counter("rx_messaging_error"), ControlFlood: sc.Counter("outbound_control_flood"),
 			EmptyFlood: sc.Counter("inbound_empty_frames_flood"), PriorityFlood: sc.Counter("inbound_priority_frames_flood"),
 			WindowFlood: sc.Counter("inbound_window_update_frames_flood"), KeepaliveTimeout: sc.Counter("keepalive_timeout"),
 			MaxDuration:   all.Counter("upstream_cx_max_duration_reached"),
@@ -60,6 +60,7 @@ func (u *Cluster) http2() *HTTP2Stats {
 			RqTxReset: all.Counter("upstream_rq_tx_reset"), CloseNotify: all.Counter("upstream_cx_close_notify"),
 			ProtocolError: all.Counter("upstream_cx_protocol_error"), CxIdleTimeout: all.Counter("upstream_cx_idle_timeout"),
 			MaxRequests: all.Counter("upstream_cx_max_requests"), total: all.Counter("upstream_cx_http2_total"),
+			http1Total: all.Counter("upstream_cx_http1_total"),
 			rqOverflow: all.Counter("upstream_rq_active_overflow"),
 		})
 	})
@@ -102,6 +103,10 @@ func (s *Sharing) Open() *Shared {
 // Request begins the account of a request.
 func (s *Sharing) Request() Request { return Request{host: s.host, of: s.pool.of} }
 
+// Agreed counts that it was agreed what to speak on it: Envoy makes another connection
+// of it then, as far as its figures go.
+func (c *Shared) Agreed() { c.Host.cluster.Stats.Total.Inc() }
+
 // Speaks counts that HTTP/2 is spoken on it.
 func (c *Shared) Speaks() {
 	c.HTTP2.connections.Inc()
@@ -112,6 +117,7 @@ func (c *Shared) Speaks() {
 // yet to be counted as connected.
 func (c *Shared) Alone() Connection {
 	c.ended = true
+	c.HTTP2.http1Total.Inc()
 	return Connection{Host: c.Host, pool: c.pool, held: c.held}
 }
 
