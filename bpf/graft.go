@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -36,7 +37,7 @@ type Graft struct {
 
 	mu            sync.Mutex
 	links         map[uint32][]link.Link // by device
-	low           []int                  // numbers of descriptors that are kept for links
+	low           *Low
 	free          slotQueue
 	addresses     map[netip.Addr]uint32 // devices of this host\'s, as of addressesRead
 	addressesRead time.Time
@@ -46,7 +47,10 @@ type Graft struct {
 // LoadGraft loads the programs, attaches one to lo, and makes one ring for each of
 // so many workers. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (join reads
 // tcp_sock), BTF, links at devices (tcx, Linux 6.6), and membarrier.
-func LoadGraft(workers int) (g *Graft, err error) {
+//
+// It takes low, numbers that were kept before the first connection came; nil keeps
+// some now.
+func LoadGraft(workers int, low *Low) (g *Graft, err error) {
 	spec, err := loadGraft()
 	if err != nil {
 		return nil, fmt.Errorf("read graft object: %w", err)
@@ -59,7 +63,12 @@ func LoadGraft(workers int) (g *Graft, err error) {
 	}
 	_ = rlimit.RemoveMemlock() // as in Load
 
-	g = &Graft{links: map[uint32][]link.Link{}, addresses: map[netip.Addr]uint32{}, linger: graftLinger}
+	if low == nil {
+		if low, err = KeepLow(); err != nil {
+			return nil, err
+		}
+	}
+	g = &Graft{links: map[uint32][]link.Link{}, low: low, addresses: map[netip.Addr]uint32{}, linger: graftLinger}
 	defer func() {
 		if err != nil {
 			g.Close()
@@ -67,9 +76,6 @@ func LoadGraft(workers int) (g *Graft, err error) {
 		}
 	}()
 	if g.grace, err = newGrace(); err != nil {
-		return g, err
-	}
-	if err := g.reserve(); err != nil {
 		return g, err
 	}
 	if err := spec.LoadAndAssign(&g.objects, nil); err != nil {
@@ -116,23 +122,6 @@ func (g *Graft) loadJoin() error {
 // Ring returns the events of one worker: grafts that changed their state.
 func (g *Graft) Ring(worker int) *Ring { return g.rings[worker] }
 
-// lowDescriptors are kept for the links of so many devices besides lo.
-const lowDescriptors = 2 * 4
-
-// reserve keeps descriptors of low numbers. When a process is killed the kernel
-// closes the highest first: sockets of grafted pairs have to send their RSTs while
-// the programs are still attached.
-func (g *Graft) reserve() error {
-	for range lowDescriptors {
-		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-		if err != nil {
-			return fmt.Errorf("reserve descriptor: %w", err)
-		}
-		g.low = append(g.low, fd)
-	}
-	return nil
-}
-
 // attach puts the programs onto a device, once. With g.mu held, or before g is
 // known to others.
 func (g *Graft) attach(device uint32) error {
@@ -153,11 +142,6 @@ func (g *Graft) attach(device uint32) error {
 		}
 	}
 	for _, h := range hooks {
-		if device != loopback && len(g.low) > 0 {
-			last := len(g.low) - 1
-			unix.Close(g.low[last]) // the next descriptor has its number, or a lower one
-			g.low = g.low[:last]
-		}
 		l, err := link.AttachTCX(link.TCXOptions{Interface: int(device), Program: h.program, Attach: h.at, Anchor: link.Head()})
 		if err != nil {
 			undo()
@@ -169,7 +153,7 @@ func (g *Graft) attach(device uint32) error {
 		undo()
 		return fmt.Errorf("note device %d: %w", device, err)
 	}
-	g.links[device] = links
+	g.links[device] = slices.DeleteFunc(links, g.low.take)
 	return nil
 }
 
@@ -192,10 +176,7 @@ func (g *Graft) Close() error {
 		}
 	}
 	clear(g.links)
-	for _, fd := range g.low {
-		unix.Close(fd)
-	}
-	g.low = nil
+	g.low.Close()
 	if g.grace != nil {
 		g.grace.close()
 	}

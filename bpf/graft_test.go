@@ -87,7 +87,7 @@ func newStock(t *testing.T, s site) *stock {
 	k.client, k.down = connect(t, s.client, s.proxy, s.front)
 	k.up, k.server = connectSmall(t, s.proxy, s.server, s.behind, segment(k.down))
 	k.must(s.proxy.Do(func() (err error) {
-		k.graft, err = LoadGraft(1)
+		k.graft, err = LoadGraft(1, nil)
 		return err
 	}))
 	t.Cleanup(func() {

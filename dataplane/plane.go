@@ -84,7 +84,7 @@ type Plane struct {
 	cores        []*filter.Core
 	splice       *bpf.Splice
 	crowd        *pair.Crowd
-	graft        *bpf.Graft     // nil: off
+	graft        *grafter
 	capture      *route.Capture // nil: off
 	inbound      *route.Inbound // nil: off
 	captureStats *stats.Scope   // `capture.`
@@ -147,7 +147,11 @@ func New(o Options) (*Plane, error) {
 	if o.Drain.Time == 0 {
 		o.Drain.Time = drain.DefaultTime
 	}
-	p := &Plane{drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
+	graft, err := newGrafter(&o)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plane{graft: graft, drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
 		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, crowd: pair.NewCrowd(), stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, retry: true, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
 	p.handshakes = newHandshakes(o.Concurrency)
 	services, err := als.New(o.Node, p.cluster, o.Stats, o.Log)
@@ -186,10 +190,6 @@ func New(o Options) (*Plane, error) {
 		logPins(o.Log, "capture is pinned", o.Capture.Pin, p.capture.Taken())
 	}
 	p.splice, p.status = prepareSplice(&o, mode)
-	if p.graft, p.status.Graft, err = prepareGraft(&o); err != nil {
-		p.Close()
-		return nil, err
-	}
 	for i := range o.Concurrency {
 		if err := p.addWorker(i, mode); err != nil {
 			p.Close()
@@ -212,8 +212,8 @@ func (p *Plane) addWorker(id int, mode pair.Mode) error {
 	core := filter.NewCore(w, func() uint64 { return p.nextID.Add(1) })
 	p.cores = append(p.cores, core)
 	w.Do(func() {
-		if core.Pairs, err = pair.NewSet(w, p.splice, mode, p.status.Reason, p.crowd, p.log); err == nil && p.graft != nil {
-			err = core.Pairs.UseGraft(p.graft, true)
+		if core.Pairs, err = pair.NewSet(w, p.splice, mode, p.status.Reason, p.crowd, p.log); err == nil && p.graft.wanted() {
+			core.Pairs.AskForGraft(func() { p.graft.want(p.cores) })
 		}
 	})
 	return err
@@ -359,9 +359,7 @@ func (p *Plane) Close() error {
 	if p.splice != nil {
 		errs = append(errs, p.splice.Close())
 	}
-	if p.graft != nil {
-		errs = append(errs, p.graft.Close())
-	}
+	errs = append(errs, p.graft.close())
 	return errors.Join(errs...)
 }
 
@@ -439,4 +437,8 @@ func (p *Plane) Clusters() []api.ClusterStatus {
 func (p *Plane) ReopenLogs() { p.files.Reopen() }
 
 // Splice says whether the kernel path is in use, and if not, why.
-func (p *Plane) Splice() api.SpliceStatus { return p.status }
+func (p *Plane) Splice() api.SpliceStatus {
+	s := p.status
+	_, s.Graft = p.graft.now()
+	return s
+}

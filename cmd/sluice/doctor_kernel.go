@@ -115,7 +115,7 @@ func (d *doctor) selfTest() {
 }
 
 func (d *doctor) graftSelfTest() {
-	graft, err := bpf.LoadGraft(1)
+	graft, err := bpf.LoadGraft(1, nil)
 	if err != nil {
 		d.say("graft: its programs load", d.missing(bpf.UseGraft), err.Error(), "see the capabilities and features above; without, no pair is grafted")
 		return

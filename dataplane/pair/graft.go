@@ -44,15 +44,23 @@ type grafting struct {
 // (Force). Call it before the first pair, on the worker
 // or before it runs; the worker's thread is in the namespace that g is for.
 func (s *Set) UseGraft(g *bpf.Graft, rule bool) error {
-	s.graft, s.graftsByRule = g, rule
+	s.graft, s.graftsByRule, s.askForGraft = g, rule, nil
 	s.grafted = map[uint32]*Pair{}
 	s.graftScan.F = s.scanGrafted
 	s.parts.F = s.partAll
 	return s.worker.Add(g.Ring(s.worker.ID).FD(), unix.EPOLLIN, graftEvents{s})
 }
 
-// graftNow grafts the pair if it is time to. It is called by a direction that
-// holds nothing.
+// AskForGraft has the set call f when a pair could be grafted, and wait with every
+// other path for such a pair until UseGraft or NoGraft says what came of it. f returns
+// at once and may be called again. Call it before the first pair.
+func (s *Set) AskForGraft(f func()) { s.graftsByRule, s.askForGraft = true, f }
+
+// NoGraft says that there will be none.
+func (s *Set) NoGraft() { s.graftsByRule, s.askForGraft = false, nil }
+
+// graftNow grafts the pair if it is time to, and tells whether that settles its path.
+// It is called by a direction that holds nothing.
 func (p *Pair) graftNow() bool {
 	s := p.set
 	switch {
@@ -60,6 +68,12 @@ func (p *Pair) graftNow() bool {
 		return false
 	case p.direction[0].traffic.reads+p.direction[1].traffic.reads < graftReads:
 		return false
+	case s.graft == nil:
+		if s.askForGraft == nil {
+			return false
+		}
+		s.askForGraft()
+		return true // to wait
 	}
 	return p.join(reasonGraft)
 }

@@ -51,7 +51,7 @@ func newGraftRig(t testing.TB, family string) *rig {
 		t.Fatal(err)
 	}
 	if err := r.ns.Do(func() (err error) {
-		r.graft, err = bpf.LoadGraft(1)
+		r.graft, err = bpf.LoadGraft(1, nil)
 		return err
 	}); err != nil {
 		t.Fatal(err)

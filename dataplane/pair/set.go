@@ -69,6 +69,7 @@ type Set struct {
 	// graft is nil where no pair is grafted; grafted are those that are, by slot.
 	graft        *bpf.Graft
 	graftsByRule bool
+	askForGraft  func() // nil unless it may yet come
 	grafted      map[uint32]*Pair
 	graftScan    loop.Timer
 	// partings are grafted pairs that have ended, whose sockets are open still.

@@ -88,7 +88,7 @@ func TestEveryStepOfTheGraftPassesHere(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs")
 	}
-	g, err := bpf.LoadGraft(1)
+	g, err := bpf.LoadGraft(1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

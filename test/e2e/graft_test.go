@@ -27,6 +27,17 @@ func (p *proxy) atRest(n int) {
 	})
 }
 
+// grafted waits for a connection that has lasted long enough: the graft is loaded for
+// it, and it relays meanwhile.
+func (p *proxy) grafted(c net.Conn) {
+	p.t.Helper()
+	p.await("the graft is loaded", func() bool { _, b := p.get("/splice"); return strings.Contains(b, `"name": "graft-kill"`) })
+	if err := pingPong(c, 1); err != nil {
+		p.t.Fatal(err)
+	}
+	p.atRest(1)
+}
+
 // It is what a conversation comes to unless the operator says otherwise.
 func TestGraftedConversation(t *testing.T) {
 	needRoot(t)
@@ -36,8 +47,8 @@ func TestGraftedConversation(t *testing.T) {
 	if err := pingPong(c, 10); err != nil {
 		t.Fatal(err)
 	}
-	p.atRest(1)
-	if err := pingPong(c, 1000); err != nil {
+	p.grafted(c)
+	if err := pingPong(c, 999); err != nil {
 		t.Fatal(err)
 	}
 	cs := p.connections()
@@ -81,7 +92,7 @@ func TestKilledProxyResetsGraftedPairs(t *testing.T) {
 			end <- err
 		}
 		server := echo(t, func(ctx context.Context, c *net.TCPConn) {
-			if err := pingPong2(c, 10); err != nil {
+			if err := pingPong2(c, 11); err != nil {
 				t.Error(err)
 			}
 			read(c)
@@ -91,7 +102,7 @@ func TestKilledProxyResetsGraftedPairs(t *testing.T) {
 		if err := pingPong(c, 10); err != nil {
 			t.Fatal(err)
 		}
-		p.atRest(1)
+		p.grafted(c)
 		if !busy {
 			go read(c)
 		} else {
@@ -132,7 +143,15 @@ func TestFailedSelfTestGraftsNothingAndSaysWhy(t *testing.T) {
 	needRoot(t)
 	at := free(t)
 	p := start(t, faulty, static(at, echo(t, peer.Echo).Addr(), ""), []string{"SLUICE_FAULT=graft-reset"}, "--graft", "auto", "--splice", "off")
-	if err := pingPong(dial(t, at), 100); err != nil {
+	if _, b := p.get("/splice"); !strings.Contains(b, "no connection has lasted long enough") {
+		t.Errorf("before the first connection /splice says %s", b)
+	}
+	c := dial(t, at)
+	if err := pingPong(c, 100); err != nil {
+		t.Fatal(err)
+	}
+	p.await("the self-test is over", func() bool { _, b := p.get("/splice"); return strings.Contains(b, "self-test:") })
+	if err := pingPong(c, 100); err != nil {
 		t.Fatal(err)
 	}
 	if cs := p.connections(); len(cs) != 1 || cs[0].Request.Path != "relay" {

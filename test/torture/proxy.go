@@ -48,7 +48,7 @@ func newProxy(r *run, in *netns.NS) (_ *proxy, err error) {
 	p := &proxy{run: r, stop: make(chan struct{}), live: make([][]*connection, len(workerModes))}
 	crowd := pair.NewCrowd()
 	if in != nil {
-		if err := in.Do(func() (err error) { p.graft, err = bpf.LoadGraft(len(workerModes)); return err }); err != nil {
+		if err := in.Do(func() (err error) { p.graft, err = bpf.LoadGraft(len(workerModes), nil); return err }); err != nil {
 			return nil, err
 		}
 	}
