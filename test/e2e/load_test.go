@@ -79,6 +79,15 @@ func TestManyConnectionsLeaveNothingBehind(t *testing.T) {
 			})
 			at := free(t)
 			p := start(t, sluice, static(at, server.Addr(), ""), nil, "--splice", mode)
+			if mode == "auto" { // the graft's own stay
+				c := dial(t, at)
+				if err := pingPong(c, 10); err != nil {
+					t.Fatal(err)
+				}
+				p.grafted(c)
+				c.Close()
+				p.await("it is gone", func() bool { return len(p.connections()) == 0 })
+			}
 			p.connections()
 			before := p.descriptors()
 			slots := make(chan struct{}, 40)
