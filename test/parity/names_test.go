@@ -86,9 +86,12 @@ func (r *run) until(figure string, n int64) {
 // nameserver starts one with names at the addresses that it is given.
 func (r *run) nameserver() *nameserver.Server { return nameserver.Start(r.TB, "127.0.0.1:0") }
 
-// on starts a server that says its name at the address, on a port that is given or
-// any.
+// on starts a server that says its name at the address, on a port that is given, or one
+// that is free at every address.
 func (r *run) on(addr, banner string, port uint16) netip.AddrPort {
+	if port == 0 {
+		port = freePort(r.TB, "").Port()
+	}
 	return r.serveOn(fmt.Sprintf("%s:%d", addr, port), banner, peer.Banner(banner))
 }
 
