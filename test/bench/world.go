@@ -32,6 +32,7 @@ const (
 
 // world is a setting in being: its namespaces, the server and the proxies.
 type world struct {
+	warm                  bool // every proxy has had traffic
 	setting               Setting
 	dir                   string
 	cpus                  string
