@@ -124,7 +124,7 @@ func (c *Conn) connect() {
 			c.secure()
 			return
 		}
-		c.wire = plain(fd)
+		c.wire = pair.Plain(fd)
 		c.stands()
 	})
 }

@@ -2,7 +2,6 @@ package http2
 
 import (
 	"slices"
-	"syscall"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
@@ -152,37 +151,6 @@ func (c *Conn) flush() {
 		c.unblock()
 	}
 }
-
-// plain is a socket as it is.
-type plain int
-
-func errno(err error) syscall.Errno {
-	e, _ := err.(syscall.Errno)
-	return e
-}
-
-// Recv is recv(2).
-func (fd plain) Recv(b []byte) (int, syscall.Errno) {
-	for {
-		n, _, err := unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT)
-		if err != unix.EINTR {
-			return max(n, 0), errno(err)
-		}
-	}
-}
-
-// Send is send(2).
-func (fd plain) Send(b []byte) (int, syscall.Errno) {
-	for {
-		n, err := unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
-			return max(n, 0), errno(err)
-		}
-	}
-}
-
-// Flush has nothing to do.
-func (plain) Flush() syscall.Errno { return 0 }
 
 // closeQuietly ends a connection by FIN.
 func closeQuietly(fd int) {

@@ -24,6 +24,22 @@ type Transport interface {
 	CloseWrite()
 }
 
+// Plain is a socket as it is, where a Transport could be: one that takes no part in
+// what travels.
+type Plain int
+
+// Recv is recv(2).
+func (fd Plain) Recv(b []byte) (int, syscall.Errno) { return recv(int(fd), b, 0) }
+
+// Send is send(2).
+func (fd Plain) Send(b []byte) (int, syscall.Errno) { return send(int(fd), b) }
+
+// Holds is never so: what was sent is the kernel's.
+func (Plain) Holds() bool { return false }
+
+// Flush has nothing to do.
+func (Plain) Flush() syscall.Errno { return 0 }
+
 // secured says that the bytes of the pair are not as they are on its sockets: it
 // never leaves user space then.
 func (p *Pair) secured() bool { return p.cfg.Transports != [2]Transport{} }

@@ -88,7 +88,7 @@ func (o *Opening) Read() uint64 { return o.read }
 // never before Open returns, with the descriptor parked, and with what the stream
 // travels by from there on: nil for the socket as it is. Cancel prevents it.
 func Open(w *loop.Worker, fd int, under pair.Transport, r Request, done func(pair.Transport, error)) (*Opening, error) {
-	o := &Opening{worker: w, fd: fd, post: r.Path != "", done: done, out: r.head(), wire: plain(fd)}
+	o := &Opening{worker: w, fd: fd, post: r.Path != "", done: done, out: r.head(), wire: pair.Plain(fd)}
 	if under != nil {
 		o.wire = under
 	}

@@ -4,7 +4,6 @@ import (
 	"syscall"
 
 	"github.com/sluice-proxy/sluice/dataplane/pair"
-	"golang.org/x/sys/unix"
 )
 
 // wire is what a tunnel is dug through.
@@ -14,40 +13,6 @@ type wire interface {
 	Holds() bool
 	Flush() syscall.Errno
 }
-
-// plain is a socket as it is.
-type plain int
-
-func errno(err error) syscall.Errno {
-	e, _ := err.(syscall.Errno)
-	return e
-}
-
-// Recv is recv(2).
-func (fd plain) Recv(b []byte) (int, syscall.Errno) {
-	for {
-		n, _, err := unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT)
-		if err != unix.EINTR {
-			return max(n, 0), errno(err)
-		}
-	}
-}
-
-// Send is send(2).
-func (fd plain) Send(b []byte) (int, syscall.Errno) {
-	for {
-		n, err := unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
-			return max(n, 0), errno(err)
-		}
-	}
-}
-
-// Holds is never so: what was sent is the kernel's.
-func (plain) Holds() bool { return false }
-
-// Flush has nothing to do.
-func (plain) Flush() syscall.Errno { return 0 }
 
 // ahead is a transport of which some bytes were read already.
 type ahead struct {
