@@ -48,12 +48,8 @@ static __always_inline int become(struct graft *g, __u32 slot, enum state from, 
 	return 1;
 }
 
-/* The ends have finished with each other, while the sockets are at rest. */
-static __always_inline void finished(struct graft *g, __u32 slot, enum state state, enum state to)
-{
-	if (state == STATE_ACTIVE || state == STATE_PARTING)
-		become(g, slot, state, to);
-}
+/* The sockets hold nothing and say nothing. */
+static __always_inline int resting(enum state state) { return state == STATE_ACTIVE || state == STATE_PARTING; }
 
 /* Notes how far a direction has come. Every position is counted once, whichever
  * CPU sees it. */
@@ -246,7 +242,7 @@ static __always_inline int own(struct __sk_buff *skb, const int v6, struct graft
 	}
 	if (flags & (RST | SYN) || !(flags & ACK))
 		return leave(PASSAGE_OWN, TCX_NEXT);
-	if ((state == STATE_ACTIVE || state == STATE_PARTING) && !bytes && !(flags & FIN))
+	if (resting(state) && !bytes && !(flags & FIN))
 		return leave(PASSAGE_OWN_STALE, TCX_DROP); /* a late ACK */
 	__u32 end = htonl(t->seq) - w->seq + bytes;
 	if (bytes)
@@ -268,9 +264,7 @@ static __always_inline int own(struct __sk_buff *skb, const int v6, struct graft
 	__u32 position = htonl(t->ack), edge = position + (htons(t->window) << ((w->scale - w->shift) & 15));
 	if (after(edge, back->edge))
 		back->edge = edge;
-	__u64 lifted = lift_time(skb, v6, w, header);
-	if (lifted)
-		sum += lifted;
+	sum += lift_time(skb, v6, w, header);
 	if (!sum)
 		return leave(PASSAGE_OWN, TCX_NEXT);
 	bpf_l4_csum_replace(skb, TRANSPORT(v6) + 16, 0, fold32(sum), 0);
@@ -425,12 +419,12 @@ static __always_inline int translate(struct __sk_buff *skb, const int v6, struct
 			__sync_lock_test_and_set((__u32 *)&back->fin, FIN_ACKED);
 		/* User space, which looks after it has made the pair active, sees it, or
 		 * this does. */
-		if (back->fin == FIN_ACKED && w->fin == FIN_ACKED)
-			finished(g, slot, state, STATE_CLOSED);
+		if (resting(state) && back->fin == FIN_ACKED && w->fin == FIN_ACKED)
+			become(g, slot, state, STATE_CLOSED);
 	}
-	if (flags & RST && believed) {
+	if (resting(state) && flags & RST && believed) {
 		g->reset_by = role;
-		finished(g, slot, state, STATE_RESET);
+		become(g, slot, state, STATE_RESET);
 	}
 	if (held)
 		return leave(PASSAGE_HELD, TCX_DROP);

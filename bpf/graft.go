@@ -39,7 +39,7 @@ type Graft struct {
 	links         map[uint32][]link.Link // by device
 	low           *Low
 	free          slotQueue
-	addresses     map[netip.Addr]uint32 // devices of this host\'s, as of addressesRead
+	addresses     map[netip.Addr]uint32 // devices that have this host's, as of addressesRead
 	addressesRead time.Time
 	resting       restQueue
 }
