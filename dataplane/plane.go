@@ -147,11 +147,7 @@ func New(o Options) (*Plane, error) {
 	if o.Drain.Time == 0 {
 		o.Drain.Time = drain.DefaultTime
 	}
-	graft, err := newGrafter(&o)
-	if err != nil {
-		return nil, err
-	}
-	p := &Plane{graft: graft, drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
+	p := &Plane{drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
 		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, crowd: pair.NewCrowd(), stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, retry: true, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
 	p.handshakes = newHandshakes(o.Concurrency)
 	services, err := als.New(o.Node, p.cluster, o.Stats, o.Log)
@@ -190,6 +186,10 @@ func New(o Options) (*Plane, error) {
 		logPins(o.Log, "capture is pinned", o.Capture.Pin, p.capture.Taken())
 	}
 	p.splice, p.status = prepareSplice(&o, mode)
+	if p.graft, err = newGrafter(&o); err != nil {
+		p.Close()
+		return nil, err
+	}
 	for i := range o.Concurrency {
 		if err := p.addWorker(i, mode); err != nil {
 			p.Close()
@@ -359,7 +359,9 @@ func (p *Plane) Close() error {
 	if p.splice != nil {
 		errs = append(errs, p.splice.Close())
 	}
-	errs = append(errs, p.graft.close())
+	if p.graft != nil {
+		errs = append(errs, p.graft.close())
+	}
 	return errors.Join(errs...)
 }
 

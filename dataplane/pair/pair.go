@@ -530,27 +530,13 @@ func (p *Pair) close(o Outcome, reset bool) {
 		return
 	}
 	p.closed = true
-	w := p.set.worker
 	p.dropAlarm()
 	grafted, kept := p.cfg.graft != nil && p.cfg.graft.Taken(), false
 	if grafted {
 		reset, kept = p.ungraft(o, reset)
 	}
-	for i := range p.ends {
-		if kept {
-			break
-		}
-		e := &p.ends[i]
-		if e.watched || e.parting {
-			w.Forget(e.fd)
-		}
-		if !reset {
-			e.farewell()
-			lingerOff(e.fd)
-		}
-		if e.fd >= 0 {
-			unix.Close(e.fd)
-		}
+	if !kept {
+		p.closeSockets(reset)
 	}
 	for i := range p.direction {
 		d := &p.direction[i]
@@ -563,5 +549,22 @@ func (p *Pair) close(o Outcome, reset bool) {
 	p.set.forget(p, o)
 	if p.cfg.Ended != nil {
 		p.cfg.Ended(p, o)
+	}
+}
+
+// closeSockets closes both, by RST or in order.
+func (p *Pair) closeSockets(reset bool) {
+	for i := range p.ends {
+		e := &p.ends[i]
+		if e.watched || e.parting {
+			p.set.worker.Forget(e.fd)
+		}
+		if !reset {
+			e.farewell()
+			lingerOff(e.fd)
+		}
+		if e.fd >= 0 {
+			unix.Close(e.fd)
+		}
 	}
 }
