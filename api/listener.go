@@ -37,6 +37,8 @@ type Listener struct {
 	ExactBalance bool
 	// IgnoreGlobalLimit exempts from the limit on all connections.
 	IgnoreGlobalLimit bool
+	// BypassOverload exempts from what the overload manager does to listeners.
+	BypassOverload bool
 	// Direction is traffic_direction; DrainType decides what drains it.
 	Direction TrafficDirection
 	DrainType DrainType

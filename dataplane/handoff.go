@@ -49,7 +49,7 @@ func (p *Plane) handOff(l *listener, s *filter.Socket, t ticket) bool {
 		return false
 	}
 	t.back()
-	next, ok := p.admit(to, t.worker)
+	next, ok := p.admit(to, t.worker, false)
 	if !ok {
 		filter.CloseQuietly(s.FD)
 		return true

@@ -48,6 +48,7 @@ type listenerStats struct {
 	total, destroy, noMatch, missing *stats.Counter
 	timeout, remoteClose, handshake  *stats.Counter
 	overflow, globalOverflow         *stats.Counter
+	overloadReject                   *stats.Counter
 	active, inspected                *stats.Gauge
 	length, accepts                  *stats.Histogram
 	workers                          []workerStats
@@ -98,7 +99,7 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 func (p *Plane) newListenerStats(name string) *listenerStats {
 	tag := stats.Tag{Name: "envoy.listener_address", Value: name}
 	sc := p.stats.Scope("listener", tag)
-	for _, always := range []string{"downstream_cx_overload_reject", "extension_config_missing", "downstream_listener_filter_error"} {
+	for _, always := range []string{"extension_config_missing", "downstream_listener_filter_error"} {
 		sc.Counter(always) // named as Envoy names them, and never moved yet
 	}
 	s := &listenerStats{
@@ -115,6 +116,7 @@ func (p *Plane) newListenerStats(name string) *listenerStats {
 
 		overflow:       sc.Counter("downstream_cx_overflow"),
 		globalOverflow: sc.Counter("downstream_global_cx_overflow"),
+		overloadReject: sc.Counter("downstream_cx_overload_reject"),
 
 		active:  sc.Gauge("downstream_cx_active"),
 		length:  sc.Histogram("downstream_cx_length_ms"),
@@ -148,7 +150,7 @@ func (l *listener) releaseFilters() {
 // accepted takes a socket, on the worker's thread.
 func (p *Plane) accepted(b *bound, worker, fd int, remote, local netip.AddrPort) {
 	l := b.owner.Load()
-	t, ok := p.admit(l, worker)
+	t, ok := p.admit(l, worker, true)
 	if !ok {
 		filter.CloseQuietly(fd)
 		return

@@ -69,6 +69,7 @@ func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listene
 		old := p.sockets[key]
 		b.owner.Store(l)
 		p.sockets[key] = b
+		p.pauseLocked(b)
 		if err := b.sockets.Start(); err != nil {
 			p.log.Error("start listening", "listener", c.Name, "address", b.sockets.Bound, "error", err)
 		}
@@ -84,6 +85,7 @@ func (p *Plane) listenerInLocked(s *api.Snapshot, c *api.Listener, have *listene
 		}
 		b := p.sockets[c.PlaceKey(i)]
 		b.owner.Store(l)
+		p.pauseLocked(b)
 		b.sockets.SetRounds(c.MaxAcceptsPerEvent)
 		if have != nil && have.config.Backlog != c.Backlog {
 			if err := b.sockets.SetBacklog(c.Backlog); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
 	"github.com/sluice-proxy/sluice/dataplane/health"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/overload"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/route"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
@@ -66,7 +67,9 @@ type Options struct {
 	Runtime *apiruntime.Runtime
 	// OutlierLog is the path of outlier detection's event log, empty for none.
 	OutlierLog string
-	Log        *slog.Logger
+	// Overload may be nil.
+	Overload *api.Overload
+	Log      *slog.Logger
 }
 
 // Limits bound how many downstream connections may be open; 0 is no bound.
@@ -97,7 +100,8 @@ type Plane struct {
 	// watch is what looks after hosts' health.
 	watch upstream.Watch
 	// warmed is told of clusters whose hosts have been checked once.
-	warmed atomic.Pointer[func(*api.Cluster)]
+	warmed   atomic.Pointer[func(*api.Cluster)]
+	overload *overload.Manager
 	// spliceStats is the scope `splice.`.
 	spliceStats *stats.Scope
 	// buckets are those that rate limits share; it has a lock of its own.
@@ -128,6 +132,7 @@ type Plane struct {
 	stopped   stop
 	timers    map[*time.Timer]struct{}   // that have not fired
 	warming   map[string]*health.Checker // by cluster
+	scale     overload.Scale             // of handshakes' timeouts, as the cores have it
 	closed    bool
 }
 
@@ -150,6 +155,9 @@ func New(o Options) (*Plane, error) {
 	p := &Plane{drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
 		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, crowd: pair.NewCrowd(), stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, retry: true, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
 	p.handshakes = newHandshakes(o.Concurrency)
+	if err := p.newOverload(o.Overload, o.Runtime); err != nil {
+		return nil, err
+	}
 	services, err := als.New(o.Node, p.cluster, o.Stats, o.Log)
 	if err != nil {
 		return nil, err
@@ -196,6 +204,7 @@ func New(o Options) (*Plane, error) {
 			return nil, fmt.Errorf("start worker %d: %w", i, err)
 		}
 	}
+	p.overload.Start()
 	return p, nil
 }
 
@@ -306,6 +315,7 @@ func (p *Plane) eachCluster(f func(*upstream.Cluster)) {
 
 // Close ends every connection, by RST, and frees everything.
 func (p *Plane) Close() error {
+	p.overload.Close() // before the lock, which it may wait for
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {

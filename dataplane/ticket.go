@@ -8,12 +8,18 @@ type ticket struct {
 	held   bool
 }
 
-// admit counts a socket in, unless a limit is reached, and chooses its worker.
-func (p *Plane) admit(l *listener, worker int) (ticket, bool) {
+// admit counts a socket in, unless a limit is reached, and chooses its worker. fresh
+// says that it was just accepted: one that is handed on is no new load.
+func (p *Plane) admit(l *listener, worker int, fresh bool) (ticket, bool) {
 	limits := p.limits.Load()
 	if n := p.open.Add(1); limits.Connections > 0 && !l.config.IgnoreGlobalLimit && n > int64(limits.Connections) {
 		p.open.Add(-1)
+		p.overload.Overflowed()
 		l.stats.globalOverflow.Inc()
+		return ticket{}, false
+	}
+	if fresh && p.sheds(l) {
+		p.open.Add(-1)
 		return ticket{}, false
 	}
 	if n, most := l.open.Add(1), limits.ByListener[l.config.Name]; most > 0 && n > int64(most) {

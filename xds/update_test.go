@@ -443,7 +443,7 @@ func TestUnbuiltAndUnknownFieldsAreCounted(t *testing.T) {
 	variants(t, settings{}, func(s *story) {
 		s.ready(msgs(staticCluster("s")), tcpListener("l1", 19801, "s"))
 		l := tcpListener("l2", 19802, "s")
-		l.BypassOverloadManager = true
+		l.EnableMptcp = true
 		a := pack(l)
 		a.Value = append(a.Value, 0xf8, 0x3f, 0x01) // field 1023, which no proto has
 		if s.delta {

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-proxy/sluice/cmd/sluice/admin"
 	"github.com/sluice-proxy/sluice/dataplane"
 	"github.com/sluice-proxy/sluice/dataplane/drain"
+	"github.com/sluice-proxy/sluice/dataplane/overload"
 	"github.com/sluice-proxy/sluice/xds"
 	"github.com/sluice-proxy/sluice/xds/bootstrap"
 )
@@ -66,6 +67,12 @@ func (o *options) run(ctx context.Context, e env) error {
 		return err
 	}
 	if o.mode == "validate" {
+		// What it measures has to be there.
+		m, err := overload.New(overload.Options{Config: config.Overload, Stats: stats.New()})
+		if err != nil {
+			return err
+		}
+		m.Close()
 		fmt.Fprintf(e.stdout, "configuration '%s' OK\n", o.configPath)
 		return nil
 	}
@@ -126,7 +133,7 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, tags []st
 		return fmt.Errorf("write node: %w", err)
 	}
 	plane, err := dataplane.New(dataplane.Options{Home: config.Home(), LocalCluster: config.Proto.GetClusterManager().GetLocalClusterName(), Capture: capture, Inbound: inbound, Drain: draining, Concurrency: workers, Splice: o.splice, Graft: o.grafts(), SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
-		Runtime: config.Runtime, OutlierLog: config.Proto.GetClusterManager().GetOutlierDetection().GetEventLogPath(), FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10, Node: node})
+		Runtime: config.Runtime, Overload: config.Overload, OutlierLog: config.Proto.GetClusterManager().GetOutlierDetection().GetEventLogPath(), FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10, Node: node})
 	if err != nil {
 		return err
 	}

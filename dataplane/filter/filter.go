@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/http2"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/overload"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/upstream"
 )
@@ -116,6 +117,8 @@ type Core struct {
 	// filters.
 	Connections Connections
 	Sockets     map[*Socket]struct{}
+
+	scale overload.Scale // of handshakes' timeouts
 }
 
 // NewCore makes a worker's core; its pairs come later.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/dataplane/loop"
+	"github.com/sluice-proxy/sluice/dataplane/overload"
 	"github.com/sluice-proxy/sluice/dataplane/pair"
 	"github.com/sluice-proxy/sluice/dataplane/tls"
 	"golang.org/x/sys/unix"
@@ -19,6 +20,7 @@ type secure struct {
 	handshake *tls.Handshake // nil once it is over
 	conn      *tls.Conn      // nil until it is over, and well
 	deadline  loop.Timer
+	begun     int64 // by the worker's clock
 }
 
 // shakeHands begins the client's handshake. As in Envoy the filters do not wait for
@@ -43,9 +45,21 @@ func (c *Connection) shakeHands() bool {
 			c.Info.Explain().Termination = "transport socket timeout was reached"
 			c.Refuse(timedOut)
 		}
-		c.Core.Worker.After(&s.deadline, ch.ConnectTimeout)
+		s.begun = c.Core.Worker.Now()
+		c.Core.Worker.After(&s.deadline, c.Core.scale.Of(ch.ConnectTimeout))
 	}
 	return true
+}
+
+// ScaleConnectTimeouts shortens the time that handshakes may take, also of those that
+// are under way.
+func (c *Core) ScaleConnectTimeouts(s overload.Scale) {
+	c.scale = s
+	for _, conn := range c.Connections {
+		if own := conn.secure(); own != nil && own.deadline.Armed() {
+			c.Worker.At(&own.deadline, own.begun+int64(s.Of(conn.chain.ConnectTimeout)))
+		}
+	}
 }
 
 // secure is nil where the connection is in the clear.

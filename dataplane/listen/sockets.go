@@ -38,6 +38,9 @@ type Sockets struct {
 	local netip.AddrPort
 
 	rounds atomic.Int64
+
+	// not for two callers at once
+	started, paused bool
 }
 
 // Handler gets the connections, on the worker's thread.
@@ -157,8 +160,35 @@ func (s *Sockets) SetBacklog(n int) error {
 	return errors.Join(errs...)
 }
 
-// Start lets connections in.
+// Start lets connections in, unless Pause says otherwise.
 func (s *Sockets) Start() error {
+	s.started = true
+	if s.paused {
+		return nil
+	}
+	return s.watch()
+}
+
+// Pause has connections wait in the kernel's queues, or lets them in again. It may be
+// called before Start.
+func (s *Sockets) Pause(on bool) error {
+	if s.paused == on {
+		return nil
+	}
+	s.paused = on
+	switch {
+	case !s.started:
+	case on:
+		for i, w := range s.workers {
+			w.Do(func() { w.Del(s.fds[min(i, len(s.fds)-1)]) })
+		}
+	default:
+		return s.watch()
+	}
+	return nil
+}
+
+func (s *Sockets) watch() error {
 	errs := make([]error, len(s.workers))
 	for i, w := range s.workers {
 		fd, events := s.fds[0], uint32(unix.EPOLLIN|unix.EPOLLEXCLUSIVE)

@@ -156,6 +156,11 @@ var figures = []scenario{
 		unknown := obj{"name": "envoy.nope", "typed_config": obj{"@type": "type.googleapis.com/google.protobuf.Empty"}}
 		trigger := func(resource string) obj { return obj{"name": resource, "threshold": obj{"value": 0.9}} }
 		action := func(name string, triggers ...obj) obj { return obj{"name": name, "triggers": triggers} }
+		shrinking := obj{"@type": "type.googleapis.com/envoy.config.overload.v3.ShrinkHeapConfig"}
+		timer := obj{"timer": "TRANSPORT_SOCKET_CONNECT", "min_timeout": "1s"}
+		scaling := func(timers ...obj) obj {
+			return obj{"@type": "type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig", "timer_scale_factors": timers}
+		}
 		const heap, stop = "envoy.resource_monitors.fixed_heap", "envoy.overload_actions.stop_accepting_connections"
 		for _, bad := range []struct {
 			manager obj
@@ -169,6 +174,18 @@ var figures = []scenario{
 			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(stop, trigger(heap)), action(stop, trigger(heap))}}, "Duplicate overload action " + stop},
 			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(stop, trigger(heap), trigger(heap))}}, "Duplicate trigger resource for overload action " + stop},
 			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(stop, obj{"name": heap, "scaled": obj{"scaling_threshold": 0.9, "saturation_threshold": 0.8}})}}, "scaling_threshold must be less than saturation_threshold"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(stop)}}, "OverloadActionValidationError.Triggers: value must contain at least 1 item(s)"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(stop, obj{"name": heap})}}, "is required"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(stop, trigger(heap)).with(obj{"typed_config": shrinking})}}, "Overload action \"" + stop + "\" has an unexpected value for the typed_config field"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(actionTimeouts, trigger(heap))}}, "Overload action \"" + actionTimeouts + "\" requires typed_config"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(actionTimeouts, trigger(heap)).with(obj{"typed_config": shrinking})}}, "typed_config resolves to envoy.config.overload.v3.ShrinkHeapConfig instead of envoy.config.overload.v3.ScaleTimersOverloadActionConfig"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(actionTimeouts, trigger(heap)).with(obj{"typed_config": scaling(timer, timer)})}}, "Found duplicate entry for timer type TRANSPORT_SOCKET_CONNECT"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action(actionShrink, trigger(heap)).with(obj{"typed_config": scaling(timer)})}}, "Overload action name \"" + actionShrink + "\" conflicts with its typed config"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "actions": []obj{action("envoy.overload_actions.reset_high_memory_stream", trigger(heap))}}, "Overload action \"envoy.overload_actions.reset_high_memory_stream\" requires buffer_factory_config."},
+			{obj{"resource_monitors": []obj{monitor(1)}, "loadshed_points": []obj{action("p", trigger("x"))}}, "Unknown trigger resource x for loadshed point p"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "loadshed_points": []obj{action("p", trigger(heap), trigger(heap))}}, "Duplicate trigger resource for LoadShedPoint p"},
+			{obj{"resource_monitors": []obj{monitor(1)}, "loadshed_points": []obj{action("p", trigger(heap)), action("p", trigger(heap))}}, "Duplicate loadshed point p"},
+			{obj{"resource_monitors": []obj{monitorOf("r", "injected_resource.v3.InjectedResourceConfig", obj{"filename": "/nowhere/r"})}}, "unable to add filesystem watch for file /nowhere/r: No such file or directory"},
 		} {
 			r.note("%s", bad.words)
 			r.rejects(static([]obj{proxyTo("l", "c")}, []obj{cluster("c")}).with(obj{"overload_manager": bad.manager}), bad.words)

@@ -72,6 +72,9 @@ type Config struct {
 	// StatsSinks are those of stats_sinks that have an effect.
 	StatsSinks []StatsSink
 
+	// Overload is overload_manager; nil if the file has none.
+	Overload *api.Overload
+
 	// Runtime is layered_runtime; it has no layers if the file has none.
 	Runtime *runtime.Runtime
 
@@ -192,6 +195,9 @@ func (c *Config) decode(o Options) error {
 	}
 	if err := c.runtime(); err != nil {
 		return err
+	}
+	if err := c.overload(); err != nil {
+		return fmt.Errorf("overload_manager: %w", err)
 	}
 	if err := c.admin(); err != nil {
 		return err

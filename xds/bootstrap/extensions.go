@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sluice-proxy/sluice/xds/resource"
@@ -29,9 +28,6 @@ var (
 	watchdogTypes = []string{"envoy.extensions.watchdog.", "envoy.watchdog."}
 	managerTypes  = []string{"envoy.config.listener.v3."}
 )
-
-// connectionLimit is the one resource monitor that Envoy knows by its name.
-const connectionLimit = "envoy.resource_monitors.global_downstream_max_connections"
 
 // extension is what two protos say of an extension.
 type extension interface {
@@ -98,11 +94,4 @@ func (c *Config) extensions() error {
 		}
 	}
 	return nil
-}
-
-func monitor(r *overloadv3.ResourceMonitor) error {
-	if r.GetName() == connectionLimit {
-		return implemented(limitTypes, r)
-	}
-	return implemented(monitorTypes, r)
 }

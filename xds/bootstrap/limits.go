@@ -3,8 +3,6 @@ package bootstrap
 import (
 	"strings"
 
-	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
-
 	"github.com/sluice-proxy/sluice/api/runtime"
 )
 
@@ -42,10 +40,12 @@ func (c *Config) Limits() Limits {
 			out.ByListener[name] = n
 		}
 	}
-	for _, m := range c.Proto.GetOverloadManager().GetResourceMonitors() {
-		limit := &connectionsv3.DownstreamConnectionsConfig{}
-		if m.GetTypedConfig().UnmarshalTo(limit) == nil {
-			out.Connections = uint64(max(0, limit.GetMaxActiveDownstreamConnections()))
+	if c.Overload == nil {
+		return out
+	}
+	for _, m := range c.Overload.Monitors {
+		if m.Connections != nil {
+			out.Connections = m.Connections.Max
 		}
 	}
 	return out

@@ -48,6 +48,7 @@ func (w *walker) listener(p *listenerv3.Listener) *api.Listener {
 	l.MaxAcceptsPerEvent = p.GetMaxConnectionsToAcceptPerSocketEvent().GetValue()
 	l.ExactBalance = p.GetConnectionBalanceConfig().GetExactBalance() != nil
 	l.IgnoreGlobalLimit = p.GetIgnoreGlobalConnLimit()
+	l.BypassOverload = p.GetBypassOverloadManager()
 	l.Direction = api.TrafficDirection(p.GetTrafficDirection())
 	l.DrainType = api.DrainType(p.GetDrainType())
 	l.ListenerFiltersTimeout = w.duration("listener_filters_timeout", p.GetListenerFiltersTimeout(), api.DefaultListenerFiltersTimeout)

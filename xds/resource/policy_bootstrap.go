@@ -16,9 +16,10 @@ func Walk(path string, m proto.Message) (unbuilt []string, err error) {
 func bootstrapPolicies() policies {
 	return policies{
 		"envoy.config.bootstrap.v3.Bootstrap": policy{}.
-			// stats_config is the admin server's; histogram_bucket_settings in it have no
-			// effect.
+			// stats_config is the admin server's.
 			fields(built, "node", "stats_config", "layered_runtime", "stats_sinks", "stats_flush_interval", "stats_flush_on_admin").
+			// Read action by action (xds/bootstrap).
+			fields(built, "overload_manager").
 			fields(built, "use_tcp_for_dns_lookups", "dns_resolution_config", "typed_dns_resolver_config").
 			fields(inside, "static_resources", "dynamic_resources", "cluster_manager", "admin").
 			fields(refused, "default_socket_interface").
@@ -27,7 +28,7 @@ func bootstrapPolicies() policies {
 			fields(noted, "node_context_params", "hds_config", "flags_path",
 				"deferred_stat_options",
 				"stats_eviction_interval", "watchdog", "watchdogs", "tracing",
-				"overload_manager", "enable_dispatcher_stats", "header_prefix",
+				"enable_dispatcher_stats", "header_prefix",
 				"stats_server_version_override", "bootstrap_extensions", "fatal_actions", "config_sources",
 				"default_config_source", "certificate_provider_instances", "inline_headers",
 				"perf_tracing_file_path", "default_regex_engine", "xds_delegate_extension",

@@ -17,7 +17,7 @@ func listenerPolicies() policies {
 			fields(built, "address", "additional_addresses", "socket_options", "transparent", "freebind",
 				"tcp_fast_open_queue_length", "tcp_keepalive", "bind_to_port").
 			fields(built, "traffic_direction", "drain_type", "reuse_port", "max_connections_to_accept_per_socket_event",
-				"ignore_global_conn_limit").
+				"ignore_global_conn_limit", "bypass_overload_manager").
 			fields(inside, "connection_balance_config", "deprecated_v1").
 			// Decoded chain by chain, as some matches are ignored (listener.go), and
 			// the matcher extension by extension (matcher.go).
@@ -30,7 +30,7 @@ func listenerPolicies() policies {
 			fields(built, "use_original_dst", "listener_filters").
 			// Figures, logs, timing. What asks for MPTCP gets TCP.
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout",
-				"enable_mptcp", "bypass_overload_manager"),
+				"enable_mptcp"),
 		"envoy.config.listener.v3.AdditionalAddress": policy{}.
 			fields(built, "address", "socket_options", "tcp_keepalive"),
 		"envoy.config.listener.v3.Listener.DeprecatedV1": policy{}.
