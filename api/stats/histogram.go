@@ -48,8 +48,11 @@ type Bin struct {
 
 // HistogramSnapshot is a histogram as it stands.
 type HistogramSnapshot struct {
-	// Counts[i] are the values <= Buckets()[i] and over the bound before; the
-	// last element counts those over every bound.
+	// Bounds are upper bounds, ascending; Counts[i] are the values <= Bounds[i] and
+	// over the bound before, its last element counts those over every bound. Bounds of
+	// the configuration (Store.SetBuckets) count by Bins, as Envoy's do: a bin belongs
+	// under the bound that it lies under whole.
+	Bounds []float64
 	Counts []uint64
 	Count  uint64
 	Sum    float64
@@ -118,7 +121,7 @@ func (h *Histogram) snapshot() *HistogramSnapshot {
 }
 
 func (h *Histogram) load() *HistogramSnapshot {
-	s := &HistogramSnapshot{Counts: make([]uint64, len(h.counts))}
+	s := &HistogramSnapshot{Bounds: buckets[:], Counts: make([]uint64, len(h.counts))}
 	for i := range h.counts {
 		s.Counts[i] = h.counts[i].Load()
 		s.Count += s.Counts[i]
@@ -165,7 +168,7 @@ func (s *HistogramSnapshot) minus(o *HistogramSnapshot) *HistogramSnapshot {
 	if o == nil {
 		return s
 	}
-	d := &HistogramSnapshot{Counts: make([]uint64, len(s.Counts)), Count: s.Count - o.Count, Sum: s.Sum - o.Sum}
+	d := &HistogramSnapshot{Bounds: s.Bounds, Counts: make([]uint64, len(s.Counts)), Count: s.Count - o.Count, Sum: s.Sum - o.Sum}
 	for i := range s.Counts {
 		d.Counts[i] = s.Counts[i] - o.Counts[i]
 	}
@@ -180,6 +183,25 @@ func (s *HistogramSnapshot) minus(o *HistogramSnapshot) *HistogramSnapshot {
 		}
 	}
 	return d
+}
+
+// within is s with other bounds.
+func (s *HistogramSnapshot) within(bounds []float64) *HistogramSnapshot {
+	if s == nil {
+		return nil
+	}
+	out := *s
+	out.Bounds, out.Counts = bounds, make([]uint64, len(bounds)+1)
+	out.Interval = s.Interval.within(bounds)
+	i := 0
+	for _, b := range s.Bins { // ascending
+		upper := (b.Low + b.Width) * (1 - 1e-12) // 0.1+0.2 is over 0.3
+		for i < len(bounds) && upper > bounds[i] {
+			i++
+		}
+		out.Counts[i] += b.Count
+	}
+	return &out
 }
 
 // Quantile estimates the q-th quantile (0..1) as Envoy's circllhist does: the

@@ -72,6 +72,40 @@ func TestCountsAreExactAtTheBounds(t *testing.T) {
 	}
 }
 
+// As circllhist has it, a bin counts under a bound that it lies under whole: 30 is in
+// the bin from 30 to 31.
+func TestOtherBoundsCountByBins(t *testing.T) {
+	store := New()
+	h := store.Scope("a").Histogram("h")
+	store.Scope("a").Histogram("other").Record(1)
+	store.SetBuckets(func(name string) []float64 {
+		if name != "a.h" {
+			return nil
+		}
+		return []float64{0.3, 10, 30, 31, 100}
+	})
+	for _, v := range []float64{0, 0.2, 0.3, 9, 30, 30.5, 31, 99, 100, 5000} {
+		h.Record(v)
+	}
+	store.EndInterval()
+	h.Record(50)
+	st, _ := store.Lookup("a.h")
+	want := []uint64{2, 2, 0, 2, 3, 2}
+	if d := cmp.Diff(want, st.Hist.Counts); d != "" {
+		t.Error(d)
+	}
+	want[4]--
+	if d := cmp.Diff(want, st.Hist.Interval.Counts); d != "" {
+		t.Errorf("of the interval: %s", d)
+	}
+	if st.Hist.Count != 11 || st.Hist.Sum != 0.5+9+30+30.5+31+99+100+5000+50 {
+		t.Errorf("count %d, sum %v", st.Hist.Count, st.Hist.Sum)
+	}
+	if st, _ := store.Lookup("a.other"); len(st.Hist.Bounds) != len(Buckets()) {
+		t.Errorf("the other has bounds %v", st.Hist.Bounds)
+	}
+}
+
 func TestIntervalIsWhatCameInBetweenTwoFlushes(t *testing.T) {
 	store := New()
 	h := store.Scope("a").Histogram("h")

@@ -91,6 +91,11 @@ func (sc *Scope) read(name string, v any) Stat {
 		st.Used = st.Text != ""
 	case *Histogram:
 		st.Kind, st.Hist = KindHistogram, v.snapshot()
+		if f := sc.store.buckets.Load(); f != nil {
+			if bounds := (*f)(st.Name); bounds != nil {
+				st.Hist = st.Hist.within(bounds)
+			}
+		}
 		st.Used = st.Hist.Count != 0
 	}
 	return st

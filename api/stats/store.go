@@ -20,7 +20,12 @@ type Store struct {
 	scopes map[string]*Scope
 
 	observer atomic.Pointer[func(*Stat, float64)]
+	buckets  atomic.Pointer[func(name string) []float64]
 }
+
+// SetBuckets has f say which upper bounds the histogram of a full name has, ascending;
+// nil for the default ones.
+func (s *Store) SetBuckets(f func(name string) []float64) { s.buckets.Store(&f) }
 
 // Observe has f called with every value that a histogram records from now on, on
 // the goroutine that records it, which must not wait.

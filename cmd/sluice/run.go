@@ -103,6 +103,7 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, tags []st
 	defer quit()
 
 	store := stats.New()
+	store.SetBuckets(admin.HistogramBuckets(config.Proto.GetStatsConfig(), log.Logger))
 	// The admin port comes first: a launcher waits for it.
 	var adminListener net.Listener
 	if config.Admin != nil {

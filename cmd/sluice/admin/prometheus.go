@@ -65,8 +65,8 @@ func (m metric) write(a *answer, x stats.Stat, mode string) {
 }
 
 func (m metric) histogram(a *answer, h *stats.HistogramSnapshot) {
-	counts := bucketCounts(h, true)
-	for i, b := range stats.Buckets() {
+	_, counts := bucketCounts(h, true)
+	for i, b := range h.Bounds {
 		m.line(a, "_bucket", label("le", decimal(b)), strconv.FormatUint(counts[i], 10))
 	}
 	m.line(a, "_bucket", label("le", "+Inf"), strconv.FormatUint(h.Count, 10))

@@ -79,9 +79,9 @@ func histogramsJSON(hists []stats.Stat, mode string) any {
 	case "cumulative", "disjoint":
 		out := []bucketsJSON{}
 		for _, x := range hists {
-			in, all := bucketCounts(x.Hist.Interval, mode == "cumulative"), bucketCounts(x.Hist, mode == "cumulative")
+			in, all := bucketCounts(x.Hist, mode == "cumulative")
 			e := bucketsJSON{Name: x.Name}
-			for i, b := range stats.Buckets() {
+			for i, b := range x.Hist.Bounds {
 				e.Buckets = append(e.Buckets, bucketJSON{b, in[i], all[i]})
 			}
 			out = append(out, e)

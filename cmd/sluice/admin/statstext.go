@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,8 +55,8 @@ func quantilesText(h *stats.HistogramSnapshot) string {
 
 func bucketsText(h *stats.HistogramSnapshot, cumulative bool) string {
 	var b strings.Builder
-	in, all := bucketCounts(h.Interval, cumulative), bucketCounts(h, cumulative)
-	for i, bound := range stats.Buckets() {
+	in, all := bucketCounts(h, cumulative)
+	for i, bound := range h.Bounds {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
@@ -64,21 +65,20 @@ func bucketsText(h *stats.HistogramSnapshot, cumulative bool) string {
 	return b.String()
 }
 
-// bucketCounts are the counts per bound, zeros for a nil snapshot. The values
+// bucketCounts are the counts per bound, of the interval and of all time. The values
 // over every bound come last.
-func bucketCounts(h *stats.HistogramSnapshot, cumulative bool) []uint64 {
-	out := make([]uint64, len(stats.Buckets())+1)
-	if h == nil {
-		return out
+func bucketCounts(h *stats.HistogramSnapshot, cumulative bool) (interval, all []uint64) {
+	interval, all = make([]uint64, len(h.Counts)), slices.Clone(h.Counts)
+	if h.Interval != nil {
+		copy(interval, h.Interval.Counts)
 	}
-	var sum uint64
-	for i, c := range h.Counts {
-		if sum += c; cumulative {
-			c = sum
+	if cumulative {
+		for i := 1; i < len(all); i++ {
+			interval[i] += interval[i-1]
+			all[i] += all[i-1]
 		}
-		out[i] = c
 	}
-	return out
+	return interval, all
 }
 
 func binsText(h *stats.HistogramSnapshot) string {

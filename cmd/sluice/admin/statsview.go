@@ -17,10 +17,13 @@ import (
 // their names are tags. It is applied when stats are read, where Envoy applies it
 // when they are made; a reader sees no difference.
 type statsView struct {
-	allow    func(name string) bool
-	defaults bool // Envoy's own tags, which are the store's
-	fixed    []stats.Tag
-	cut      []extractor
+	allow func(name string) bool
+	// Of Envoy's own tags, which are the store's, all are shown, or none; but not those
+	// that others replace, and those that are asked for by name alone.
+	defaults        bool
+	replaced, named map[string]bool
+	fixed           []stats.Tag
+	cut             []extractor
 
 	// seen keeps what was found out, by full name: patterns are many.
 	seen map[string]seen
@@ -45,8 +48,12 @@ func newStatsView(c *metricsv3.StatsConfig, everywhere []stats.Tag, log *slog.Lo
 	v := &statsView{
 		allow: readStatsMatcher(c.GetStatsMatcher(), log), fixed: slices.Clone(everywhere), seen: map[string]seen{},
 		defaults: c.GetUseAllDefaultTags() == nil || c.GetUseAllDefaultTags().GetValue(),
+		replaced: map[string]bool{}, named: map[string]bool{},
 	}
 	for _, t := range c.GetStatsTags() {
+		if c.GetAllowDefaultTagOverrides().GetValue() {
+			v.replaced[t.GetTagName()] = true
+		}
 		switch {
 		case t.GetFixedValue() != "":
 			v.fixed = append(v.fixed, stats.Tag{Name: t.GetTagName(), Value: t.GetFixedValue()})
@@ -57,6 +64,8 @@ func newStatsView(c *metricsv3.StatsConfig, everywhere []stats.Tag, log *slog.Lo
 				continue
 			}
 			v.cut = append(v.cut, extractor{tag: t.GetTagName(), re: re})
+		default:
+			v.named[t.GetTagName()] = true
 		}
 	}
 	if v.defaults && len(v.fixed)+len(v.cut) == 0 && c.GetStatsMatcher() == nil {
@@ -121,8 +130,10 @@ func (v *statsView) look(x stats.Stat) seen {
 	}
 	tags := slices.Clone(v.fixed)
 	var cuts [][2]int
-	if v.defaults {
-		tags, cuts = append(tags, x.Tags...), slices.Clone(x.Cuts)
+	for i, t := range x.Tags {
+		if v.named[t.Name] || v.defaults && !v.replaced[t.Name] {
+			tags, cuts = append(tags, t), append(cuts, x.Cuts[cutOf(&x, i)])
+		}
 	}
 	for _, e := range v.cut {
 		m := e.re.FindStringSubmatchIndex(x.Name)
@@ -137,6 +148,15 @@ func (v *statsView) look(x stats.Stat) seen {
 		cuts = append(cuts, [2]int{m[2], m[3]})
 	}
 	return seen{tagName: without(x.Name, cuts), tags: tags}
+}
+
+// cutOf is which of a stat's cuts belongs to its i-th tag: the code of a response is
+// the first tag, and the last cut.
+func cutOf(x *stats.Stat, i int) int {
+	if strings.HasPrefix(x.Tags[0].Name, "envoy.response_code") {
+		return (i + len(x.Cuts) - 1) % len(x.Cuts)
+	}
+	return i
 }
 
 // without cuts ranges, which may overlap, out of a name.

@@ -9,6 +9,7 @@ import (
 
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/api/stats"
 )
@@ -55,6 +56,16 @@ server.live[{local_cluster web}]`},
 cluster.upstream_cx_total[{cluster_name web}]
 listener.[__1]_80.worker_0.downstream_cx[{active _active}]
 server.live[]`},
+		{"one default by its name", `{"useAllDefaultTags": false, "statsTags": [{"tagName": "envoy.worker_id"}]}`,
+			`cluster.outbound|80||a.b.svc.cluster.local.upstream_cx_total[]
+cluster.web.upstream_cx_total[]
+listener.[__1]_80.worker_downstream_cx_active[{envoy.worker_id 0}]
+server.live[]`},
+		{"a default replaced", `{"allowDefaultTagOverrides": true, "statsTags": [{"tagName": "envoy.cluster_name", "regex": "^cluster\\.((w)eb\\.)"}]}`,
+			`cluster.outbound|80||a.b.svc.cluster.local.upstream_cx_total[]
+cluster.upstream_cx_total[{envoy.cluster_name w}]
+listener.worker_downstream_cx_active[{envoy.listener_address [__1]_80} {envoy.worker_id 0}]
+server.live[]`},
 		{"inclusion", `{"statsMatcher": {"inclusionList": {"patterns": [{"prefix": "cluster.web"}, {"safeRegex": {"regex": ".*live"}}]}}}`,
 			`cluster.upstream_cx_total[{envoy.cluster_name web}]
 server.live[]`},
@@ -66,6 +77,21 @@ server.live[]`},
 				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
 			}
 		})
+	}
+}
+
+// The code of a response is the first tag and the last cut.
+func TestOfAResponseCodeTheRightPartIsCut(t *testing.T) {
+	st := stats.New()
+	st.Scope("cluster", stats.Tag{Name: "envoy.cluster_name", Value: "a"}).Counter("upstream_rq_200")
+	for name, want := range map[string]string{
+		"envoy.response_code": "cluster.a.upstream_rq[{envoy.response_code 200}]",
+		"envoy.cluster_name":  "cluster.upstream_rq_200[{envoy.cluster_name a}]",
+	} {
+		v := newStatsView(&metricsv3.StatsConfig{UseAllDefaultTags: wrapperspb.Bool(false), StatsTags: []*metricsv3.TagSpecifier{{TagName: name}}}, nil, slog.New(slog.DiscardHandler))
+		if x := v.of(st.All())[0]; fmt.Sprint(x.TagName, x.Tags) != want {
+			t.Errorf("%s: %s%v", name, x.TagName, x.Tags)
+		}
 	}
 }
 
