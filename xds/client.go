@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-proxy/sluice/xds/ads"
 	"github.com/sluice-proxy/sluice/xds/assemble"
 	"github.com/sluice-proxy/sluice/xds/bootstrap"
+	"github.com/sluice-proxy/sluice/xds/resolve"
 )
 
 // Sink puts snapshots in force. Apply is synchronous: when it returns, s is in
@@ -100,7 +101,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{
 		o: o, figures: newFigures(o.Stats, o.Log), model: assemble.New(),
 		initialized: make(chan struct{}), made: time.Now(), versions: map[string]string{}, fetches: newFetches(), ttls: newFetches(),
-		names: newNames(), secrets: newSecrets(),
+		names: newNames(resolve.NewFigures(o.Stats).New), secrets: newSecrets(),
 	}
 	node, _ := proto.Clone(o.Bootstrap.Node).(*corev3.Node)
 	if node != nil && node.GetUserAgentVersionType() == nil && o.Version != "" {

@@ -22,7 +22,7 @@ type names struct {
 	epoch   uint64 // of the model, when running was last brought up to date
 	answers chan nameAnswer
 	wg      sync.WaitGroup
-	// resolver makes the resolvers; resolve.New but in tests.
+	// resolver makes the resolvers.
 	resolver func(api.Resolver) resolve.Resolver
 }
 
@@ -34,8 +34,8 @@ type nameAnswer struct {
 	failed  error
 }
 
-func newNames() names {
-	return names{running: map[*api.Cluster]context.CancelFunc{}, answers: make(chan nameAnswer), resolver: resolve.New}
+func newNames(resolver func(api.Resolver) resolve.Resolver) names {
+	return names{running: map[*api.Cluster]context.CancelFunc{}, answers: make(chan nameAnswer), resolver: resolver}
 }
 
 // completed is v with what the bootstrap says for clusters that do not say it

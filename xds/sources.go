@@ -42,7 +42,7 @@ type ownSource struct {
 func (c *Client) open(node *corev3.Node) error {
 	b := c.o.Bootstrap
 	c.sources = sources{own: map[string]ownSource{}, events: make(chan ads.Event), node: node,
-		dial: transport.New(transport.Options{Clusters: b.ControlPlanes, Resolver: b.Resolver})}
+		dial: transport.New(transport.Options{Clusters: b.ControlPlanes, Resolver: b.Resolver, Resolve: c.names.resolver})}
 	if b.ADS != nil {
 		o := api.ConfigSource{Kind: api.FromGRPC, Delta: b.ADS.Delta, NodeOnce: b.ADS.SetNodeOnFirstMessageOnly, MaxTokens: b.ADS.MaxTokens, FillRate: b.ADS.FillRate}
 		c.ads = c.stream(o, b.ADS.Service, "", "control_plane")

@@ -30,12 +30,7 @@ type Resolver interface {
 }
 
 // New returns the resolver that c asks for.
-func New(c api.Resolver) Resolver {
-	if c.System {
-		return byFamily(system{retries: c.Retries}.addresses)
-	}
-	return byFamily(newServers(c).addresses)
-}
+func New(c api.Resolver) Resolver { return (*Figures)(nil).New(c) }
 
 // byFamily asks for one version of IP after the other.
 type byFamily func(ctx context.Context, name string, six bool) ([]Address, error)

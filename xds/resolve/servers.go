@@ -116,6 +116,7 @@ func (s *servers) ask(ctx context.Context, asked []string, name string, six bool
 		q.SetEdns0(s.Payload, false)
 	}
 	var failed error
+	late := 0
 	wait := s.Timeout
 	for range s.Tries {
 		for _, server := range asked {
@@ -125,6 +126,10 @@ func (s *servers) ask(ctx context.Context, asked []string, name string, six bool
 				return nil, fmt.Errorf("ask %s for %s: %w", server, name, ctx.Err())
 			case err != nil:
 				failed = fmt.Errorf("ask %s for %s: %w", server, name, err)
+				if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+					late++
+					failed = &timedOut{failed, late}
+				}
 			case a.Rcode == dns.RcodeSuccess || a.Rcode == dns.RcodeNameError:
 				return addresses(a, kind), nil
 			default:

@@ -100,6 +100,8 @@ type Options struct {
 	// Resolver resolves the names of clusters that ask for no other; nil for the
 	// default.
 	Resolver *api.Resolver
+	// Resolve makes resolvers; nil is resolve.New.
+	Resolve func(api.Resolver) resolve.Resolver
 }
 
 // Dialer makes connections to control planes. Its methods may be called from any
@@ -124,13 +126,16 @@ func New(o Options) *Dialer {
 	if o.Resolver == nil {
 		o.Resolver = &api.Resolver{}
 	}
+	if o.Resolve == nil {
+		o.Resolve = resolve.New
+	}
 	d := &Dialer{peers: make(map[string]*peer, len(o.Clusters))}
 	for name, c := range o.Clusters {
 		r := o.Resolver
 		if c.DNS != nil && c.DNS.Resolver != nil {
 			r = c.DNS.Resolver
 		}
-		d.peers[name] = &peer{Cluster: c, resolver: resolve.New(*r), answers: map[string]answer{}}
+		d.peers[name] = &peer{Cluster: c, resolver: o.Resolve(*r), answers: map[string]answer{}}
 	}
 	return d
 }

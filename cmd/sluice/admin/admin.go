@@ -139,7 +139,8 @@ type Server struct {
 	allow  func(pathAndQuery string) bool
 	routes map[string]*route
 	server *serverStats
-	view   *statsView // while rendering is held
+	own    *ownFigures // nil before Serve
+	view   *statsView  // while rendering is held
 	// records are what histograms recorded, asked wakes Flush.
 	records chan record
 	asked   chan struct{}
@@ -213,6 +214,7 @@ func cause(err error) error {
 // Serve answers requests on l until ctx ends. It closes l, and gives running
 // requests a second to end.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	s.own = newOwnFigures(s.o.Stats)
 	srv := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: readHeaderTimeout,
@@ -221,6 +223,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, ownConnKey{}, c)
+		},
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -228,7 +233,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	wg.Go(func() { shutdownAtEnd(ctx, srv) })
-	if err := srv.Serve(netutil.LimitListener(l, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(ownListener{netutil.LimitListener(l, maxConnections), s.own}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve admin: %w", err)
 	}
 	return nil

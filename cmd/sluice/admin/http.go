@@ -35,7 +35,9 @@ func (a *answer) fail(code int, format string, args ...any) {
 // ServeHTTP finds the handler, has it build its answer and sends that.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := &answer{code: http.StatusOK, contentType: textPlain}
+	answered := s.own.request(r)
 	s.render(a, r)
+	defer func() { answered(a.code) }()
 	h := w.Header()
 	h.Set("content-type", a.contentType)
 	h.Set("cache-control", "no-cache, max-age=0")
