@@ -58,7 +58,7 @@ type LogFilter struct {
 	Types *LogTypes
 	// Sample passes a share of all.
 	Sample *Fraction
-	// Metadata compares dynamic metadata.
+	// Metadata looks at dynamic metadata.
 	Metadata *MetadataCondition
 	// Expression passes what it holds of.
 	Expression expression.Expression
@@ -66,10 +66,12 @@ type LogFilter struct {
 	Nothing bool
 }
 
-// Comparison is one of EQ, GE, LE and a value.
+// Comparison is one of EQ, GE, LE, NE and a value, which Key may override in the
+// runtime.
 type Comparison struct {
 	Op    string
 	Value uint64
+	Key   string
 }
 
 // LogTypes are values of %ACCESS_LOG_TYPE%.
@@ -78,16 +80,19 @@ type LogTypes struct {
 	Exclude bool
 }
 
-// Fraction is Numerator of Denominator.
-type Fraction struct{ Numerator, Denominator uint32 }
+// Fraction is Numerator, which Key may override in the runtime, of Denominator.
+type Fraction struct {
+	Numerator, Denominator uint32
+	Key                    string
+}
 
-// MetadataCondition compares the string form of a value of dynamic metadata.
+// MetadataCondition looks at the value of dynamic metadata at Path under Filter.
+// Without a Value none is good.
 type MetadataCondition struct {
 	Filter  string
 	Path    []string
-	Equals  string
+	Value   *ValueMatch
 	Missing bool // the verdict if there is no such value
-	Invert  bool
 }
 
 // LogOptions say when a connection is logged besides at its end.

@@ -218,7 +218,10 @@ type Assignment struct {
 	// WeightedHealth takes weights for numbers where health is a share of hosts.
 	WeightedHealth bool
 	Drop           Drop
-	Localities     []Locality
+	// StaleAfter is when it is no longer to be believed, unless it is sent again; 0
+	// is never.
+	StaleAfter time.Duration
+	Localities []Locality
 }
 
 // Equal compares by content.

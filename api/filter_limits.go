@@ -1,6 +1,10 @@
 package api
 
-import "time"
+import (
+	"time"
+
+	"github.com/sluice-proxy/sluice/api/runtime"
+)
 
 // ConnectionLimit is envoy.filters.network.connection_limit. It counts the
 // connections of its filter chain, on all workers.
@@ -10,8 +14,8 @@ type ConnectionLimit struct {
 	// Delay is how long a connection beyond the limit is kept before it is
 	// closed; it counts meanwhile.
 	Delay time.Duration
-	// Disabled lets all pass, uncounted.
-	Disabled bool
+	// Enabled, if it is off, lets all pass, uncounted.
+	Enabled runtime.Flag
 }
 
 // LocalRateLimit is envoy.filters.network.local_ratelimit: a connection takes a
@@ -22,7 +26,7 @@ type LocalRateLimit struct {
 	// ShareKey, if it is not empty, names a bucket that all filters with this key
 	// and an equal Bucket share.
 	ShareKey string
-	Disabled bool
+	Enabled  runtime.Flag
 }
 
 // TokenBucket is full at first and is filled at an even rate, as Envoy's is:

@@ -41,6 +41,9 @@ func (b BoundAddress) String() string {
 type ClusterStatus struct {
 	Cluster *Cluster
 	Hosts   []HostStatus
+	// Breakers and HighBreakers are the limits in force, which the runtime may have
+	// changed; nil: as configured.
+	Breakers, HighBreakers *CircuitBreakers
 	// MaxRetries is the limit of retries that stands now.
 	MaxRetries uint64
 	// Outlier is nil without outlier detection.

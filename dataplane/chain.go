@@ -30,7 +30,7 @@ import (
 // old, if it is not nil, is the equal chain of the listener's version before,
 // whose limits go on. The error is that of opening an access log, or of a TLS context.
 func (p *Plane) newChain(listener string, c *api.FilterChain, old *filter.Chain) (*filter.Chain, error) {
-	ctx := filter.Context{Stats: p.stats, Cluster: p.cluster, Demand: p.demand, Log: p.log, Files: p.files, Listener: listener, Failing: p.drains.HealthChecksFail}
+	ctx := filter.Context{Stats: p.stats, Runtime: p.near.Runtime, Cluster: p.cluster, Demand: p.demand, Log: p.log, Files: p.files, Listener: listener, Failing: p.drains.HealthChecksFail}
 	ch := &filter.Chain{Chain: stream.Chain{Name: c.Name, Metadata: stream.Metadata(c.Metadata)}, ConnectTimeout: c.TransportSocketConnectTimeout}
 	if c.TLS != nil {
 		var err error
@@ -134,7 +134,7 @@ func (p *Plane) newListenerFilter(f *api.ListenerFilter) filter.ListenerFactory 
 	case f.OriginalSrc != nil:
 		return originalsrc.New(f.OriginalSrc)
 	case f.LocalRateLimit != nil:
-		return localratelimit.NewListener(f.LocalRateLimit, p.stats)
+		return localratelimit.NewListener(f.LocalRateLimit, p.stats, p.near.Runtime)
 	case f.SetFilterState != nil:
 		return setfilterstate.ListenerFactory{Values: setfilterstate.NewValues(f.SetFilterState)}
 	}

@@ -162,7 +162,7 @@ func New(o Options) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, services, o.Log)
+	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, services, o.Runtime, o.Log)
 	p.watchHealth(&o)
 	if err := p.logOutliers(o.OutlierLog); err != nil {
 		return nil, err
@@ -436,6 +436,7 @@ func (p *Plane) Clusters() []api.ClusterStatus {
 	var out []api.ClusterStatus
 	p.eachCluster(func(u *upstream.Cluster) {
 		c := api.ClusterStatus{Cluster: u.Config(), Outlier: u.Outliers(), MaxRetries: u.MaxRetries()}
+		c.Breakers, c.HighBreakers = u.Breakers()
 		for _, h := range u.Hosts() {
 			c.Hosts = append(c.Hosts, h.Status())
 		}

@@ -67,6 +67,7 @@ type Client struct {
 	failed  error           // ends Run
 	names   names
 	secrets secrets
+	layers  layers
 	// secretsAsked says that ADS was asked for secrets before.
 	secretsAsked bool
 	fetches      *fetches
@@ -80,6 +81,7 @@ type Client struct {
 	ecdsEpoch uint64 // of the model, when ECDS was last told what is wanted
 	again     bool   // a changed cluster waits for endpoints that EDS was asked for before
 	edsEpoch  uint64 // of the model, when EDS was last told what is wanted
+	begun     bool   // the layers of the runtime are there
 	live      bool   // Initialized is closed
 	held      bool   // the static listeners wait for the static clusters
 	warm      warmNews
@@ -101,7 +103,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{
 		o: o, figures: newFigures(o.Stats, o.Log), model: assemble.New(),
 		initialized: make(chan struct{}), made: time.Now(), versions: map[string]string{}, fetches: newFetches(), ttls: newFetches(),
-		names: newNames(resolve.NewFigures(o.Stats).New), secrets: newSecrets(),
+		names: newNames(resolve.NewFigures(o.Stats).New), secrets: newSecrets(), layers: layers{moves: make(chan string)},
 	}
 	node, _ := proto.Clone(o.Bootstrap.Node).(*corev3.Node)
 	if node != nil && node.GetUserAgentVersionType() == nil && o.Version != "" {
@@ -128,7 +130,7 @@ func (c *Client) Run(ctx context.Context) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer func() { cancel(); c.wg.Wait(); c.names.wg.Wait(); c.closeSecrets() }()
+	defer func() { cancel(); c.wg.Wait(); c.names.wg.Wait(); c.closeSecrets(); c.layers.close() }()
 	c.ctx = ctx
 	c.followNames()
 	c.begin()
@@ -154,6 +156,8 @@ func (c *Client) loop(ctx context.Context) {
 			c.answered(ctx, a)
 		case dir := <-c.secrets.moves:
 			c.moved(ctx, dir)
+		case dir := <-c.layers.moves:
+			c.readDisks(dir)
 		case <-c.fetches.timer.C:
 			c.overdue(ctx)
 		case <-c.ttls.timer.C:
@@ -168,6 +172,7 @@ func (c *Client) event(ctx context.Context, e ads.Event) {
 	case e.Opened:
 		c.o.Log.Debug("xds stream open")
 		c.figures.planes[e.From].opened()
+		c.layersOpened(e.From)
 	case e.Closed != nil:
 		c.disconnected(e.From)
 	case e.Unread != nil:
@@ -177,10 +182,20 @@ func (c *Client) event(ctx context.Context, e ads.Event) {
 	}
 }
 
-// begin subscribes to what is wanted from the start: the endpoints of static
-// clusters. Clusters come when those are known, and listeners when the endpoints
-// of all clusters are (Envoy starts LDS when the cluster manager is initialised).
+// begin asks for the layers of the runtime, and for the rest when they are there.
 func (c *Client) begin() {
+	c.watchDisks()
+	if !c.wantLayers() {
+		c.beginResources()
+	}
+}
+
+// beginResources subscribes to what is wanted from the start: the endpoints of
+// static clusters. Clusters come when those are known, and listeners when the
+// endpoints of all clusters are (Envoy starts LDS when the cluster manager is
+// initialised).
+func (c *Client) beginResources() {
+	c.begun = true
 	for _, s := range c.o.Bootstrap.Clusters {
 		if s.Value.Discovery == api.EDS {
 			c.subscribed(s.Value)
@@ -195,7 +210,7 @@ func (c *Client) begin() {
 // maybeClusters lets the static listeners in and asks for clusters once the static
 // clusters are warm.
 func (c *Client) maybeClusters() {
-	if c.cdsAsked || c.model.Warming() > 0 {
+	if c.cdsAsked || !c.begun || c.model.Warming() > 0 {
 		return
 	}
 	if c.held {
@@ -264,6 +279,7 @@ func (c *Client) disconnected(from ads.Source) {
 		}
 	}
 	c.theirs(from, func(_ string, f *secretFigures) { f.disconnected() })
+	c.layersOf(from, func(*layer) { c.layers.figures.disconnected() })
 	c.withheld = slices.DeleteFunc(c.withheld, func(a answer) bool {
 		if a.to.From == from {
 			c.answer(a.to, a.err)
@@ -291,6 +307,9 @@ func (c *Client) unread(ctx context.Context, e ads.Event) {
 			f.disconnected()
 			c.giveUpSecret(key)
 			c.secretsRipe(ctx)
+			return
+		}
+		if c.layersUnread(e.From) {
 			return
 		}
 		key, v := c.ownKey(e.From)

@@ -23,6 +23,7 @@ const (
 	// extensionURL's resources have their name in field 1 too.
 	extensionURL = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 	secretURL    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+	runtimeURL   = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 )
 
 // chunk is how many resources are decoded before other goroutines get a turn.

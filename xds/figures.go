@@ -63,7 +63,9 @@ type edsFigures struct {
 	*subscription
 	// empty: the server removed the endpoints; noRebuild: it sent the same again.
 	empty, noRebuild *stats.Counter
-	scope            *stats.Scope
+	// bounded: it came with an endpoint_stale_after; stale: that was over.
+	bounded, stale *stats.Counter
+	scope          *stats.Scope
 	// fresh says that this version of the cluster has no endpoints yet: its first
 	// ones are no rebuild, were they the same as before.
 	fresh bool
@@ -171,7 +173,8 @@ func (f *figures) of(c *api.Cluster) *edsFigures {
 	e, ok := f.eds[c.Name]
 	if !ok {
 		sc := f.store.Scope("cluster", clusterTag(c))
-		e = &edsFigures{subscription: newSubscription(sc), empty: sc.Counter("update_empty"), noRebuild: sc.Counter("update_no_rebuild"), scope: sc}
+		e = &edsFigures{subscription: newSubscription(sc), empty: sc.Counter("update_empty"), noRebuild: sc.Counter("update_no_rebuild"),
+			bounded: sc.Counter("assignment_timeout_received"), stale: sc.Counter("assignment_stale"), scope: sc}
 		f.eds[c.Name] = e
 	}
 	return e

@@ -40,6 +40,8 @@ func (c *Client) response(ctx context.Context, r *ads.Response) {
 		c.extensions(ctx, r)
 	case secretURL:
 		c.takeSecrets(ctx, r)
+	case runtimeURL:
+		c.takeLayers(r)
 	default:
 		c.o.Log.Warn("response of a type that nobody asked for", "type", r.TypeURL)
 	}
@@ -202,6 +204,7 @@ func (c *Client) applyEndpoints(ctx context.Context, u assemble.Update[api.Assig
 		for _, user := range c.model.EDSUsers(e.Name) {
 			c.figures.of(user).arrived(version, took, res.Unmoved[e.Name], c.model.Hosts(e.Name) == 0)
 		}
+		c.believe(e.Name)
 	}
 	for _, name := range u.Removed {
 		c.fetches.cancel(fetch{endpointURL, name})
@@ -395,6 +398,8 @@ func (c *Client) overdue(ctx context.Context) {
 			c.o.Log.Warn("no clusters within initial_fetch_timeout")
 		case demandWait, demandFetch:
 			c.demandLate(f)
+		case runtimeURL:
+			c.layersLate(f.name)
 		case listenerURL:
 			c.figures.lds.timedOut()
 			c.o.Log.Warn("no listeners within initial_fetch_timeout")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -57,6 +58,9 @@ func (c *Client) open(node *corev3.Node) error {
 		if c.lds, err = c.source(b.LDS.ConfigSource, b.LDS.Service, listenerURL, "listener_manager", "lds", "control_plane"); err != nil {
 			return fmt.Errorf("dynamic_resources.lds_config: %w", err)
 		}
+	}
+	if err := c.openLayers(); err != nil {
+		return err
 	}
 	for _, s := range b.Clusters {
 		if k := s.Value.Source.Kind; s.Value.Discovery == api.EDS && c.ads == nil && (k == api.FromADS || k == api.FromSelf) {
@@ -114,7 +118,7 @@ func (c *Client) start(ctx context.Context) {
 		return cancel
 	}
 	started := map[ads.Source]bool{}
-	for _, s := range []ads.Source{c.cds, c.lds} {
+	for _, s := range append(c.layers.sources(), c.cds, c.lds) {
 		if s != nil && !started[s] {
 			started[s] = true
 			c.run(s)
@@ -216,7 +220,7 @@ func (c *Client) knows(from ads.Source) bool {
 	if _, f := c.ownSecret(from); f != nil {
 		return true
 	}
-	if c.demandedFrom(from) {
+	if c.demandedFrom(from) || slices.Contains(c.layers.sources(), from) {
 		return true
 	}
 	_, v := c.ownKey(from)

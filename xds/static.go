@@ -33,7 +33,7 @@ func (c *Client) applyStatic(ctx context.Context) error {
 		c.figures.clusterAdded.Inc()
 	}
 	c.figures.warmingClusters.Set(uint64(c.model.Warming()))
-	if c.model.Warming() > 0 && len(c.o.Bootstrap.Listeners) > 0 {
+	if (c.model.Warming() > 0 || len(c.o.Bootstrap.RTDS) > 0) && len(c.o.Bootstrap.Listeners) > 0 {
 		c.held = true
 		c.publish(ctx)
 		return nil

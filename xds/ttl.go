@@ -38,6 +38,10 @@ func (c *Client) timeToLive(r *ads.Response, removed []string) {
 func (c *Client) expired(ctx context.Context) {
 	now := time.Now()
 	for _, f := range c.ttls.due(now) {
+		if f.url == staleWait {
+			c.staled(ctx, f.name)
+			continue
+		}
 		c.o.Log.Warn("time to live of a resource ended", "type", f.url, "name", f.name)
 		gone := []string{f.name}
 		switch f.url {

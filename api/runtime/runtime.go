@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 )
 
 // ErrNoAdmin is Envoy's answer to a change when no layer is the admin server's.
@@ -18,15 +20,41 @@ var ErrNoAdmin = errors.New("No admin layer specified")
 type Layer struct {
 	Name   string
 	Admin  bool
+	Disk   Disk
 	Values map[string]string
 }
+
+// Disk says how it is with the directory that a layer is read from.
+type Disk uint8
+
+const (
+	// NoDisk is for layers that have no directory.
+	NoDisk Disk = iota
+	// DiskRead: it was read.
+	DiskRead
+	// DiskMissing and DiskBroken: there is no such directory, or it could not be
+	// read. Such a layer is not shown, as if it were not there.
+	DiskMissing
+	DiskBroken
+)
+
+func (l Layer) hidden() bool { return l.Disk == DiskMissing || l.Disk == DiskBroken }
 
 // Runtime is all layers. A nil Runtime has none. Its methods may be called from
 // any goroutine.
 type Runtime struct {
+	version atomic.Uint64
 	mu      sync.Mutex
 	layers  []Layer
 	changed []func()
+}
+
+// Version is another one after every change.
+func (r *Runtime) Version() uint64 {
+	if r == nil {
+		return 0
+	}
+	return r.version.Load()
 }
 
 // New takes over the layers, the first of which is the weakest. It returns
@@ -58,10 +86,16 @@ func (r *Runtime) Layers() []string {
 	if r == nil {
 		return names
 	}
-	for _, l := range r.layers { // names never change
+	for _, l := range r.shown() {
 		names = append(names, l.Name)
 	}
 	return names
+}
+
+func (r *Runtime) shown() []Layer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(r.layers), Layer.hidden)
 }
 
 // Entries has for every key its value in each layer, "" where it has none.
@@ -70,12 +104,11 @@ func (r *Runtime) Entries() map[string][]string {
 	if r == nil {
 		return out
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i, l := range r.layers {
+	layers := r.shown()
+	for i, l := range layers {
 		for key, v := range l.Values {
 			if out[key] == nil {
-				out[key] = make([]string, len(r.layers))
+				out[key] = make([]string, len(layers))
 			}
 			out[key][i] = v
 		}
@@ -114,20 +147,43 @@ func (r *Runtime) Overridden() bool {
 
 // Number is the value of key, or def where it has none or it is no number.
 func (r *Runtime) Number(key string, def uint64) uint64 {
-	if r == nil {
-		return def
+	v, _ := r.value(key)
+	if n, ok := Uint(v); ok {
+		return n
+	}
+	return def
+}
+
+// Flag is what is on unless it is Off, and what Key may turn on and off.
+type Flag struct {
+	Key string
+	Off bool
+}
+
+// On says whether f is on now. As in Envoy nothing but true and false counts.
+func (r *Runtime) On(f Flag) bool {
+	switch v, _ := r.value(f.Key); v {
+	case "true":
+		return true
+	case "false":
+		return false
+	}
+	return !f.Off
+}
+
+// value is that of the strongest layer that has one.
+func (r *Runtime) value(key string) (string, bool) {
+	if r == nil || key == "" {
+		return "", false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := len(r.layers) - 1; i >= 0; i-- {
 		if v, ok := r.layers[i].Values[key]; ok {
-			if n, ok := Uint(v); ok {
-				return n
-			}
-			return def
+			return v, true
 		}
 	}
-	return def
+	return "", false
 }
 
 // Chance draws whether a feature that is on in so many percent of cases is on
@@ -140,6 +196,36 @@ func Chance(percent uint64, rng func() uint64) bool {
 func Uint(value string) (uint64, bool) {
 	n, err := strconv.ParseUint(value, 10, 64)
 	return n, err == nil
+}
+
+// Disks says whether a layer was read from a directory, and whether one could not
+// be.
+func (r *Runtime) Disks() (read, broken bool) {
+	if r == nil {
+		return false, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.layers {
+		read, broken = read || l.Disk == DiskRead, broken || l.Disk == DiskBroken
+	}
+	return read, broken
+}
+
+// Replace has the layer of l's name be l from now on.
+func (r *Runtime) Replace(l Layer) {
+	r.mu.Lock()
+	for i := range r.layers {
+		if r.layers[i].Name == l.Name {
+			r.layers[i] = l
+		}
+	}
+	r.version.Add(1)
+	told := r.changed
+	r.mu.Unlock()
+	for _, f := range told {
+		f()
+	}
 }
 
 // Modify sets values in the admin layer; an empty one takes the key out of it.
@@ -162,6 +248,7 @@ func (r *Runtime) Modify(values map[string]string) error {
 			}
 		}
 		r.layers[i].Values = now
+		r.version.Add(1)
 		told := r.changed
 		r.mu.Unlock()
 		for _, f := range told {

@@ -169,6 +169,21 @@ func named(word string) (some []cipher, known bool) {
 	return some, true
 }
 
+// CipherID is the suite of a name that Cipher gives.
+func CipherID(name string) (id uint16, ok bool) {
+	for _, c := range ciphers {
+		if c.name == name && c.id != none {
+			return c.id, true
+		}
+	}
+	for _, s := range tls.CipherSuites() {
+		if s.Name == name {
+			return s.ID, true
+		}
+	}
+	return 0, false
+}
+
 // Cipher is a suite's name. Those of TLS 1.3 are called there as everywhere.
 func Cipher(id uint16) string {
 	for _, c := range ciphers {

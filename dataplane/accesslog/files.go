@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog/als"
 )
@@ -31,6 +32,7 @@ type Files struct {
 	log      *slog.Logger
 	counters counters
 	services *als.Services // nil: no log goes to one
+	runtime  *runtime.Runtime
 
 	mu   sync.Mutex
 	open map[string]*File
@@ -43,8 +45,8 @@ type counters struct {
 }
 
 // NewFiles makes the set of logs. interval 0 means the default; services may be
-// nil if no log goes to one.
-func NewFiles(store *stats.Store, interval time.Duration, minSize int, services *als.Services, log *slog.Logger) *Files {
+// nil if no log goes to one, and so may r, by which filters are changed.
+func NewFiles(store *stats.Store, interval time.Duration, minSize int, services *als.Services, r *runtime.Runtime, log *slog.Logger) *Files {
 	if interval <= 0 {
 		interval = DefaultFlushInterval
 	}
@@ -52,7 +54,7 @@ func NewFiles(store *stats.Store, interval time.Duration, minSize int, services 
 		minSize = flushBytes
 	}
 	sc := store.Scope("filesystem")
-	return &Files{interval: interval, flush: minSize, services: services, log: log, open: map[string]*File{}, counters: counters{
+	return &Files{interval: interval, flush: minSize, services: services, runtime: r, log: log, open: map[string]*File{}, counters: counters{
 		buffered: sc.Counter("write_buffered"), completed: sc.Counter("write_completed"), failed: sc.Counter("write_failed"),
 		byTimer: sc.Counter("flushed_by_timer"), reopenFailed: sc.Counter("reopen_failed"), dropped: sc.Counter("write_dropped"),
 		total: sc.Gauge("write_total_buffered"),

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/expression"
+	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/api/substitution"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
@@ -32,7 +33,7 @@ type world struct {
 
 func newWorld(t *testing.T, interval time.Duration) *world {
 	w := &world{t: t, store: stats.New()}
-	w.Files = NewFiles(w.store, interval, 0, nil, slog.New(slog.DiscardHandler))
+	w.Files = NewFiles(w.store, interval, 0, nil, nil, slog.New(slog.DiscardHandler))
 	t.Cleanup(w.Close)
 	return w
 }
@@ -214,6 +215,10 @@ func TestFilters(t *testing.T) {
 	m := stream.Moment{Info: info, Type: End}
 	flags := func(f ...string) *[]string { return &f }
 	none := []string{}
+	text := func(s string) *api.ValueMatch { return &api.ValueMatch{String: &api.StringMatch{Value: s}} }
+	meta := func(filter, key string, v *api.ValueMatch, missing bool) api.LogFilter {
+		return api.LogFilter{Metadata: &api.MetadataCondition{Filter: filter, Path: []string{key}, Value: v, Missing: missing}}
+	}
 	for _, tt := range []struct {
 		what string
 		f    api.LogFilter
@@ -235,10 +240,12 @@ func TestFilters(t *testing.T) {
 		{"one", api.LogFilter{Or: []api.LogFilter{{Nothing: true}, {}}}, true},
 		{"every time", api.LogFilter{Sample: &api.Fraction{Numerator: 100, Denominator: 100}}, true},
 		{"never", api.LogFilter{Sample: &api.Fraction{Denominator: 100}}, false},
-		{"metadata equal", api.LogFilter{Metadata: &api.MetadataCondition{Filter: "f", Path: []string{"k"}, Equals: "v"}}, true},
-		{"metadata inverted", api.LogFilter{Metadata: &api.MetadataCondition{Filter: "f", Path: []string{"k"}, Equals: "v", Invert: true}}, false},
-		{"metadata missing", api.LogFilter{Metadata: &api.MetadataCondition{Filter: "f", Path: []string{"x"}, Equals: "v", Missing: true}}, true},
-		{"metadata missing, and that counts", api.LogFilter{Metadata: &api.MetadataCondition{Filter: "g", Path: []string{"x"}, Equals: "v"}}, false},
+		{"metadata equal", meta("f", "k", text("v"), false), true},
+		{"metadata by prefix", meta("f", "k", &api.ValueMatch{String: &api.StringMatch{Kind: api.MatchPrefix, Value: "v"}}, false), true},
+		{"other metadata", meta("f", "k", text("w"), true), false},
+		{"metadata missing", meta("f", "x", text("v"), true), true},
+		{"metadata missing, and that counts", meta("g", "x", text("v"), false), false},
+		{"metadata there, and nothing that it could be", meta("f", "k", nil, true), false},
 	} {
 		if got := pass(&tt.f, m); got != tt.want {
 			t.Errorf("%s: %v", tt.what, got)
@@ -264,13 +271,38 @@ func TestALogWritesWhatItsFilterLetsPass(t *testing.T) {
 	eventually(t, "one line", func() bool { return content(path) == "TcpConnectionEnd 7\n" })
 }
 
-// pass makes a filter's expressions ready and runs it.
+func TestTheRuntimeChangesFilters(t *testing.T) {
+	r, err := runtime.New([]runtime.Layer{{Name: "admin", Admin: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := stream.Moment{Info: &stream.Info{Start: time.Unix(0, 0), Lasted: time.Second}}
+	long, err := newFilter(&api.LogFilter{Duration: &api.Comparison{Op: "GE", Value: 1, Key: "long"}}, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	never, err := newFilter(&api.LogFilter{Sample: &api.Fraction{Denominator: 100, Key: "share"}}, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !long(m) || never(m) {
+		t.Error("the configuration does not count where the runtime says nothing")
+	}
+	if err := r.Modify(map[string]string{"long": "1001", "share": "100"}); err != nil {
+		t.Fatal(err)
+	}
+	if long(m) || !never(m) {
+		t.Error("the runtime does not count")
+	}
+}
+
+// pass makes a filter ready and runs it.
 func pass(f *api.LogFilter, m stream.Moment) bool {
-	c := conditions{}
-	if err := c.add(f); err != nil {
+	p, err := newFilter(f, nil)
+	if err != nil {
 		panic(err)
 	}
-	return c.pass(f, m)
+	return p(m)
 }
 
 func TestExpressionsFilter(t *testing.T) {
@@ -288,7 +320,7 @@ func TestExpressionsFilter(t *testing.T) {
 			t.Errorf("%+v: %v", tt.filter, got)
 		}
 	}
-	if err := (conditions{}).add(&api.LogFilter{Or: []api.LogFilter{{Expression: expression.Expression{Tree: "\xff"}}}}); err == nil {
+	if _, err := newFilter(&api.LogFilter{Or: []api.LogFilter{{Expression: expression.Expression{Tree: "\xff"}}}}, nil); err == nil {
 		t.Error("what is no tree is taken")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/http2"
@@ -90,7 +91,8 @@ type Heir interface{ Inherit(Factory) }
 
 // Context is what a factory is made with.
 type Context struct {
-	Stats *stats.Store
+	Stats   *stats.Store
+	Runtime *runtime.Runtime // may be nil
 	// Cluster finds a cluster that is in force now, or nil.
 	Cluster func(name string) *upstream.Cluster
 	// Demand asks for a cluster that is not in force; done is called on the

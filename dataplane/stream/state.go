@@ -49,6 +49,23 @@ func (i *Info) SetState(key string, o Object) bool {
 // Metadata is dynamic metadata: values as JSON has them, by filter name and key.
 type Metadata map[string]map[string]any
 
+// At goes down into it.
+func (m Metadata) At(filter string, path []string) (v any, there bool) {
+	at, there := m[filter]
+	if !there || len(path) == 0 {
+		return nil, false
+	}
+	for _, key := range path[:len(path)-1] {
+		next, ok := at[key].(map[string]any)
+		if !ok {
+			return nil, false
+		}
+		at = next
+	}
+	v, there = at[path[len(path)-1]]
+	return v, there
+}
+
 // Metadata is the connection's dynamic metadata, for reading.
 func (i *Info) Metadata() Metadata {
 	if i.rare == nil {

@@ -67,6 +67,14 @@ func (t *TLS) PeerSubject() string {
 	return ""
 }
 
+// PeerIssuer is in the form of RFC 2253; empty without a certificate.
+func (t *TLS) PeerIssuer() string {
+	if c := t.leaf(); c != nil {
+		return distinguished(c.RawIssuer)
+	}
+	return ""
+}
+
 // LocalURIs, LocalDNSNames and LocalSubject are those of the certificate shown.
 func (t *TLS) LocalURIs() []string {
 	if t == nil {
@@ -257,7 +265,7 @@ func sessionField(what string) func(*TLS) string {
 	case "PEER_SUBJECT":
 		return (*TLS).PeerSubject
 	case "PEER_ISSUER":
-		return one(func(c *x509.Certificate) string { return distinguished(c.RawIssuer) })
+		return (*TLS).PeerIssuer
 	case "PEER_FINGERPRINT_256":
 		return one(fingerprint256)
 	case "PEER_FINGERPRINT_1":

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 )
 
@@ -12,7 +13,7 @@ import (
 // in Envoy the next configuration begins at nothing, whatever is open by then; new
 // endpoints are no other configuration.
 type resources struct {
-	limits *api.CircuitBreakers
+	limits breakers
 	stats  *Stats
 	left   *left // nil unless track_remaining is set
 
@@ -22,10 +23,11 @@ type resources struct {
 // left are the gauges of what the breakers let through yet.
 type left struct{ cx, pending, rq *stats.Gauge }
 
-func (s *Stats) newResources(c *api.Cluster) *resources {
-	r := &resources{limits: &c.CircuitBreakers, stats: s}
-	if r.limits.TrackRemaining {
-		l := showAll(s.breaker, r.limits)
+func (s *Stats) newResources(c *api.Cluster, rt *runtime.Runtime) *resources {
+	r := &resources{stats: s}
+	r.limits.configured, r.limits.runtime, r.limits.key = &c.CircuitBreakers, rt, "circuit_breakers."+c.Name+".default."
+	if c.CircuitBreakers.TrackRemaining {
+		l := showAll(s.breaker, r.limits.now())
 		r.left = &l
 	}
 	if c.HighBreakers.TrackRemaining {
@@ -63,10 +65,10 @@ func take(n *atomic.Int64, limit uint32) bool {
 }
 
 // full says that no more connections are let through.
-func (r *resources) full() bool { return r.active.Load() >= int64(r.limits.MaxConnections) }
+func (r *resources) full() bool { return r.active.Load() >= int64(r.limits.now().MaxConnections) }
 
 func (r *resources) takeActive() bool {
-	if !take(&r.active, r.limits.MaxConnections) {
+	if !take(&r.active, r.limits.now().MaxConnections) {
 		return false
 	}
 	r.stats.Active.Inc()
@@ -88,7 +90,7 @@ func (r *resources) giveActive() {
 }
 
 func (r *resources) takePending() bool {
-	if !take(&r.pending, r.limits.MaxPendingRequests) {
+	if !take(&r.pending, r.limits.now().MaxPendingRequests) {
 		return false
 	}
 	r.stats.PendingActive.Inc()
@@ -107,32 +109,70 @@ func (r *resources) givePending() {
 func (r *resources) request(by int64) {
 	n := r.requests.Add(by)
 	r.stats.RqActive.Add(by)
-	open(r.stats.rqOpen, n, r.limits.MaxRequests)
+	open(r.stats.rqOpen, n, r.limits.now().MaxRequests)
 	if r.left != nil {
-		remaining(r.left.rq, n, r.limits.MaxRequests)
+		remaining(r.left.rq, n, r.limits.now().MaxRequests)
 	}
 }
 
 func (r *resources) showActive() {
 	n := r.active.Load()
-	open(r.stats.cxOpen, n, r.limits.MaxConnections)
+	open(r.stats.cxOpen, n, r.limits.now().MaxConnections)
 	if r.left != nil {
-		remaining(r.left.cx, n, r.limits.MaxConnections)
+		remaining(r.left.cx, n, r.limits.now().MaxConnections)
 	}
 }
 
 func (r *resources) showPending() {
 	n := r.pending.Load()
-	open(r.stats.pendingOpen, n, r.limits.MaxPendingRequests)
+	open(r.stats.pendingOpen, n, r.limits.now().MaxPendingRequests)
 	if r.left != nil {
-		remaining(r.left.pending, n, r.limits.MaxPendingRequests)
+		remaining(r.left.pending, n, r.limits.now().MaxPendingRequests)
 	}
 }
 
 // MaxRetries is the limit of retries that stands now, as /clusters shows it.
 func (u *Cluster) MaxRetries() uint64 {
 	r := u.view.Load().resources
-	return r.limits.Retries(uint64(r.requests.Load() + r.pending.Load()))
+	return r.limits.now().Retries(uint64(r.requests.Load() + r.pending.Load()))
+}
+
+// Breakers are the limits in force, of both priorities.
+func (u *Cluster) Breakers() (normal, high *api.CircuitBreakers) {
+	v := u.view.Load()
+	h := breakers{configured: &v.config.HighBreakers, runtime: u.near.Runtime, key: "circuit_breakers." + v.config.Name + ".high."}
+	return v.resources.limits.now(), h.now()
+}
+
+// breakers are limits that the runtime may change. They are read for every
+// connection, and so kept until the runtime has changed.
+type breakers struct {
+	configured *api.CircuitBreakers
+	runtime    *runtime.Runtime // may be nil
+	key        string           // what the runtime's keys begin with
+	kept       atomic.Pointer[inForce]
+}
+
+type inForce struct {
+	api.CircuitBreakers
+	version uint64
+}
+
+func (b *breakers) now() *api.CircuitBreakers {
+	version := b.runtime.Version()
+	if kept := b.kept.Load(); kept != nil && kept.version == version {
+		return &kept.CircuitBreakers
+	}
+	next := &inForce{*b.configured, version}
+	number := func(limit *uint32, name string) {
+		*limit = uint32(min(math.MaxUint32, b.runtime.Number(b.key+name, uint64(*limit))))
+	}
+	number(&next.MaxConnections, "max_connections")
+	number(&next.MaxPendingRequests, "max_pending_requests")
+	number(&next.MaxRequests, "max_requests")
+	number(&next.MaxRetries, "max_retries")
+	b.kept.Store(next)
+	return &next.CircuitBreakers
 }
 
 // open sets a breaker's gauge: 1 while no more are let through. As in Envoy a limit

@@ -162,7 +162,7 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	if old != nil && sameCluster(old.config, c) {
 		v.resources = old.resources
 	} else {
-		v.resources = u.Stats.newResources(c)
+		v.resources = u.Stats.newResources(c, u.near.Runtime)
 	}
 	if c.ByDestination != nil {
 		v.byAddr = &sync.Map{}

@@ -86,7 +86,7 @@ func (p *pools) slot(worker int) *slot {
 // the cluster counts it already.
 func (p *pool) enter(h *Host, taken bool) (in, beyond bool) {
 	r, s := p.of, h.cluster.Stats
-	limit := r.limits.PerHost
+	limit := r.limits.configured.PerHost
 	within := limit == nil || p.load.n.Load() < int64(*limit)
 	if within && !taken {
 		taken = r.takeActive()

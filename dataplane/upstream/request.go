@@ -31,7 +31,7 @@ func (r *Request) Wait() error {
 func (r *Request) Begin() error {
 	r.leave()
 	u := r.host.cluster
-	if r.of.requests.Load() >= int64(r.of.limits.MaxRequests) {
+	if r.of.requests.Load() >= int64(r.of.limits.now().MaxRequests) {
 		u.http2().rqOverflow.Inc()
 		return ErrRequestOverflow
 	}

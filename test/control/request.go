@@ -44,6 +44,7 @@ var shortNames = map[string]string{
 	resourcev3.EndpointType:        "EDS",
 	resourcev3.SecretType:          "SDS",
 	resourcev3.ExtensionConfigType: "ECDS",
+	resourcev3.RuntimeType:         "RTDS",
 }
 
 // String has every field that is set, names sorted, in one line:

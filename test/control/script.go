@@ -199,4 +199,5 @@ var ownTypes = map[string]string{
 	"envoy.service.endpoint.v3.EndpointDiscoveryService":         resourcev3.EndpointType,
 	"envoy.service.secret.v3.SecretDiscoveryService":             resourcev3.SecretType,
 	"envoy.service.extension.v3.ExtensionConfigDiscoveryService": resourcev3.ExtensionConfigType,
+	"envoy.service.runtime.v3.RuntimeDiscoveryService":           resourcev3.RuntimeType,
 }

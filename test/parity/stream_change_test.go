@@ -244,4 +244,19 @@ var changeStories = []story{
 		s.lds("1", ls...)
 		s.figures()
 	}},
+	{"endpoints_grow_stale", func(s *stream) {
+		s.open()
+		s.cds("1", edsCluster("c"))
+		s.eds("1", assignment("c", s.banner("one")))
+		s.lds("1", proxyTo("l", "c"))
+		c := s.serves("l", "one")
+		bounded := assignment("c", s.banner("two")).with(obj{"policy": obj{"endpoint_stale_after": "1s"}})
+		s.eds("2", bounded)
+		s.await("the endpoints are stale", func() bool { return s.stats()["cluster.c.assignment_stale"] == 1 })
+		s.serves("l", "nobody")
+		c.send("still").expect("still")
+		s.eds("3", assignment("c", s.banner("three")))
+		s.serves("l", "three")
+		s.moved(ofSubscriptions, `cluster\.c\.(assignment_.*|membership_.*)`)
+	}},
 }

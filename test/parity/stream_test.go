@@ -47,7 +47,7 @@ type story struct {
 // streams are the stories as scenarios.
 func streams() []scenario {
 	var out []scenario
-	for _, st := range slices.Concat(startStories, rejectionStories, changeStories, warmingStories, reconnectStories, heartbeatStories, orderStories, sourceStories, restStories, goldens, drainStories, ecdsStories, sdsStories, bindingStories, checkedStories, breakerStories, onDemandStories, tunnelStories) {
+	for _, st := range slices.Concat(startStories, rejectionStories, changeStories, warmingStories, reconnectStories, heartbeatStories, orderStories, sourceStories, restStories, goldens, drainStories, ecdsStories, sdsStories, rtdsStories, bindingStories, checkedStories, breakerStories, onDemandStories, tunnelStories) {
 		for _, delta := range []bool{false, true} {
 			if !delta && strings.HasSuffix(st.name, "_delta_only") {
 				continue
@@ -123,6 +123,7 @@ type stream struct {
 	apart            bool   // there is more than one stream
 	live             bool   // the proxy goes live without the script
 	noCDS            bool   // the bootstrap asks for no clusters
+	more             obj    // the bootstrap's, beside all that
 }
 
 // open starts the proxy with a bootstrap that asks for listeners and clusters,
@@ -148,6 +149,7 @@ func (s *stream) open() {
 			"grpc_services": []obj{{"envoy_grpc": obj{"cluster_name": "xds"}}}},
 		"lds_config": lds, "cds_config": cds,
 	}})
+	boot.with(s.more)
 	if s.noCDS {
 		delete(boot["dynamic_resources"].(obj), "cds_config")
 	}
@@ -169,7 +171,7 @@ func xdsCluster(s *stream) obj { return cluster("xds", endpoint(s.script.Addr())
 // The types, by their short names.
 var types = map[string]string{
 	"LDS": resourcev3.ListenerType, "CDS": resourcev3.ClusterType, "EDS": resourcev3.EndpointType,
-	"RDS": resourcev3.RouteType, "SDS": resourcev3.SecretType, "ECDS": resourcev3.ExtensionConfigType,
+	"RDS": resourcev3.RouteType, "RTDS": resourcev3.RuntimeType, "SDS": resourcev3.SecretType, "ECDS": resourcev3.ExtensionConfigType,
 }
 
 // gone stands for removed_resources in delta and for nothing at all in state of

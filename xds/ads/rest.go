@@ -53,6 +53,7 @@ var restPaths = map[string]string{
 	"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment":   "endpoints",
 	"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret": "secrets",
 	"type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig":        "extension_configs",
+	"type.googleapis.com/envoy.service.runtime.v3.Runtime":                 "runtime",
 }
 
 // NewREST returns a REST; it polls once it runs and something is wanted of it.

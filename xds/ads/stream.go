@@ -119,6 +119,7 @@ var services = map[string][2]string{
 	"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret": {"/envoy.service.secret.v3.SecretDiscoveryService/", "Secrets"},
 	"type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig":        {"/envoy.service.extension.v3.ExtensionConfigDiscoveryService/", "ExtensionConfigs"},
 	"type.googleapis.com/envoy.config.route.v3.RouteConfiguration":         {"/envoy.service.route.v3.RouteDiscoveryService/", "Routes"},
+	"type.googleapis.com/envoy.service.runtime.v3.Runtime":                 {"/envoy.service.runtime.v3.RuntimeDiscoveryService/", "Runtime"},
 }
 
 func (c *Client) method() string {

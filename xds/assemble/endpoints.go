@@ -3,6 +3,7 @@ package assemble
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -127,6 +128,23 @@ func (m *Model) Hosts(name string) int {
 		return e.current.value.Hosts()
 	}
 	return 0
+}
+
+// StaleAfter is for how long the endpoints called name are to be believed, 0 for
+// ever.
+func (m *Model) StaleAfter(name string) time.Duration {
+	if e := m.endpoints[name]; e != nil && e.current != nil {
+		return e.current.value.StaleAfter
+	}
+	return 0
+}
+
+// ClearEndpoints leaves none of the endpoints called name.
+func (m *Model) ClearEndpoints(name string) {
+	if e := m.endpoints[name]; e != nil {
+		e.current = &held[api.Assignment]{value: emptyAssignment()}
+		m.arrived(name, e)
+	}
 }
 
 // Wants tells whether anybody asked for the endpoints called name.

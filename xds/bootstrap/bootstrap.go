@@ -75,8 +75,11 @@ type Config struct {
 	// Overload is overload_manager; nil if the file has none.
 	Overload *api.Overload
 
-	// Runtime is layered_runtime; it has no layers if the file has none.
+	// Runtime is layered_runtime; it has no layers if the file has none. Those of a
+	// control plane (RTDS) and of directories (Disks) change.
 	Runtime *runtime.Runtime
+	RTDS    []RuntimeLayer
+	Disks   []DiskLayer
 
 	// Unbuilt are the paths of fields of the file outside of listeners and
 	// clusters that are accepted without effect.
@@ -202,7 +205,10 @@ func (c *Config) decode(o Options) error {
 	if err := c.admin(); err != nil {
 		return err
 	}
-	return c.dynamic()
+	if err := c.dynamic(); err != nil {
+		return err
+	}
+	return c.rtds()
 }
 
 // tolerate refuses unknown fields that have no name: in a binary file, and in a

@@ -2,19 +2,23 @@ package bootstrap
 
 import (
 	"fmt"
-	"maps"
-	"slices"
-	"strconv"
+	"os"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sluice-proxy/sluice/api/runtime"
+	"github.com/sluice-proxy/sluice/xds/resource"
 )
 
-// runtime reads layered_runtime: static layers and the admin server's. Layers
-// from disk and from a control plane stay empty.
+// RuntimeLayer is a layer of the runtime that a control plane fills (RTDS).
+type RuntimeLayer struct {
+	// Layer is the layer's name, Resource that of what is asked for.
+	Layer, Resource string
+	Source          *Source
+}
+
+// runtime reads layered_runtime. Layers of a control plane are empty until it has
+// answered; see rtds.
 func (c *Config) runtime() error {
 	var layers []runtime.Layer
 	for i, p := range c.Proto.GetLayeredRuntime().GetLayers() {
@@ -23,11 +27,18 @@ func (c *Config) runtime() error {
 		case *bootstrapv3.RuntimeLayer_AdminLayer_:
 			l.Admin = true
 		case *bootstrapv3.RuntimeLayer_StaticLayer:
-			if err := flatten(l.Values, "", k.StaticLayer); err != nil {
+			values, err := resource.RuntimeValues(k.StaticLayer)
+			if err != nil {
 				return fmt.Errorf("layered_runtime.layers[%d].static_layer: %w", i, err)
 			}
-		default:
-			c.Unbuilt = append(c.Unbuilt, fmt.Sprintf("layered_runtime.layers[%d] (%s)", i, p.GetName()))
+			l.Values = values
+		case *bootstrapv3.RuntimeLayer_DiskLayer_:
+			d := diskLayer(p.GetName(), k.DiskLayer, c.Node.GetCluster())
+			if _, err := os.Stat(d.Directory()); err != nil { // Envoy's words
+				return fmt.Errorf("layered_runtime.layers[%d].disk_layer.symlink_root: unable to add filesystem watch for file %s: No such file or directory", i, d.Root)
+			}
+			c.Disks = append(c.Disks, d)
+			l = d.Read()
 		}
 		layers = append(layers, l)
 	}
@@ -39,34 +50,26 @@ func (c *Config) runtime() error {
 	return nil
 }
 
-// flatten reads a layer as Envoy does (SnapshotImpl::walkProtoValue): keys may be
-// written with dots or nested, and a fraction is one value.
-func flatten(into map[string]string, prefix string, s *structpb.Struct) error {
-	for _, name := range slices.Sorted(maps.Keys(s.GetFields())) {
-		key := prefix + name
-		switch v := s.GetFields()[name].GetKind().(type) {
-		case *structpb.Value_BoolValue:
-			into[key] = strconv.FormatBool(v.BoolValue)
-		case *structpb.Value_NumberValue:
-			into[key] = strconv.FormatFloat(v.NumberValue, 'f', -1, 64)
-		case *structpb.Value_StringValue:
-			into[key] = v.StringValue
-		case *structpb.Value_StructValue:
-			fields := v.StructValue.GetFields()
-			if fields["numerator"] == nil && fields["denominator"] == nil {
-				if err := flatten(into, key+".", v.StructValue); err != nil {
-					return err
-				}
-				continue
-			}
-			b, err := protojson.Marshal(v.StructValue)
-			if err != nil {
-				return fmt.Errorf("Invalid runtime entry value for %s", key)
-			}
-			into[key] = string(b)
-		default:
-			return fmt.Errorf("Invalid runtime entry value for %s", key)
+// rtds reads where layers come from that a control plane fills. The connections to
+// control planes were read.
+func (c *Config) rtds() error {
+	for i, p := range c.Proto.GetLayeredRuntime().GetLayers() {
+		l := p.GetRtdsLayer()
+		if l == nil {
+			continue
 		}
+		path := fmt.Sprintf("layered_runtime.layers[%d].rtds_layer.rtds_config", i)
+		if l.GetRtdsConfig() == nil {
+			return fmt.Errorf("%s: Missing config source specifier in envoy::config::core::v3::ConfigSource", path)
+		}
+		if _, err := resource.Walk(path, l.GetRtdsConfig()); err != nil {
+			return err
+		}
+		s, err := c.source(path, l.GetRtdsConfig())
+		if err != nil {
+			return err
+		}
+		c.RTDS = append(c.RTDS, RuntimeLayer{Layer: p.GetName(), Resource: l.GetName(), Source: s})
 	}
 	return nil
 }

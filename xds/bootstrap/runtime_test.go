@@ -1,6 +1,9 @@
 package bootstrap
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,9 +22,6 @@ func TestRuntimeLayers(t *testing.T) {
 	if d := cmp.Diff(map[string]string{"a": "2", "b.c": "x", "b.d": "true", "b.e": "1.5", "overload.global_downstream_max_connections": "7"}, got); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff([]string{"layered_runtime.layers[2] (disk)"}, c.Unbuilt); d != "" {
-		t.Error(d)
-	}
 	if n := c.Limits().Connections; n != 7 {
 		t.Errorf("limit %d", n)
 	}
@@ -30,6 +30,9 @@ func TestRuntimeLayers(t *testing.T) {
 	}
 	if l := c.Limits(); l.Connections != 9 || l.ByListener["l"] != 3 {
 		t.Errorf("limits %+v after a change", l)
+	}
+	if got := c.Runtime.Layers(); !slices.Equal(got, []string{"base", "over", "admin"}) {
+		t.Errorf("layers %v: one without its directory is not shown", got)
 	}
 	for in, want := range map[string]string{
 		`{name: a, static_layer: {}}, {name: a, static_layer: {}}`: "layered_runtime: Duplicate layer name: a",
@@ -40,5 +43,46 @@ func TestRuntimeLayers(t *testing.T) {
 		if _, err := Load(Options{YAML: "layered_runtime: {layers: [" + in + "]}"}); err == nil || err.Error() != "--config-yaml: "+want {
 			t.Errorf("%s: %v", in, err)
 		}
+	}
+}
+
+func TestALayerOfTheRuntimeInADirectory(t *testing.T) {
+	root := t.TempDir()
+	for name, text := range map[string]string{
+		"v1/s/a": "# what it is for\n5\n", "v1/s/b/c": "x \n", "v1/s/empty": "", "v2/s/a": "6",
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(root, "now")
+	if err := os.Symlink("v1", link); err != nil {
+		t.Fatal(err)
+	}
+	c := mustLoad(t, Options{YAML: `node: {id: i, cluster: s}
+layered_runtime: {layers: [{name: disk, disk_layer: {symlink_root: ` + link + `, append_service_cluster: true}}]}`})
+	if d := cmp.Diff(map[string]string{"a": "5", "b.c": "x", "empty": ""}, c.Runtime.Values()); d != "" {
+		t.Error(d)
+	}
+	if read, broken := c.Runtime.Disks(); !read || broken {
+		t.Error(read, broken)
+	}
+	next := filepath.Join(root, "next")
+	if err := os.Symlink("v2", next); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, link); err != nil {
+		t.Fatal(err)
+	}
+	c.Runtime.Replace(c.Disks[0].Read())
+	if d := cmp.Diff(map[string]string{"a": "6"}, c.Runtime.Values()); d != "" {
+		t.Error(d)
+	}
+	if c.Disks[0].Directory() != root {
+		t.Error(c.Disks[0].Directory())
 	}
 }

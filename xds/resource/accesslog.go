@@ -14,7 +14,6 @@ import (
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	celformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
 	metadataformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/metadata/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -212,7 +211,7 @@ func (w *walker) logFilter(path string, f *accesslogv3.AccessLogFilter) api.LogF
 	case *accesslogv3.AccessLogFilter_DurationFilter:
 		return api.LogFilter{Duration: comparison(s.DurationFilter.GetComparison())}
 	case *accesslogv3.AccessLogFilter_RuntimeFilter:
-		return api.LogFilter{Sample: fraction(s.RuntimeFilter.GetPercentSampled())}
+		return api.LogFilter{Sample: sample(s.RuntimeFilter)}
 	case *accesslogv3.AccessLogFilter_AndFilter:
 		return api.LogFilter{And: w.logFilters(path+".and_filter", s.AndFilter.GetFilters())}
 	case *accesslogv3.AccessLogFilter_OrFilter:
@@ -227,10 +226,7 @@ func (w *walker) logFilter(path string, f *accesslogv3.AccessLogFilter) api.LogF
 		}
 		return api.LogFilter{Types: t}
 	case *accesslogv3.AccessLogFilter_MetadataFilter:
-		if c := metadataCondition(s.MetadataFilter); c != nil {
-			return api.LogFilter{Metadata: c}
-		}
-		w.unbuilt = append(w.unbuilt, path+".metadata_filter")
+		return api.LogFilter{Metadata: w.metadataCondition(path+".metadata_filter", s.MetadataFilter)}
 	case *accesslogv3.AccessLogFilter_HeaderFilter, *accesslogv3.AccessLogFilter_GrpcStatusFilter, *accesslogv3.AccessLogFilter_TraceableFilter:
 		return api.LogFilter{Nothing: true}
 	case *accesslogv3.AccessLogFilter_ExtensionFilter:
@@ -261,40 +257,28 @@ func (w *walker) logFilters(path string, in []*accesslogv3.AccessLogFilter) []ap
 }
 
 func comparison(c *accesslogv3.ComparisonFilter) *api.Comparison {
-	return &api.Comparison{Op: c.GetOp().String(), Value: uint64(c.GetValue().GetDefaultValue())}
+	return &api.Comparison{Op: c.GetOp().String(), Value: uint64(c.GetValue().GetDefaultValue()), Key: c.GetValue().GetRuntimeKey()}
 }
 
-func fraction(p *typev3.FractionalPercent) *api.Fraction {
+func sample(f *accesslogv3.RuntimeFilter) *api.Fraction {
+	p := f.GetPercentSampled()
 	den := map[typev3.FractionalPercent_DenominatorType]uint32{
 		typev3.FractionalPercent_HUNDRED: 100, typev3.FractionalPercent_TEN_THOUSAND: 10_000, typev3.FractionalPercent_MILLION: 1_000_000,
 	}[p.GetDenominator()]
-	return &api.Fraction{Numerator: p.GetNumerator(), Denominator: den}
+	return &api.Fraction{Numerator: p.GetNumerator(), Denominator: den, Key: f.GetRuntimeKey()}
 }
 
-// metadataCondition reads the matchers that compare with one value, or nil.
-func metadataCondition(f *accesslogv3.MetadataFilter) *api.MetadataCondition {
+// metadataCondition reads a filter that does not heed the matcher's invert, as
+// Envoy's does not.
+func (w *walker) metadataCondition(path string, f *accesslogv3.MetadataFilter) *api.MetadataCondition {
 	m := f.GetMatcher()
-	c := &api.MetadataCondition{Filter: m.GetFilter(), Invert: m.GetInvert(), Missing: f.GetMatchIfKeyNotFound() == nil || f.GetMatchIfKeyNotFound().GetValue()}
+	c := &api.MetadataCondition{Filter: m.GetFilter(), Missing: f.GetMatchIfKeyNotFound() == nil || f.GetMatchIfKeyNotFound().GetValue()}
 	for _, s := range m.GetPath() {
 		c.Path = append(c.Path, s.GetKey())
 	}
-	switch v := m.GetValue().GetMatchPattern().(type) {
-	case *matcherv3.ValueMatcher_StringMatch:
-		e, ok := v.StringMatch.GetMatchPattern().(*matcherv3.StringMatcher_Exact)
-		if !ok || v.StringMatch.GetIgnoreCase() {
-			return nil
-		}
-		c.Equals = e.Exact
-	case *matcherv3.ValueMatcher_BoolMatch:
-		c.Equals = strconv.FormatBool(v.BoolMatch)
-	case *matcherv3.ValueMatcher_DoubleMatch:
-		e, ok := v.DoubleMatch.GetMatchPattern().(*matcherv3.DoubleMatcher_Exact)
-		if !ok {
-			return nil
-		}
-		c.Equals = strconv.FormatFloat(e.Exact, 'g', -1, 64)
-	default:
-		return nil
+	if m != nil {
+		v := w.valueMatch(path+".matcher.value", m.GetValue())
+		c.Value = &v
 	}
 	return c
 }

@@ -47,6 +47,7 @@ func (w *walker) localities(path string, p *endpointv3.ClusterLoadAssignment, re
 		OverprovisioningFactor: uint32Or(p.GetPolicy().GetOverprovisioningFactor(), api.DefaultOverprovisioningFactor),
 		WeightedHealth:         p.GetPolicy().GetWeightedPriorityHealth(),
 		Drop:                   w.drop(join(path, "policy.drop_overloads"), p.GetPolicy()),
+		StaleAfter:             w.duration(join(path, "policy.endpoint_stale_after"), p.GetPolicy().GetEndpointStaleAfter(), 0),
 	}
 	for i, l := range p.GetEndpoints() {
 		at := join(path, fmt.Sprintf("endpoints[%d]", i))

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 )
 
 // limitFilters are those that turn clients away by number, and the one that
@@ -41,10 +42,7 @@ func limitPolicies() policies {
 			fields(inside, "token_bucket", "runtime_enabled"),
 		"envoy.type.v3.TokenBucket": policy{}.
 			fields(built, "max_tokens", "tokens_per_fill", "fill_interval"),
-		// There is no runtime: the default decides, whatever the key.
-		"envoy.config.core.v3.RuntimeFeatureFlag": policy{}.
-			fields(built, "default_value").
-			fields(noted, "runtime_key"),
+		"envoy.config.core.v3.RuntimeFeatureFlag": policy{}.fields(built, "default_value", "runtime_key"),
 		"envoy.extensions.filters.network.direct_response.v3.Config": policy{}.
 			fields(inside, "response"),
 		"envoy.config.core.v3.DataSource": policy{}.
@@ -63,7 +61,7 @@ func (w *walker) connectionLimit(path string, p *connectionlimitv3.ConnectionLim
 		StatPrefix:     p.GetStatPrefix(),
 		MaxConnections: p.GetMaxConnections().GetValue(),
 		Delay:          w.duration(path+".delay", p.GetDelay(), 0).Truncate(time.Millisecond),
-		Disabled:       disabled(p.GetRuntimeEnabled()),
+		Enabled:        flag(p.GetRuntimeEnabled()),
 	}
 }
 
@@ -76,7 +74,7 @@ func (w *walker) localRateLimit(path string, p *localratelimitv3.LocalRateLimit)
 		StatPrefix: p.GetStatPrefix(),
 		Bucket:     w.tokenBucket(path, p.GetTokenBucket()),
 		ShareKey:   p.GetShareKey(),
-		Disabled:   disabled(p.GetRuntimeEnabled()),
+		Enabled:    flag(p.GetRuntimeEnabled()),
 	}
 }
 
@@ -100,6 +98,6 @@ func (w *walker) directResponse(path string, p *directresponsev3.Config) *api.Di
 	return &api.DirectResponse{Body: body}
 }
 
-func disabled(f *corev3.RuntimeFeatureFlag) bool {
-	return f.GetDefaultValue() != nil && !f.GetDefaultValue().GetValue()
+func flag(f *corev3.RuntimeFeatureFlag) runtime.Flag {
+	return runtime.Flag{Key: f.GetRuntimeKey(), Off: f.GetDefaultValue() != nil && !f.GetDefaultValue().GetValue()}
 }

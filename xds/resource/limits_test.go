@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 )
 
 // networkFilterText is a filter by the folder of its proto, its message and more.
@@ -94,13 +95,11 @@ func TestLimitsAreDecoded(t *testing.T) {
 		{what: "connections by default", in: before(connectionLimitText("stat_prefix: p, max_connections: 3")),
 			want: api.Filter{ConnectionLimit: &api.ConnectionLimit{StatPrefix: "p", MaxConnections: 3}}},
 		{what: "connections in full", in: before(connectionLimitText("stat_prefix: p, max_connections: 18446744073709551615, delay: 1.0019s" + strings.Replace(flag, "%", "false", 1))),
-			want:    api.Filter{ConnectionLimit: &api.ConnectionLimit{StatPrefix: "p", MaxConnections: 1<<64 - 1, Delay: 1001 * time.Millisecond, Disabled: true}},
-			unbuilt: []string{"filter_chains[0].filters[0] connection_limit.runtime_enabled.runtime_key"}},
+			want: api.Filter{ConnectionLimit: &api.ConnectionLimit{StatPrefix: "p", MaxConnections: 1<<64 - 1, Delay: 1001 * time.Millisecond, Enabled: runtime.Flag{Key: "k", Off: true}}}},
 		{what: "rate by default", in: before(rateLimitText("stat_prefix: p, token_bucket: {max_tokens: 5, fill_interval: 1s}")),
 			want: api.Filter{LocalRateLimit: &api.LocalRateLimit{StatPrefix: "p", Bucket: api.TokenBucket{MaxTokens: 5, TokensPerFill: 1, FillInterval: time.Second}}}},
 		{what: "rate in full", in: before(rateLimitText("stat_prefix: p, share_key: s, token_bucket: {max_tokens: 0, tokens_per_fill: 7, fill_interval: 0.0509s}" + strings.Replace(flag, "%", "true", 1))),
-			want:    api.Filter{LocalRateLimit: &api.LocalRateLimit{StatPrefix: "p", ShareKey: "s", Bucket: api.TokenBucket{TokensPerFill: 7, FillInterval: 50 * time.Millisecond}}},
-			unbuilt: []string{"filter_chains[0].filters[0] local_rate_limit.runtime_enabled.runtime_key"}},
+			want: api.Filter{LocalRateLimit: &api.LocalRateLimit{StatPrefix: "p", ShareKey: "s", Enabled: runtime.Flag{Key: "k"}, Bucket: api.TokenBucket{TokensPerFill: 7, FillInterval: 50 * time.Millisecond}}}},
 		{what: "no answer", in: alone(directResponseText("")), want: body("")},
 		{what: "an answer of text", in: alone(directResponseText("response: {inline_string: hello}")), want: body("hello")},
 		{what: "an answer of bytes", in: alone(directResponseText("response: {inline_bytes: AP8=}")), want: body("\x00\xff")},

@@ -44,7 +44,7 @@ func listenerFilterDecoders() map[string]listenerFilterDecoder {
 		listenerFilterPrefix + "local_ratelimit.v3.LocalRateLimit": func(w *walker, path string, m proto.Message) api.ListenerFilter {
 			p := m.(*listenerlimitv3.LocalRateLimit)
 			w.message(path, p.ProtoReflect())
-			return api.ListenerFilter{LocalRateLimit: &api.LocalRateLimit{StatPrefix: p.GetStatPrefix(), Bucket: w.tokenBucket(path, p.GetTokenBucket()), Disabled: disabled(p.GetRuntimeEnabled())}}
+			return api.ListenerFilter{LocalRateLimit: &api.LocalRateLimit{StatPrefix: p.GetStatPrefix(), Bucket: w.tokenBucket(path, p.GetTokenBucket()), Enabled: flag(p.GetRuntimeEnabled())}}
 		},
 		listenerFilterPrefix + "set_filter_state.v3.Config": func(w *walker, path string, m proto.Message) api.ListenerFilter {
 			w.message(path, m.ProtoReflect())

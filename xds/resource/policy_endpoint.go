@@ -7,8 +7,7 @@ func endpointPolicies() policies {
 			fields(inside, "endpoints", "policy").
 			fields(refused, "named_endpoints"),
 		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy": policy{}.
-			fields(built, "overprovisioning_factor", "drop_overloads", "weighted_priority_health").
-			fields(noted, "endpoint_stale_after"),
+			fields(built, "overprovisioning_factor", "drop_overloads", "weighted_priority_health", "endpoint_stale_after"),
 		"envoy.config.endpoint.v3.LocalityLbEndpoints": policy{}.
 			fields(built, "locality", "load_balancing_weight", "priority").
 			fields(inside, "lb_endpoints").

@@ -108,9 +108,9 @@ func TestAccessLogsAreDecoded(t *testing.T) {
 		{"a filter by flag", `filter: {response_flag_filter: {flags: [NR]}}, typed_config: {` + file + `}`, &api.AccessLog{Path: "/tmp/x", Text: text(defaultLogFormat), Filter: &api.LogFilter{Flags: &flags}}},
 		{"a tree of filters", `filter: {and_filter: {filters: [{duration_filter: {comparison: {op: GE, value: {default_value: 5, runtime_key: r}}}}, {or_filter: {filters: [{log_type_filter: {types: [TcpConnectionEnd]}}, {header_filter: {header: {name: h, present_match: true}}}]}}]}}, typed_config: {` + file + `}`,
 			&api.AccessLog{Path: "/tmp/x", Text: text(defaultLogFormat), Filter: &api.LogFilter{And: []api.LogFilter{
-				{Duration: &api.Comparison{Op: "GE", Value: 5}}, {Or: []api.LogFilter{{Types: &api.LogTypes{Types: []string{"TcpConnectionEnd"}}}, {Nothing: true}}}}}}},
-		{"a sample", `filter: {runtime_filter: {runtime_key: r, percent_sampled: {numerator: 3, denominator: TEN_THOUSAND}}}, typed_config: {` + file + `}`, &api.AccessLog{Path: "/tmp/x", Text: text(defaultLogFormat), Filter: &api.LogFilter{Sample: &api.Fraction{Numerator: 3, Denominator: 10_000}}}},
-		{"metadata", `filter: {metadata_filter: {matcher: {filter: f, path: [{key: a}], value: {string_match: {exact: v}}}}}, typed_config: {` + file + `}`, &api.AccessLog{Path: "/tmp/x", Text: text(defaultLogFormat), Filter: &api.LogFilter{Metadata: &api.MetadataCondition{Filter: "f", Path: []string{"a"}, Equals: "v", Missing: true}}}},
+				{Duration: &api.Comparison{Op: "GE", Value: 5, Key: "r"}}, {Or: []api.LogFilter{{Types: &api.LogTypes{Types: []string{"TcpConnectionEnd"}}}, {Nothing: true}}}}}}},
+		{"a sample", `filter: {runtime_filter: {runtime_key: r, percent_sampled: {numerator: 3, denominator: TEN_THOUSAND}}}, typed_config: {` + file + `}`, &api.AccessLog{Path: "/tmp/x", Text: text(defaultLogFormat), Filter: &api.LogFilter{Sample: &api.Fraction{Numerator: 3, Denominator: 10_000, Key: "r"}}}},
+		{"metadata", `filter: {metadata_filter: {matcher: {filter: f, path: [{key: a}], value: {string_match: {exact: v}}}}}, typed_config: {` + file + `}`, &api.AccessLog{Path: "/tmp/x", Text: text(defaultLogFormat), Filter: &api.LogFilter{Metadata: &api.MetadataCondition{Filter: "f", Path: []string{"a"}, Value: &api.ValueMatch{String: &api.StringMatch{Value: "v"}}, Missing: true}}}},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			p, err := tcpProxyOf(t, "cluster: c, access_log: [{name: log, "+tt.in+"}]")

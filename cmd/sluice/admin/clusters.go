@@ -40,8 +40,9 @@ func writeCluster(a *answer, c api.ClusterStatus) {
 	name := c.Cluster.Name
 	fmt.Fprintf(a, "%s::observability_name::%s\n", name, c.Cluster.StatName())
 	writeOutlier(a, name, c.Outlier)
-	writeBreakers(a, name, "default", &c.Cluster.CircuitBreakers, c.MaxRetries)
-	writeBreakers(a, name, "high", &c.Cluster.HighBreakers, c.Cluster.HighBreakers.Retries(0))
+	normal, high := breakers(c)
+	writeBreakers(a, name, "default", normal, c.MaxRetries)
+	writeBreakers(a, name, "high", high, high.Retries(0))
 	fmt.Fprintf(a, "%s::added_via_api::%t\n", name, !c.Cluster.Static)
 	if sn := c.Cluster.ServiceName; sn != "" {
 		fmt.Fprintf(a, "%s::eds_service_name::%s\n", name, sn)
@@ -58,6 +59,14 @@ func writeCluster(a *answer, c api.ClusterStatus) {
 		fmt.Fprintf(a, "%scanary::%t\n%spriority::%d\n", p, h.Canary, p, h.Priority)
 		fmt.Fprintf(a, "%ssuccess_rate::%s\n%slocal_origin_success_rate::%s\n", p, percentText(h.SuccessRate.External), p, percentText(h.SuccessRate.Local))
 	}
+}
+
+// breakers are the limits in force of both priorities.
+func breakers(c api.ClusterStatus) (normal, high *api.CircuitBreakers) {
+	if c.Breakers == nil {
+		return &c.Cluster.CircuitBreakers, &c.Cluster.HighBreakers
+	}
+	return c.Breakers, c.HighBreakers
 }
 
 func writeBreakers(a *answer, name, priority string, b *api.CircuitBreakers, retries uint64) {
@@ -91,14 +100,15 @@ func hostFigures(h api.HostStatus) []figure {
 func clustersProto(cs []api.ClusterStatus) *adminv3.Clusters {
 	out := &adminv3.Clusters{}
 	for _, c := range cs {
+		normal, high := breakers(c)
 		st := &adminv3.ClusterStatus{
 			Name:              c.Cluster.Name,
 			AddedViaApi:       !c.Cluster.Static,
 			ObservabilityName: c.Cluster.StatName(),
 			EdsServiceName:    c.Cluster.ServiceName,
 			CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{
-				thresholds(corev3.RoutingPriority_DEFAULT, &c.Cluster.CircuitBreakers, c.MaxRetries),
-				thresholds(corev3.RoutingPriority_HIGH, &c.Cluster.HighBreakers, c.Cluster.HighBreakers.Retries(0)),
+				thresholds(corev3.RoutingPriority_DEFAULT, normal, c.MaxRetries),
+				thresholds(corev3.RoutingPriority_HIGH, high, high.Retries(0)),
 			}},
 		}
 		if o := c.Outlier; o != nil {

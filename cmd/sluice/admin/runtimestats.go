@@ -7,23 +7,21 @@ import (
 
 // runtimeStats are Envoy's `runtime.*` (runtime_impl.h, ALL_RUNTIME_STATS).
 type runtimeStats struct {
-	runtime                 *runtime.Runtime
-	keys, layers, overrides *stats.Gauge
-	loads, withoutDirectory *stats.Counter
+	runtime                                        *runtime.Runtime
+	keys, layers, overrides                        *stats.Gauge
+	loads, failed, withDirectory, withoutDirectory *stats.Counter
 }
 
-// loadsAtStart is how often Envoy has loaded its layers when it is ready. None
-// of them lies in a directory.
+// loadsAtStart is how often Envoy has loaded its layers when it is ready.
 const loadsAtStart = 2
 
 func newRuntimeStats(r *runtime.Runtime, store *stats.Store) *runtimeStats {
 	sc := store.Scope("runtime")
 	rs := &runtimeStats{runtime: r,
 		keys: sc.Gauge("num_keys"), layers: sc.Gauge("num_layers"), overrides: sc.Gauge("admin_overrides_active"),
-		loads: sc.Counter("load_success"), withoutDirectory: sc.Counter("override_dir_not_exists"),
+		loads: sc.Counter("load_success"), failed: sc.Counter("load_error"),
+		withDirectory: sc.Counter("override_dir_exists"), withoutDirectory: sc.Counter("override_dir_not_exists"),
 	}
-	sc.Counter("load_error")
-	sc.Counter("override_dir_exists")
 	sc.Counter("deprecated_feature_use")
 	sc.Gauge("deprecated_feature_seen_since_process_start")
 	for range loadsAtStart {
@@ -36,8 +34,17 @@ func newRuntimeStats(r *runtime.Runtime, store *stats.Store) *runtimeStats {
 }
 
 func (rs *runtimeStats) loaded() {
-	rs.loads.Inc()
-	rs.withoutDirectory.Inc()
+	read, broken := rs.runtime.Disks()
+	if broken {
+		rs.failed.Inc()
+	} else {
+		rs.loads.Inc()
+	}
+	if read {
+		rs.withDirectory.Inc()
+	} else {
+		rs.withoutDirectory.Inc()
+	}
 }
 
 // refresh sets the gauges to what is so now.

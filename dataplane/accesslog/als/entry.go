@@ -70,13 +70,17 @@ func common(m stream.Moment) *datav3.AccessLogCommon {
 		ResponseFlags:                  flags(i.Flags),
 		Metadata:                       metadata(i.Metadata()),
 		UpstreamTransportFailureReason: i.Reasons().UpstreamFailure,
-		ConnectionTerminationDetails:   i.Reasons().Termination,
-		UpstreamRequestAttemptCount:    uint32(len(i.Attempts())),
-		StreamId:                       uuid.NewString(),
-		DownstreamWireBytesReceived:    i.Received,
-		DownstreamWireBytesSent:        i.Sent,
-		UpstreamWireBytesSent:          u.Sent,
-		AccessLogType:                  datav3.AccessLogType(datav3.AccessLogType_value[m.Type]),
+		TlsProperties:                  secured(i),
+
+		DownstreamTransportFailureReason: i.Reasons().DownstreamFailure,
+
+		ConnectionTerminationDetails: i.Reasons().Termination,
+		UpstreamRequestAttemptCount:  uint32(len(i.Attempts())),
+		StreamId:                     uuid.NewString(),
+		DownstreamWireBytesReceived:  i.Received,
+		DownstreamWireBytesSent:      i.Sent,
+		UpstreamWireBytesSent:        u.Sent,
+		AccessLogType:                datav3.AccessLogType(datav3.AccessLogType_value[m.Type]),
 	}
 	if u.ConnectionID != 0 {
 		c.UpstreamWireBytesReceived = i.Sent

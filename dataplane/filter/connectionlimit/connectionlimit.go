@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
@@ -17,7 +18,8 @@ const reason = "over_connection_limit"
 
 // Factory is the limit of one filter chain, for all workers.
 type Factory struct {
-	config *api.ConnectionLimit
+	config  *api.ConnectionLimit
+	runtime *runtime.Runtime
 	// open counts those beyond the limit too, for as long as they are delayed.
 	open    *atomic.Int64
 	scope   *stats.Scope
@@ -30,7 +32,7 @@ func New(c *api.ConnectionLimit, ctx filter.Context) *Factory {
 	// The tag is the prefix up to its first dot.
 	head, tail, _ := strings.Cut(c.StatPrefix, ".")
 	sc := ctx.Stats.Scope("connection_limit", stats.Tag{Name: "envoy.connection_limit_prefix", Value: head}, tail)
-	return &Factory{config: c, open: new(atomic.Int64), scope: sc, limited: sc.Counter("limited_connections"), active: sc.Gauge("active_connections")}
+	return &Factory{config: c, runtime: ctx.Runtime, open: new(atomic.Int64), scope: sc, limited: sc.Counter("limited_connections"), active: sc.Gauge("active_connections")}
 }
 
 // Inherit goes on counting: the connections of the version before are still open.
@@ -60,7 +62,7 @@ type session struct {
 // NewConnection counts the connection, and closes it if there are too many.
 func (s *session) NewConnection() filter.Status {
 	f := s.factory
-	if f.config.Disabled {
+	if !f.runtime.On(f.config.Enabled) {
 		return filter.Continue
 	}
 	s.counted = true

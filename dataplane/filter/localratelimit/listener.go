@@ -4,6 +4,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 )
@@ -11,16 +12,17 @@ import (
 // ListenerFactory is envoy.filters.listener.local_ratelimit: every socket takes a
 // token, or is closed before its filter chain is looked for.
 type ListenerFactory struct {
-	disabled bool
-	limiter  *rate.Limiter
-	scope    *stats.Scope
-	limited  *stats.Counter
+	enabled runtime.Flag
+	runtime *runtime.Runtime
+	limiter *rate.Limiter
+	scope   *stats.Scope
+	limited *stats.Counter
 }
 
 // NewListener makes the rate limit of one listener; its bucket is full.
-func NewListener(c *api.LocalRateLimit, store *stats.Store) *ListenerFactory {
+func NewListener(c *api.LocalRateLimit, store *stats.Store, r *runtime.Runtime) *ListenerFactory {
 	sc := store.Scope("listener_local_ratelimit", stats.Tag{Name: "envoy.local_listener_ratelimit_prefix", Value: c.StatPrefix})
-	return &ListenerFactory{disabled: c.Disabled, limiter: newLimiter(c.Bucket), scope: sc, limited: sc.Counter("rate_limited")}
+	return &ListenerFactory{enabled: c.Enabled, runtime: r, limiter: newLimiter(c.Bucket), scope: sc, limited: sc.Counter("rate_limited")}
 }
 
 // New makes the filter of a socket, which is one and the same for all.
@@ -39,7 +41,7 @@ func (*listener) Data(*filter.Socket, []byte) filter.Status { return filter.Cont
 
 // Accepted takes a token, or has the socket closed.
 func (f *listener) Accepted(*filter.Socket) filter.Status {
-	if f.disabled || f.limiter.Allow() {
+	if !f.runtime.On(f.enabled) || f.limiter.Allow() {
 		return filter.Continue
 	}
 	f.limited.Inc()

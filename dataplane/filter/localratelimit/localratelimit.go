@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
@@ -67,6 +68,7 @@ func (s *Shared) give(k shareKey) {
 // Factory is the rate limit of one filter chain, for all workers.
 type Factory struct {
 	config  *api.LocalRateLimit
+	runtime *runtime.Runtime
 	limiter *rate.Limiter
 	shared  *Shared
 	scope   *stats.Scope
@@ -78,7 +80,7 @@ func New(c *api.LocalRateLimit, ctx filter.Context, s *Shared) *Factory {
 	// The tag is the prefix up to its first dot.
 	head, tail, _ := strings.Cut(c.StatPrefix, ".")
 	sc := ctx.Stats.Scope("local_rate_limit", stats.Tag{Name: "envoy.local_network_ratelimit_prefix", Value: head}, tail)
-	f := &Factory{config: c, shared: s, scope: sc, limited: sc.Counter("rate_limited")}
+	f := &Factory{config: c, runtime: ctx.Runtime, shared: s, scope: sc, limited: sc.Counter("rate_limited")}
 	if c.ShareKey != "" {
 		f.limiter = s.take(f.key())
 	} else {
@@ -119,7 +121,7 @@ type session struct {
 // NewConnection takes a token, or closes the connection.
 func (s *session) NewConnection() filter.Status {
 	f := s.factory
-	if f.config.Disabled || f.limiter.Allow() {
+	if !f.runtime.On(f.config.Enabled) || f.limiter.Allow() {
 		return filter.Continue
 	}
 	f.limited.Inc()
