@@ -19,7 +19,9 @@ import (
 	"github.com/sluice-proxy/sluice/xds/ads"
 	"github.com/sluice-proxy/sluice/xds/assemble"
 	"github.com/sluice-proxy/sluice/xds/bootstrap"
+	"github.com/sluice-proxy/sluice/xds/lrs"
 	"github.com/sluice-proxy/sluice/xds/resolve"
+	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
 // Sink puts snapshots in force. Apply is synchronous: when it returns, s is in
@@ -44,6 +46,9 @@ type Options struct {
 	// Burst, if it is not nil, is called before a response of many resources is
 	// decoded.
 	Burst func()
+	// Loads, if it is not nil, is what the load reports of the bootstrap's
+	// load_stats_config are made of; without it there are none.
+	Loads lrs.Loads
 	// Backoff replaces the wait before reconnect n (from 1); ads.Jitter if nil.
 	Backoff func(n int) time.Duration
 }
@@ -221,6 +226,7 @@ func (c *Client) maybeClusters() {
 		c.wantExtensions()
 	}
 	c.cdsAsked = true
+	c.reportLoads()
 	if c.cds == nil {
 		c.cdsDone = true
 		return
@@ -229,6 +235,17 @@ func (c *Client) maybeClusters() {
 	c.figures.cds.started()
 	c.cds.Subscribe(clusterURL, nil)
 	c.fetches.start(fetch{clusterURL, ""}, c.o.Bootstrap.CDS.InitialFetchTimeout)
+}
+
+// reportLoads begins to report, as Envoy does once the static clusters are warm.
+func (c *Client) reportLoads() {
+	b := c.o.Bootstrap
+	if b.LoadReports == nil || c.o.Loads == nil {
+		return
+	}
+	r := lrs.New(lrs.Options{Node: c.node, Loads: c.o.Loads, Stats: c.o.Stats, Log: c.o.Log,
+		Dial: func(ctx context.Context) (transport.Conn, error) { return c.dial.GRPC(ctx, *b.LoadReports) }})
+	c.wg.Go(func() { r.Run(c.ctx) })
 }
 
 // maybeListeners asks for listeners once clusters and endpoints are there.

@@ -142,7 +142,7 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, tags []st
 	config.Runtime.OnChange(func() { plane.SetLimits(dataplane.Limits(config.Limits())) })
 	reopen := plane.ReopenLogs
 	log.also.Store(&reopen)
-	client, err := xds.New(xds.Options{Bootstrap: config, Sink: plane, Stats: store, Log: log.Logger, Version: o.envoyVersion, Workers: workers, Burst: newGarbage().burst})
+	client, err := xds.New(xds.Options{Bootstrap: config, Sink: plane, Loads: plane, Stats: store, Log: log.Logger, Version: o.envoyVersion, Workers: workers, Burst: newGarbage().burst})
 	if err != nil {
 		return err
 	}

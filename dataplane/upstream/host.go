@@ -42,6 +42,7 @@ type Host struct {
 	// counted by every worker
 	cxTotal, cxActive, cxConnectFail atomic.Uint64
 	rqTotal, rqActive, rqPending     atomic.Uint64
+	rqTold                           atomic.Uint64 // of rqTotal, by TakeLoad
 	pools                            pools
 }
 

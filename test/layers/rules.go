@@ -81,6 +81,9 @@ var floors = map[string]struct{ ours, others []string }{
 	// proto either.
 	"xds/ads": {ours: []string{"api/stats", "xds/ads", "xds/file", "xds/transport"},
 		others: []string{envoy + "/config/core/v3", envoy + "/service/discovery/v3", grpc, protobuf, genproto, "golang.org/x/time"}},
+	// It speaks envoy.service.load_stats.v3, and knows no resource either.
+	"xds/lrs": {ours: []string{"api", "xds/transport"},
+		others: []string{envoy + "/config/core/v3", envoy + "/config/endpoint/v3", envoy + "/service/load_stats/v3", grpc, protobuf}},
 	"cmd":  {ours: []string{"api", "bpf", "cmd", "dataplane", "xds"}},
 	"test": {ours: []string{"."}},
 }

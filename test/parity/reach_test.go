@@ -175,8 +175,9 @@ func pipe(path string) obj {
 	return obj{"endpoint": obj{"address": obj{"pipe": obj{"path": path}}}}
 }
 
-// overUnix proxies to a server on a Unix socket.
-func (r *run) overUnix(path string) {
+// onUnix starts a server on a Unix socket.
+func (r *run) onUnix(path string) {
+	r.Helper()
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		r.Fatal(err)
@@ -194,6 +195,11 @@ func (r *run) overUnix(path string) {
 		}
 	}()
 	r.Cleanup(func() { l.Close() })
+}
+
+// overUnix proxies to a server on a Unix socket.
+func (r *run) overUnix(path string) {
+	r.onUnix(path)
 	r.names = append(r.names, path, "<path>")
 	log := r.logFile("tcp")
 	p := tcpProxy("c").set("access_log", []obj{logTo(log, "%UPSTREAM_HOST%\n")})

@@ -65,6 +65,8 @@ type Config struct {
 	LDS, CDS *Source
 	// ADS is nil if the file has no ads_config.
 	ADS *ADS
+	// LoadReports is where load is reported to; nil for nowhere.
+	LoadReports *transport.Service
 	// ControlPlanes are the static clusters that connections of Sluice's own can be
 	// made to, by name.
 	ControlPlanes map[string]*transport.Cluster

@@ -23,6 +23,9 @@ func (c *Config) dynamic() (err error) {
 			return err
 		}
 	}
+	if c.LoadReports, err = c.loadReports(c.Proto.GetClusterManager().GetLoadStatsConfig()); err != nil {
+		return err
+	}
 	if c.LDS, err = c.source("dynamic_resources.lds_config", d.GetLdsConfig()); err != nil {
 		return err
 	}
@@ -113,6 +116,22 @@ func (c *Config) ads(path string, p *corev3.ApiConfigSource) (*ADS, error) {
 		return nil, errNode
 	}
 	return &ADS{Delta: src.Delta, Service: service, SetNodeOnFirstMessageOnly: src.NodeOnce, MaxTokens: src.MaxTokens, FillRate: src.FillRate}, nil
+}
+
+// loadReports reads load_stats_config.
+func (c *Config) loadReports(p *corev3.ApiConfigSource) (*transport.Service, error) {
+	const path = "cluster_manager.load_stats_config"
+	if p == nil {
+		return nil, nil
+	}
+	if p.GetApiType() == corev3.ApiConfigSource_REST {
+		return nil, fmt.Errorf("%s.api_type: envoy.config.core.v3.ApiConfigSource type must be of non-aggregated gRPC (REST)", path)
+	}
+	if _, err := resource.API(path, p); err != nil {
+		return nil, err
+	}
+	s, err := c.service(path+".grpc_services[0]", p.GetGrpcServices()[0])
+	return &s, err
 }
 
 // service reads where a gRPC service is, which must be a place that can be

@@ -47,8 +47,8 @@ func bootstrapPolicies() policies {
 			fields(inside, "upstream_bind_config").
 			fields(built, "local_cluster_name").
 			fields(inside, "outlier_detection").
-			fields(noted, "load_stats_config",
-				"enable_deferred_cluster_creation"),
+			fields(inside, "load_stats_config").
+			fields(noted, "enable_deferred_cluster_creation"),
 		"envoy.config.bootstrap.v3.ClusterManager.OutlierDetection": policy{}.
 			fields(built, "event_log_path").
 			fields(noted, "event_service"),

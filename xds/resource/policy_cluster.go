@@ -43,9 +43,12 @@ func clusterPolicies() policies {
 			fields(built, "max_requests_per_connection", "typed_extension_protocol_options").
 			fields(built, "common_http_protocol_options").
 			fields(inside, "http2_protocol_options").
+			// Load goes where the bootstrap says in Envoy too, and only what is HTTP
+			// brings a host's own metrics.
+			fields(built, "lrs_server", "lrs_report_endpoint_metrics").
 			fields(noted, "stats_matcher", "per_connection_buffer_high_watermark_timeout",
 				"upstream_http_protocol_options", "http_protocol_options",
-				"protocol_selection", "lrs_server", "lrs_report_endpoint_metrics",
+				"protocol_selection",
 				"track_timeout_budgets", "track_cluster_stats", "preconnect_policy",
 				"connection_pool_per_downstream_connection", "queuing_policies"),
 		// Whether it is HTTP/2 that is spoken, and how.
