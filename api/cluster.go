@@ -34,6 +34,8 @@ const (
 	ToOriginalDst
 	// Aggregate has the hosts of other clusters.
 	Aggregate
+	// DynamicForwardProxy makes hosts of the names that connections bring.
+	DynamicForwardProxy
 )
 
 func (d Discovery) String() string {
@@ -50,6 +52,8 @@ func (d Discovery) String() string {
 		return "ORIGINAL_DST"
 	case Aggregate:
 		return "envoy.clusters.aggregate"
+	case DynamicForwardProxy:
+		return "envoy.clusters.dynamic_forward_proxy"
 	}
 	return "UNKNOWN"
 }
@@ -71,7 +75,9 @@ type Cluster struct {
 	// Members are the clusters of an aggregate, in the order of their priorities.
 	Members []string
 	// ByDestination is nil but for ORIGINAL_DST.
-	ByDestination  *ByDestination
+	ByDestination *ByDestination
+	// ByName is nil but for dynamic forward proxies.
+	ByName         *ByName
 	ConnectTimeout time.Duration
 	// Bind says where connections come from, nil for anywhere.
 	Bind *BindConfig
@@ -157,6 +163,14 @@ func (c *Cluster) HTTP2Options() *HTTP2 {
 	}
 	d := DefaultHTTP2()
 	return &d
+}
+
+// DNSCaches are those that the cluster uses.
+func (c *Cluster) DNSCaches() []*DNSCache {
+	if c.ByName == nil || c.ByName.Cache == nil {
+		return nil
+	}
+	return []*DNSCache{c.ByName.Cache}
 }
 
 // StatName is the segment that stands for the cluster in `cluster.<…>.`.

@@ -109,6 +109,7 @@ type Filter struct {
 	DirectResponse  *DirectResponse
 	SetFilterState  *SetFilterState
 	SNICluster      *SNICluster
+	SNIForwardProxy *SNIForwardProxy
 	HTTP            *HTTP
 	UnservedHTTP    *UnservedHTTP
 

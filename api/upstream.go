@@ -69,6 +69,13 @@ type ByDestination struct {
 	Metadata *MetadataKey
 }
 
+// ByName says how a cluster's hosts are made of the names that connections bring.
+type ByName struct {
+	// Cache resolves them. Without one every name is to be a cluster of its own
+	// (sub_clusters_config), which nothing that speaks TCP makes, in Envoy either.
+	Cache *DNSCache
+}
+
 // ProxyHeader is the PROXY header that hosts are sent first.
 type ProxyHeader struct {
 	// V2 is version 2; else it is version 1.

@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/rbac"
 	"github.com/sluice-proxy/sluice/dataplane/filter/setfilterstate"
 	"github.com/sluice-proxy/sluice/dataplane/filter/snicluster"
+	"github.com/sluice-proxy/sluice/dataplane/filter/sniforward"
 	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
 	"github.com/sluice-proxy/sluice/dataplane/filter/tlsinspector"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
@@ -30,7 +31,7 @@ import (
 // old, if it is not nil, is the equal chain of the listener's version before,
 // whose limits go on. The error is that of opening an access log, or of a TLS context.
 func (p *Plane) newChain(listener string, c *api.FilterChain, old *filter.Chain) (*filter.Chain, error) {
-	ctx := filter.Context{Stats: p.stats, Runtime: p.near.Runtime, Cluster: p.cluster, Demand: p.demand, Log: p.log, Files: p.files, Listener: listener, Failing: p.drains.HealthChecksFail}
+	ctx := filter.Context{Stats: p.stats, Runtime: p.near.Runtime, Cluster: p.cluster, Demand: p.demand, Log: p.log, Names: p.names, Files: p.files, Listener: listener, Failing: p.drains.HealthChecksFail}
 	ch := &filter.Chain{Chain: stream.Chain{Name: c.Name, Metadata: stream.Metadata(c.Metadata)}, ConnectTimeout: c.TransportSocketConnectTimeout}
 	if c.TLS != nil {
 		var err error
@@ -80,6 +81,8 @@ func (p *Plane) newFilter(f *api.Filter, ctx filter.Context) (filter.Factory, er
 		return setfilterstate.New(f.SetFilterState), nil
 	case f.SNICluster != nil:
 		return snicluster.Factory{}, nil
+	case f.SNIForwardProxy != nil:
+		return sniforward.New(f.SNIForwardProxy, ctx), nil
 	case f.ConnectionLimit != nil:
 		return connectionlimit.New(f.ConnectionLimit, ctx), nil
 	case f.LocalRateLimit != nil:

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-proxy/sluice/bpf"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog/als"
+	"github.com/sluice-proxy/sluice/dataplane/dnscache"
 	"github.com/sluice-proxy/sluice/dataplane/drain"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/filter/localratelimit"
@@ -69,6 +70,9 @@ type Options struct {
 	OutlierLog string
 	// Overload may be nil.
 	Overload *api.Overload
+	// Resolver makes who resolves the names that connections bring; nil is the one
+	// for configurations that name none.
+	Resolver func(*api.Resolver) dnscache.Resolver
 	Log      *slog.Logger
 }
 
@@ -95,6 +99,7 @@ type Plane struct {
 	status       api.SpliceStatus
 	drains       *drain.Manager
 	near         upstream.Near
+	names        *dnscache.Caches
 	drainOptions DrainOptions
 	drainStats   drainStats
 	// watch is what looks after hosts' health.
@@ -163,6 +168,7 @@ func New(o Options) (*Plane, error) {
 		return nil, err
 	}
 	p.files = accesslog.NewFiles(o.Stats, o.FlushInterval, o.FlushSize, services, o.Runtime, o.Log)
+	p.names = dnscache.New(o.Resolver, o.Stats)
 	p.watchHealth(&o)
 	if err := p.logOutliers(o.OutlierLog); err != nil {
 		return nil, err
@@ -359,6 +365,7 @@ func (p *Plane) Close() error {
 	for _, k := range p.warming {
 		k.Close()
 	}
+	p.names.Close()
 	p.files.Close()
 	if p.capture != nil {
 		errs = append(errs, p.capture.Close())

@@ -15,6 +15,7 @@ const maxChecks = 2048
 func (p *Plane) watchHealth(o *Options) {
 	p.warming = map[string]*health.Checker{}
 	p.watch = upstream.Watch{
+		Names:   p.names,
 		Health:  health.Options{Stats: o.Stats, OpenLog: func(path string) (health.Log, error) { return p.files.Open(path) }, Runtime: o.Runtime, Clock: clock.System{}, Dialer: p.newCheckDialer, Slots: make(chan struct{}, maxChecks), Log: o.Log},
 		Warmed:  p.takeWarmLocked,
 		Outlier: outlier.Options{Stats: o.Stats, Runtime: o.Runtime, Clock: clock.System{}},

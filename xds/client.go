@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -91,6 +92,7 @@ type Client struct {
 	held      bool   // the static listeners wait for the static clusters
 	warm      warmNews
 	demands   demands
+	caches    api.DNSCaches
 }
 
 type answer struct {
@@ -108,7 +110,10 @@ func New(o Options) (*Client, error) {
 	c := &Client{
 		o: o, figures: newFigures(o.Stats, o.Log), model: assemble.New(),
 		initialized: make(chan struct{}), made: time.Now(), versions: map[string]string{}, fetches: newFetches(), ttls: newFetches(),
-		names: newNames(resolve.NewFigures(o.Stats).New), secrets: newSecrets(), layers: layers{moves: make(chan string)},
+		names: newNames(resolve.NewFigures(o.Stats).New), secrets: newSecrets(), layers: layers{moves: make(chan string)}, caches: maps.Clone(o.Bootstrap.DNSCaches),
+	}
+	if c.caches == nil {
+		c.caches = api.DNSCaches{}
 	}
 	node, _ := proto.Clone(o.Bootstrap.Node).(*corev3.Node)
 	if node != nil && node.GetUserAgentVersionType() == nil && o.Version != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/xds/ads"
 	"github.com/sluice-proxy/sluice/xds/resource"
@@ -84,6 +85,13 @@ func (c *Client) updateExtensions(ctx context.Context, r *ads.Response) error {
 	c.figures.noted(notes, true)
 	if err != nil {
 		return err
+	}
+	for i := range u.Resources {
+		if e := &u.Resources[i]; e.Value != nil && e.Value.Filter.SNIForwardProxy != nil {
+			if err := c.admit([]*api.DNSCache{e.Value.Filter.SNIForwardProxy.Cache}); err != nil {
+				e.Value, e.Err = nil, err
+			}
+		}
 	}
 	c.mu.Lock()
 	res := c.model.UpdateExtensions(u)

@@ -250,6 +250,8 @@ func (c *Client) updateListeners(ctx context.Context, r *ads.Response) error {
 				res.Value, res.Err = nil, fmt.Errorf("transport_socket: %w", err)
 			} else if err := c.placeDemands(res.Value); err != nil {
 				res.Value, res.Err = nil, err
+			} else if err := c.admit(res.Value.DNSCaches()); err != nil {
+				res.Value, res.Err = nil, err
 			}
 		}
 	}

@@ -173,6 +173,9 @@ func (c *Client) place(v *api.Cluster) (*api.Cluster, error) {
 	if err := c.placeSecrets(v.SecretRefs()); err != nil {
 		return v, fmt.Errorf("transport_socket: %w", err)
 	}
+	if err := c.admit(v.DNSCaches()); err != nil {
+		return v, err
+	}
 	if v.Discovery != api.EDS {
 		return v, nil
 	}

@@ -14,13 +14,16 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/cmd/sluice/admin"
 	"github.com/sluice-proxy/sluice/dataplane"
+	"github.com/sluice-proxy/sluice/dataplane/dnscache"
 	"github.com/sluice-proxy/sluice/dataplane/drain"
 	"github.com/sluice-proxy/sluice/dataplane/overload"
 	"github.com/sluice-proxy/sluice/xds"
 	"github.com/sluice-proxy/sluice/xds/bootstrap"
+	"github.com/sluice-proxy/sluice/xds/resolve"
 )
 
 // spareProcs are Go's processors beside the workers: after epoll_wait a worker
@@ -133,7 +136,17 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, tags []st
 	if err != nil {
 		return fmt.Errorf("write node: %w", err)
 	}
-	plane, err := dataplane.New(dataplane.Options{Home: config.Home(), LocalCluster: config.Proto.GetClusterManager().GetLocalClusterName(), Capture: capture, Inbound: inbound, Drain: draining, Concurrency: workers, Splice: o.splice, Graft: o.grafts(), SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
+	questions := resolve.NewFigures(store)
+	resolver := func(r *api.Resolver) dnscache.Resolver {
+		if r == nil {
+			r = config.Resolver
+		}
+		if r == nil {
+			r = &api.Resolver{}
+		}
+		return questions.New(*r)
+	}
+	plane, err := dataplane.New(dataplane.Options{Resolver: resolver, Home: config.Home(), LocalCluster: config.Proto.GetClusterManager().GetLocalClusterName(), Capture: capture, Inbound: inbound, Drain: draining, Concurrency: workers, Splice: o.splice, Graft: o.grafts(), SpliceMemory: o.spliceMemory, Limits: dataplane.Limits(config.Limits()), Stats: store, Log: log.Logger,
 		Runtime: config.Runtime, Overload: config.Overload, OutlierLog: config.Proto.GetClusterManager().GetOutlierDetection().GetEventLogPath(), FlushInterval: time.Duration(o.fileFlushInterval) * time.Millisecond, FlushSize: int(o.fileFlushSize) << 10, Node: node})
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/accesslog"
+	"github.com/sluice-proxy/sluice/dataplane/dnscache"
 	"github.com/sluice-proxy/sluice/dataplane/http2"
 	"github.com/sluice-proxy/sluice/dataplane/loop"
 	"github.com/sluice-proxy/sluice/dataplane/overload"
@@ -99,6 +100,8 @@ type Context struct {
 	// worker, whose thread it must be called on, unless cancel is.
 	Demand func(d api.Demand, on *loop.Worker, done func(api.DemandOutcome)) (cancel func())
 	Log    *slog.Logger
+	// Names are the caches of names that connections bring.
+	Names *dnscache.Caches
 	// Files are where access logs go.
 	Files *accesslog.Files
 	// Listener is the listener's name in statistics.

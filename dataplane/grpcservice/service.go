@@ -117,7 +117,7 @@ func Dial(ctx context.Context, c *upstream.Cluster, protocols ...string) (net.Co
 	began := time.Now()
 	var d net.Dialer
 	d.SetMultipathTCP(false)
-	conn, err := d.DialContext(ctx, "tcp", up.Host.Addr.String())
+	conn, err := d.DialContext(ctx, "tcp", up.Host.Address())
 	if err != nil {
 		up.Failed(errors.Is(err, context.DeadlineExceeded), "")
 		return nil, err

@@ -132,7 +132,7 @@ func (c *Conn) connect() {
 func (c *Conn) secure() {
 	t := &c.pool.target
 	var err error
-	c.handshake, err = t.TLS.Connect(c.worker, c.fd, c.shared.Host.Addr, c.shared.Host.Endpoint().Hostname, t.Wish.wish(), func(err error) {
+	c.handshake, err = t.TLS.Connect(c.worker, c.fd, c.shared.Host.Addr(), c.shared.Host.Endpoint().Hostname, t.Wish.wish(), func(err error) {
 		c.worker.Stop(&c.deadline)
 		h := c.handshake
 		c.handshake = nil

@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-proxy/sluice/api/runtime"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/balance"
+	"github.com/sluice-proxy/sluice/dataplane/dnscache"
 	"github.com/sluice-proxy/sluice/dataplane/health"
 	"github.com/sluice-proxy/sluice/dataplane/outlier"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
@@ -47,7 +48,11 @@ type Cluster struct {
 	statName string
 	tls      *TLS // nil: what is TLS connects to nobody
 
-	mu       sync.Mutex // one update at a time
+	unfollow func() // of cache; for who updates
+
+	mu       sync.Mutex      // one update at a time
+	cache    *dnscache.Cache // whose names are hosts; nil: there is none
+	names    map[string]*dnscache.Name
 	hosts    map[hostKey]*Host
 	cleanup  *time.Timer     // runs while there are hosts that connections brought
 	checker  *health.Checker // nil without active checks
@@ -70,11 +75,15 @@ type view struct {
 	// byAddr are hosts that connections brought, *Host by netip.AddrPort; nil unless
 	// the cluster has such.
 	byAddr *sync.Map
+	// byName are the hosts of a cache, by dnscache.Key.
+	byName map[string]named
+	cache  *dnscache.Cache // nil unless it has them
 }
 
 type hostKey struct {
 	addr             netip.AddrPort
 	path             string
+	name             string // stands alone
 	target, priority uint32
 }
 
@@ -121,13 +130,16 @@ func (u *Cluster) Hosts() []*Host { return u.view.Load().hosts }
 // whole. Hosts that stay keep their figures; connections to hosts that go stay
 // open.
 func (u *Cluster) Update(c *api.Cluster) {
+	follow := u.takeCache(c)
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	u.updateLocked(c, u.watch.warmed(c))
+	u.mu.Unlock()
+	follow()
 }
 
 func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
-	old := u.view.Load()
+	old, bare := u.view.Load(), c
+	c = u.withNamesLocked(c)
 	next := make(map[hostKey]*Host)
 	secured := u.newSockets(c, old)
 	var hosts []*Host
@@ -135,13 +147,16 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	maxWeight := uint32(0)
 	for _, l := range c.Assignment.Localities {
 		for _, e := range l.Endpoints {
-			key := hostKey{e.Addr, e.Path, e.Target, l.Priority}
+			key := hostKey{addr: e.Addr, path: e.Path, target: e.Target, priority: l.Priority}
+			if c.ByName != nil {
+				key = hostKey{name: e.Hostname}
+			}
 			if _, twice := next[key]; twice {
 				continue // one address counts once in a priority, as in Envoy
 			}
 			h := u.hosts[key]
 			if h == nil {
-				h = &Host{cluster: u, Addr: e.Addr, priority: l.Priority, text: e.Address()}
+				h = &Host{cluster: u, priority: l.Priority}
 				h.since.Store(u.now())
 				changed = true
 			}
@@ -158,8 +173,8 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	u.checkLocked(c, hosts, warmed)
 	u.detectLocked(c, hosts)
 	secured.assignRest(hosts)
-	v := &view{config: c, hosts: hosts, sockets: secured}
-	if old != nil && sameCluster(old.config, c) {
+	v := &view{config: bare, hosts: hosts, sockets: secured}
+	if old != nil && sameCluster(old.config, bare) {
 		v.resources = old.resources
 	} else {
 		v.resources = u.Stats.newResources(c, u.near.Runtime)
@@ -167,6 +182,7 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	if c.ByDestination != nil {
 		v.byAddr = &sync.Map{}
 	}
+	u.nameLocked(v)
 	v.told = &stream.Cluster{Name: c.Name, Stat: c.StatName(), Metadata: stream.Metadata(c.Metadata)}
 	if old != nil && reflect.DeepEqual(old.told, v.told) {
 		v.told = old.told
@@ -175,7 +191,7 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 		u.Stats.MembershipChange.Inc()
 	}
 	// Envoy counts it where hosts are discovered, but for LOGICAL_DNS.
-	if c.Discovery != api.Static && c.Discovery != api.LogicalDNS {
+	if c.Discovery != api.Static && c.Discovery != api.LogicalDNS && c.ByName == nil {
 		u.Stats.MaxHostWeight.Set(uint64(maxWeight))
 	}
 	u.classifyLocked(v)
@@ -227,6 +243,7 @@ func (u *Cluster) reclassifyLocked() {
 // Close ends what looks after the hosts, and forgets the cluster's figures with
 // its last connection.
 func (u *Cluster) Close() {
+	u.dropCache()
 	u.unwatch()
 	u.view.Load().set.Close()
 	u.leaveLocked(u.Hosts(), nil, true)

@@ -90,7 +90,7 @@ func TestUpdateKeepsTheFiguresOfHostsThatStay(t *testing.T) {
 	for range 2 {
 		c := pick(t, u)
 		c.Connected(0)
-		open[c.Host.Addr] = c
+		open[c.Host.Addr()] = c
 	}
 	changes := u.Stats.MembershipChange.Value()
 	next := cluster(9, 9, "10.0.0.2:1", "10.0.0.3:1")
@@ -98,14 +98,14 @@ func TestUpdateKeepsTheFiguresOfHostsThatStay(t *testing.T) {
 	u.Update(next)
 	for _, h := range u.Hosts() {
 		s, want := h.Status(), uint64(0)
-		if h.Addr.Addr() == netip.MustParseAddr("10.0.0.2") {
+		if h.Addr().Addr() == netip.MustParseAddr("10.0.0.2") {
 			want = 1
 			if s.Endpoint.Weight != 7 {
 				t.Errorf("weight %d of the host that stayed, want 7", s.Endpoint.Weight)
 			}
 		}
 		if s.CxActive != want {
-			t.Errorf("%v has %d connections, want %d", h.Addr, s.CxActive, want)
+			t.Errorf("%v has %d connections, want %d", h.Addr(), s.CxActive, want)
 		}
 	}
 	if got := u.Stats.MembershipChange.Value(); got != changes+1 {

@@ -41,7 +41,7 @@ func (u *Cluster) bring(to netip.AddrPort) (*view, *Host) {
 		return &v, h.(*Host)
 	}
 	e := api.Endpoint{Addr: to, Hostname: v.config.Name + to.String(), Weight: 1}
-	h := &Host{cluster: u, Addr: to, text: to.String()}
+	h := &Host{cluster: u}
 	h.since.Store(u.now())
 	h.set(e, api.Locality{})
 	v.byAddr.Store(to, h)
@@ -79,8 +79,8 @@ func (u *Cluster) clean() {
 			keep = append(keep, h)
 			continue
 		}
-		v.byAddr.Delete(h.Addr)
-		delete(u.hosts, hostKey{addr: h.Addr})
+		v.byAddr.Delete(h.Addr())
+		delete(u.hosts, hostKey{addr: h.Addr()})
 	}
 	if len(keep) < len(v.hosts) {
 		u.membersLocked(&v, keep)

@@ -11,14 +11,12 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/outlier"
 )
 
-// Host is an endpoint of a cluster, the same value as long as its address stays
-// in the same priority.
+// Host is an endpoint of a cluster, the same value as long as its address, or the name
+// that connections call it by, stays in the same priority.
 type Host struct {
 	// read-only after creation
-	Addr     netip.AddrPort
 	cluster  *Cluster
 	priority uint32
-	text     string // of Addr
 	// wanted says that a connection asked for the destination that this host is,
 	// since somebody looked.
 	wanted atomic.Bool
@@ -48,6 +46,7 @@ type Host struct {
 
 type place struct {
 	endpoint api.Endpoint
+	text     string // of its address
 	place    api.Place
 }
 
@@ -59,7 +58,7 @@ func (h *Host) set(e api.Endpoint, l api.Locality) {
 	if p := h.place.Load(); p != nil && p.place == at && same(&p.endpoint, &e) {
 		return
 	}
-	h.place.Store(&place{endpoint: e, place: at})
+	h.place.Store(&place{endpoint: e, text: e.Address(), place: at})
 }
 
 // mark clears flags and then sets others; it tells whether the health that
@@ -81,6 +80,9 @@ func same(a, b *api.Endpoint) bool {
 // Endpoint is the configuration of the host that is in force, read-only.
 func (h *Host) Endpoint() *api.Endpoint { return &h.place.Load().endpoint }
 
+// Addr is its address; invalid for one on a unix socket.
+func (h *Host) Addr() netip.AddrPort { return h.Endpoint().Addr }
+
 // Weight, Active, Flags and the rest down to HealthySince are what a balancer
 // asks.
 func (h *Host) Weight() uint32         { return h.place.Load().endpoint.Weight }
@@ -88,7 +90,7 @@ func (h *Host) Active() uint64         { return h.rqActive.Load() }
 func (h *Host) Flags() api.HealthFlags { return api.HealthFlags(h.flags.Load()) }
 func (h *Host) Priority() uint32       { return h.priority }
 func (h *Host) Place() api.Place       { return h.place.Load().place }
-func (h *Host) Address() string        { return h.text }
+func (h *Host) Address() string        { return h.place.Load().text }
 func (h *Host) Hostname() string       { return h.place.Load().endpoint.Hostname }
 func (h *Host) Metadata() api.Metadata { return h.place.Load().endpoint.Metadata }
 func (h *Host) HealthySince() int64    { return h.since.Load() }

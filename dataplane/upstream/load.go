@@ -31,7 +31,7 @@ func (u *Cluster) TakeLoad() api.ClusterLoad {
 		}
 		of.Begun += l.Begun
 		of.Open += l.Open
-		of.Hosts = append(of.Hosts, api.HostLoad{Addr: h.Addr, Path: h.Endpoint().Path, Load: l})
+		of.Hosts = append(of.Hosts, api.HostLoad{Addr: h.Addr(), Path: h.Endpoint().Path, Load: l})
 	}
 	for _, l := range at {
 		out.Localities = append(out.Localities, *l)

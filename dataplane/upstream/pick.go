@@ -35,7 +35,7 @@ func (u *Cluster) Choose(worker int, a *balance.Asked) Choice {
 		return u.overflow()
 	}
 	picked, ok := u.choose(worker, v.set, a)
-	if !ok {
+	if !ok || v.config.ByName != nil { // whoever has no name to call a host by gets none
 		return u.none()
 	}
 	h, _ := picked.(*Host)

@@ -154,7 +154,7 @@ func TestAnAggregatesMemberHasOthersWait(t *testing.T) {
 	defer agg.Close()
 	pick := func() Picked {
 		t.Helper()
-		p, err := agg.ChooseAmong([]*Cluster{member}, 0, &balance.Asked{}).Open()
+		p, err := agg.ChooseAmong([]*Cluster{member}, 0, &balance.Asked{}, "").Open()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +165,7 @@ func TestAnAggregatesMemberHasOthersWait(t *testing.T) {
 		t.Errorf("wait: %t %t", one.Waits(), two.Waits())
 	}
 	agg.Update(cluster(0, 9))
-	if _, err := agg.ChooseAmong([]*Cluster{member}, 0, &balance.Asked{}).Open(); err != ErrConnectionOverflow {
+	if _, err := agg.ChooseAmong([]*Cluster{member}, 0, &balance.Asked{}, "").Open(); err != ErrConnectionOverflow {
 		t.Errorf("an aggregate that allows none: %v", err)
 	}
 }

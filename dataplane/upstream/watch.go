@@ -5,13 +5,15 @@ import (
 	"reflect"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/dataplane/dnscache"
 	"github.com/sluice-proxy/sluice/dataplane/health"
 	"github.com/sluice-proxy/sluice/dataplane/outlier"
 )
 
-// Watch is what looks after the health of hosts. The zero value is for clusters
-// that ask for none.
+// Watch is what looks after hosts: after their health, and after the addresses of
+// those that connections name. The zero value is for clusters that ask for neither.
 type Watch struct {
+	Names  *dnscache.Caches
 	Health health.Options
 	// Warmed returns the checker that a cluster warmed up with, once; nil if there
 	// is none.
@@ -34,7 +36,7 @@ const activeFlags = api.FailedActiveHC | api.DegradedActiveHC | api.PendingActiv
 // active checks call them healthy (BaseDynamicClusterImpl::updateDynamicHostList).
 // It puts them in next.
 func (u *Cluster) stayingLocked(c *api.Cluster, next map[hostKey]*Host) (staying []*Host) {
-	if u.checker == nil || !u.checker.Fits(c) || c.Discovery == api.Static || c.DNS != nil && c.DNS.One || c.IgnoreHealthOnRemoval {
+	if u.checker == nil || !u.checker.Fits(c) || c.Discovery == api.Static || c.ByName != nil || c.DNS != nil && c.DNS.One || c.IgnoreHealthOnRemoval {
 		return nil
 	}
 	moved := map[netip.AddrPort]bool{} // to another priority
@@ -42,8 +44,8 @@ func (u *Cluster) stayingLocked(c *api.Cluster, next map[hostKey]*Host) (staying
 		moved[key.addr] = true
 	}
 	for _, h := range u.Hosts() {
-		key := hostKey{h.Addr, h.Endpoint().Path, h.Endpoint().Target, h.priority}
-		if moved[h.Addr] || !h.Endpoint().Checked() || h.Flags()&(api.FailedActiveHC|api.FailedEDSHealth|api.EDSStatusDraining) != 0 {
+		key := hostKey{addr: h.Addr(), path: h.Endpoint().Path, target: h.Endpoint().Target, priority: h.priority}
+		if moved[h.Addr()] || !h.Endpoint().Checked() || h.Flags()&(api.FailedActiveHC|api.FailedEDSHealth|api.EDSStatusDraining) != 0 {
 			continue
 		}
 		h.mark(api.PendingDynamicRemoval, 0)
@@ -106,7 +108,7 @@ func (u *Cluster) flags(h *Host) api.HealthFlags {
 	if u.checker == nil || !h.Endpoint().Checked() {
 		return 0
 	}
-	return u.checker.Flags(h.Addr)
+	return u.checker.Flags(h.Addr())
 }
 
 // used tells whether the cluster has ever had a connection.
@@ -131,7 +133,7 @@ func (u *Cluster) takeOver(addr netip.AddrPort) {
 	}
 	coarse, gone := false, false
 	for _, h := range u.Hosts() {
-		if h.Addr != addr {
+		if h.Addr() != addr {
 			continue
 		}
 		was := h.Flags()
@@ -157,7 +159,7 @@ func (u *Cluster) passed(addr netip.AddrPort) {
 		return
 	}
 	for _, h := range u.Hosts() {
-		if h.Addr == addr && h.Flags()&(api.FailedOutlierCheck|api.FailedActiveHC) == api.FailedOutlierCheck {
+		if h.Addr() == addr && h.Flags()&(api.FailedOutlierCheck|api.FailedActiveHC) == api.FailedOutlierCheck {
 			d.Passed(h)
 		}
 	}

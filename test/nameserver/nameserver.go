@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -20,6 +21,8 @@ type Record struct {
 	Code int
 	// Silent leaves questions without an answer.
 	Silent bool
+	// Delay is waited before an answer.
+	Delay time.Duration
 	// Cut says by UDP that the answer does not fit.
 	Cut bool
 }
@@ -106,6 +109,7 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	r, known := s.names[name]
 	s.asked[name]++
 	s.mu.Unlock()
+	time.Sleep(r.Delay)
 	a := new(dns.Msg).SetReply(q)
 	switch {
 	case !known:

@@ -45,7 +45,7 @@ type scenario struct {
 func all() []scenario {
 	return slices.Concat(transfers, ends, failures, limits, choices, chains,
 		criteria, trees, chainRejections, logs, proxying, inspecting, unwrapping,
-		refusals, roles, expressions, states, authorizing, rateLimiting, tunnelling, tunnellingHTTP2, tunnellingHTTP2Securely, drains, binding, bindingRejections, resolving, reaching, reachingDestinations, gathering, checking, ejecting,
+		refusals, roles, expressions, states, authorizing, rateLimiting, tunnelling, tunnellingHTTP2, tunnellingHTTP2Securely, drains, binding, bindingRejections, resolving, forwarding, forwardingSecurely, forwardRejections, reaching, reachingDestinations, gathering, checking, ejecting,
 		hashes, subsets, places, balancingRejections, https, secured, formats, figures, breakers, hostFigures, gatheredLimits, hashPolicies, sinks, overloads, loadReports)
 }
 

@@ -53,6 +53,8 @@ type Config struct {
 	// listener sends there ends as it does without that cluster. The owner of the
 	// log warns once for all.
 	Reserved []Idle
+	// DNSCaches are those that static resources use, by name.
+	DNSCaches api.DNSCaches
 
 	// Resolver resolves the names of clusters that ask for no other; nil for the
 	// default.

@@ -30,6 +30,7 @@ func (c *Config) static(o Options) error {
 			return fmt.Errorf("%s: %w", place("secrets", i, s.GetName()), err)
 		}
 	}
+	c.DNSCaches = api.DNSCaches{}
 	c.ControlPlanes, c.unfit = map[string]*transport.Cluster{}, map[string]error{}
 	for i, p := range c.Proto.GetStaticResources().GetClusters() {
 		place := place("clusters", i, p.GetName())
@@ -60,6 +61,9 @@ func (c *Config) static(o Options) error {
 			c.Reserved = append(c.Reserved, Idle{Name: name, Any: a, Why: err})
 			continue
 		}
+		if err := c.DNSCaches.AdmitAll(v.DNSCaches()); err != nil {
+			return fmt.Errorf("%s: %w", place, err)
+		}
 		v.Static = true
 		c.Clusters = append(c.Clusters, StaticCluster{Value: v, Any: a, Notes: notes})
 	}
@@ -84,6 +88,9 @@ func (c *Config) static(o Options) error {
 			v.Name = b.free(v.Name)
 		}
 		if err := b.take(v); err != nil {
+			return fmt.Errorf("%s: %w", place, err)
+		}
+		if err := c.DNSCaches.AdmitAll(v.DNSCaches()); err != nil {
 			return fmt.Errorf("%s: %w", place, err)
 		}
 		v.Static = true

@@ -11,16 +11,12 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/sluice-proxy/sluice/api"
 )
 
-// Address is an address of a name. TTL is 0 where nobody said.
-type Address struct {
-	Addr netip.Addr
-	TTL  time.Duration
-}
+// Address is an address of a name.
+type Address = api.ResolvedAddress
 
 // Resolver resolves names. Its methods may be called from any goroutine, and take
 // as long as ctx and its own bounds allow.

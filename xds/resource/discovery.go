@@ -45,7 +45,8 @@ func clusterType(v protoreflect.Value) (decision, string) {
 // extensions read the clusters that have a configuration of their own.
 var extensions = map[protoreflect.FullName]func(w *walker, path string, c *api.Cluster, p *clusterv3.Cluster, m proto.Message){
 	(&dnsclusterv3.DnsCluster{}).ProtoReflect().Descriptor().FullName(): (*walker).dnsCluster,
-	typeAggregate: (*walker).aggregate,
+	typeAggregate:    (*walker).aggregate,
+	typeForwardProxy: (*walker).forwardProxy,
 }
 
 // discovery reads where the endpoints come from.

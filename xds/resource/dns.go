@@ -120,13 +120,17 @@ func (w *walker) resolver(typed *corev3.TypedExtensionConfig, older *corev3.DnsR
 	case typed != nil:
 		return w.typedResolver("typed_dns_resolver_config", typed)
 	case older != nil:
-		w.message("dns_resolution_config", older.ProtoReflect())
-		return &api.Resolver{Servers: w.servers("dns_resolution_config.resolvers", older.GetResolvers()),
-			TCP: older.GetDnsResolverOptions().GetUseTcpForDnsLookups(), NoSearch: older.GetDnsResolverOptions().GetNoDefaultSearchDomain()}
+		return w.olderResolver("dns_resolution_config", older)
 	case len(oldest) > 0 || tcp:
 		return &api.Resolver{Servers: w.servers("dns_resolvers", oldest), TCP: tcp}
 	}
 	return nil
+}
+
+func (w *walker) olderResolver(path string, p *corev3.DnsResolutionConfig) *api.Resolver {
+	w.message(path, p.ProtoReflect())
+	return &api.Resolver{Servers: w.servers(path+".resolvers", p.GetResolvers()),
+		TCP: p.GetDnsResolverOptions().GetUseTcpForDnsLookups(), NoSearch: p.GetDnsResolverOptions().GetNoDefaultSearchDomain()}
 }
 
 func (w *walker) typedResolver(path string, p *corev3.TypedExtensionConfig) *api.Resolver {

@@ -45,6 +45,7 @@ func networkFilters() map[string]networkFilter {
 	maps.Copy(known, limitFilters())
 	maps.Copy(known, rbacFilters())
 	maps.Copy(known, stateFilters())
+	maps.Copy(known, forwardFilters())
 	maps.Copy(known, extAuthzFilters())
 	maps.Copy(known, rateLimitFilters())
 	maps.Copy(known, httpManagers())

@@ -38,6 +38,8 @@ func providesBalancer(p *clusterv3.Cluster) string {
 	switch t := p.GetClusterType(); {
 	case aggregated(t):
 		return kindAggregate
+	case innerURL(t.GetTypedConfig()) == typeForwardProxy:
+		return kindForwardProxy
 	case t.GetName() == kindOriginalDst:
 		return kindOriginalDst
 	case t == nil && p.GetType() == clusterv3.Cluster_ORIGINAL_DST:
@@ -52,7 +54,7 @@ func (w *walker) provided(p *clusterv3.Cluster, kind string) {
 	case p.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED && p.GetLbSubsetConfig() != nil:
 		w.clusterProvided(p)
 	case p.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED, typedProvided(p):
-	case kind == kindAggregate:
+	case kind == kindAggregate, kind == kindForwardProxy:
 		w.fail("lb_policy", fmt.Errorf("cluster manager: cluster provided LB not specified but cluster '%s' provided one. Check cluster documentation.", p.GetName()))
 	default:
 		w.fail("lb_policy", fmt.Errorf("cluster: LB policy %s is not valid for Cluster type %s. Only 'CLUSTER_PROVIDED' is allowed with cluster type 'ORIGINAL_DST'", p.GetLbPolicy(), kind))

@@ -59,6 +59,7 @@ func allPolicies() policies {
 	maps.Copy(t, healthPolicies())
 	maps.Copy(t, dnsPolicies())
 	maps.Copy(t, aggregatePolicies())
+	maps.Copy(t, forwardPolicies())
 	maps.Copy(t, upstreamPolicies())
 	maps.Copy(t, proxyPolicies())
 	maps.Copy(t, endpointPolicies())

@@ -201,7 +201,7 @@ func dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	defer cancel()
 	var d net.Dialer
 	d.SetMultipathTCP(false)
-	plain, err := d.DialContext(ctx, "tcp", try.up.Host.Addr.String())
+	plain, err := d.DialContext(ctx, "tcp", try.up.Host.Address())
 	c := plain
 	if err == nil {
 		if c, err = try.up.Secure(ctx, plain, "http/1.1"); err != nil {

@@ -33,7 +33,7 @@ func (s *Session) originate(fd int) {
 	n := &origin{fd: fd}
 	h := s.up.Host
 	var err error
-	n.handshake, err = o.tls.Connect(w, fd, h.Addr, h.Endpoint().Hostname, s.wish(), s.originated)
+	n.handshake, err = o.tls.Connect(w, fd, h.Addr(), h.Endpoint().Hostname, s.wish(), s.originated)
 	if err != nil {
 		filter.CloseQuietly(fd)
 		s.failed(err.Error(), false)
