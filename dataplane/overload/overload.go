@@ -45,8 +45,9 @@ type Manager struct {
 	// refused counts connections beyond their limit; nil without its monitor.
 	refused *stats.Counter
 
-	quit chan struct{}
-	done sync.WaitGroup
+	quit   chan struct{}
+	done   sync.WaitGroup
+	ending sync.Once
 }
 
 // New makes a manager that measures nothing before Start. It returns an error if this
@@ -107,9 +108,11 @@ func (m *Manager) Start() {
 
 // Close ends it. It waits for a call of Changed that is under way.
 func (m *Manager) Close() {
-	close(m.quit)
-	m.done.Wait()
-	m.closeMonitors()
+	m.ending.Do(func() {
+		close(m.quit)
+		m.done.Wait()
+		m.closeMonitors()
+	})
 }
 
 func (m *Manager) closeMonitors() {
