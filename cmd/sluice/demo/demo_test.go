@@ -60,31 +60,36 @@ func row(t *testing.T, out, name string) string {
 }
 
 func TestDemoShowsTheMainJobWithoutAFailure(t *testing.T) {
-	code, out := run(t, nil)
-	if code != 0 {
-		t.Errorf("exit %d, want 0", code)
-	}
-	if got := row(t, out, "failures"); got != "0" {
-		t.Errorf("%s failures", got)
-	}
-	if got := row(t, out, "swaps of the endpoint"); got != "200" {
-		t.Errorf("%s swaps, want 200", got)
-	}
-	for _, want := range []string{"kill -9 of the control plane, restarted", "cluster_specifier"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("the output does not tell of %q", want)
-		}
-	}
-	if os.Geteuid() != 0 {
-		return
-	}
-	for _, name := range []string{"system calls of the proxy per message", "wake-ups of the proxy per message"} {
-		if got := row(t, out, name); !strings.HasPrefix(got, "0.") {
-			t.Errorf("%s: %s, want less than one", name, got)
-		}
-	}
-	if got := row(t, out, "bytes by path"); strings.HasPrefix(got, "0 ") {
-		t.Errorf("bytes by path: %s, want most of them spliced", got)
+	for splice, path := range map[string]string{"always": "spliced by sockmap", "auto": "grafted"} {
+		t.Run(splice, func(t *testing.T) {
+			code, out := run(t, nil, "--splice="+splice)
+			if code != 0 {
+				t.Errorf("exit %d, want 0", code)
+			}
+			if got := row(t, out, "failures"); got != "0" {
+				t.Errorf("%s failures", got)
+			}
+			if got := row(t, out, "swaps of the endpoint"); got != "200" {
+				t.Errorf("%s swaps, want 200", got)
+			}
+			for _, want := range []string{"kill -9 of the control plane, restarted", "cluster_specifier"} {
+				if !strings.Contains(out, want) {
+					t.Errorf("the output does not tell of %q", want)
+				}
+			}
+			if os.Geteuid() != 0 {
+				return
+			}
+			for _, name := range []string{"system calls of the proxy per message", "wake-ups of the proxy per message"} {
+				if got := row(t, out, name); !strings.HasPrefix(got, "0.") {
+					t.Errorf("%s: %s, want less than one", name, got)
+				}
+			}
+			// Most of them.
+			if got := row(t, out, "bytes by path"); !regexp.MustCompile(`(^|, )\d{5,} ` + path).MatchString(got) {
+				t.Errorf("bytes by path: %s, want most of them %s", got, path)
+			}
+		})
 	}
 }
 
@@ -103,8 +108,8 @@ func TestDemoWithoutRootRelaysAndSaysSo(t *testing.T) {
 			t.Errorf("%s: %s, want n/a", name, got)
 		}
 	}
-	if got := row(t, out, "bytes by path"); !strings.HasPrefix(got, "0 spliced") {
-		t.Errorf("bytes by path: %s, want none spliced", got)
+	if got := row(t, out, "bytes by path"); !strings.HasPrefix(got, "0 grafted, 0 spliced") {
+		t.Errorf("bytes by path: %s, want all relayed", got)
 	}
 }
 

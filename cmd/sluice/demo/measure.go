@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-proxy/sluice/bpf"
 )
 
-// cost is what messages on spliced connections cost the proxy.
+// cost is what messages that the kernel hands on cost the proxy.
 type cost struct {
 	messages, calls, wakeups uint64
 	// why it could not be measured; empty when it was.
@@ -29,7 +29,7 @@ func measureCost(ctx context.Context, p *proxy, t *tally) (cost, error) {
 	why := ""
 	within, cancel := context.WithTimeout(ctx, 4*time.Second)
 	defer cancel()
-	if err := poll(within, "splices", func() bool { why = unspliced(p); return why == "" }); err != nil {
+	if err := poll(within, "splices and grafts", func() bool { why = relayed(p); return why == "" }); err != nil {
 		return cost{why: why}, context.Cause(ctx)
 	}
 	counter, err := bpf.CountSyscalls()
@@ -63,8 +63,9 @@ func measureCost(ctx context.Context, p *proxy, t *tally) (cost, error) {
 	return cost{messages: 2 * uint64(t.messages.Load()-messages), calls: calls, wakeups: after - before}, nil
 }
 
-// unspliced says why not every connection is spliced both ways; empty when each is.
-func unspliced(p *proxy) string {
+// relayed says why not every connection is spliced or grafted both ways; empty when
+// each is.
+func relayed(p *proxy) string {
 	cs, err := p.connections()
 	if err != nil {
 		return err.Error()
@@ -74,7 +75,7 @@ func unspliced(p *proxy) string {
 	}
 	for _, c := range cs {
 		for _, d := range []struct{ path, reason string }{{c.Request.Path, c.Request.Reason}, {c.Response.Path, c.Response.Reason}} {
-			if d.path != "splice" {
+			if d.path != "splice" && d.path != "graft" {
 				return fmt.Sprintf("on path %s: %s", d.path, d.reason)
 			}
 		}

@@ -162,14 +162,33 @@ func (p *proxy) get(path string) ([]byte, error) {
 	return b, err
 }
 
+// paths are bytes, by the path that they took.
+type paths struct {
+	Grafted uint64 `json:"grafted_bytes"`
+	Spliced uint64 `json:"spliced_bytes"`
+	Piped   uint64 `json:"piped_bytes"`
+	Relayed uint64 `json:"relayed_bytes"`
+}
+
+func (p *paths) add(q paths) {
+	p.Grafted += q.Grafted
+	p.Spliced += q.Spliced
+	p.Piped += q.Piped
+	p.Relayed += q.Relayed
+}
+
+func (p paths) sum() uint64 { return p.Grafted + p.Spliced + p.Piped + p.Relayed }
+
+func (p paths) String() string {
+	return fmt.Sprintf("%d grafted, %d spliced by sockmap, %d by splice(2), %d relayed by recv and send", p.Grafted, p.Spliced, p.Piped, p.Relayed)
+}
+
 // connection is what the demo reads of an element of /connections.
 type connection struct {
 	Request, Response struct {
-		Path    string `json:"path"`
-		Reason  string `json:"reason"`
-		Relayed uint64 `json:"relayed_bytes"`
-		Piped   uint64 `json:"piped_bytes"`
-		Spliced uint64 `json:"spliced_bytes"`
+		Path   string `json:"path"`
+		Reason string `json:"reason"`
+		paths
 	}
 }
 

@@ -21,8 +21,7 @@ type result struct {
 	aloneServed int64
 	nack        string
 	connections []connection // the long-lived ones, at the end
-	// Bytes of all connections, by path.
-	relayed, piped, spliced uint64
+	bytes       paths        // of all connections
 }
 
 // shown is how many failures are told in full.
@@ -36,14 +35,13 @@ func (r *run) report() error {
 	fmt.Fprintln(w)
 	row("connections", "%d long-lived (%d pings and their pongs, each byte compared), %d short", r.tally.long.Load(), r.tally.messages.Load(), r.tally.short.Load())
 	row("failures", "%d", len(failures))
-	row("bytes by path", "%d spliced in the kernel, %d by splice(2), %d relayed by recv and send", s.spliced, s.piped, s.relayed)
-	var spliced, piped, relayed uint64
+	row("bytes by path", "%v", s.bytes)
+	var long paths
 	for _, c := range s.connections {
-		spliced += c.Request.Spliced + c.Response.Spliced
-		piped += c.Request.Piped + c.Response.Piped
-		relayed += c.Request.Relayed + c.Response.Relayed
+		long.add(c.Request.paths)
+		long.add(c.Response.paths)
 	}
-	row("  of the long-lived", "%d spliced in the kernel, %d by splice(2), %d relayed", spliced, piped, relayed)
+	row("  of the long-lived", "%v", long)
 	row("bytes as the clients count them", "%d", r.tally.bytes.Load())
 	row("system calls of the proxy per message", "%s", s.cost.per(s.cost.calls))
 	row("wake-ups of the proxy per message", "%s", s.cost.per(s.cost.wakeups))
@@ -80,7 +78,7 @@ func (c cost) per(n uint64) string {
 	case c.messages == 0:
 		return "n/a (no message was counted)"
 	}
-	return fmt.Sprintf("%.4f (%d for %d messages on spliced connections)", float64(n)/float64(c.messages), n, c.messages)
+	return fmt.Sprintf("%.4f (%d for %d messages that the kernel handed on)", float64(n)/float64(c.messages), n, c.messages)
 }
 
 // quantiles of times, in milliseconds.

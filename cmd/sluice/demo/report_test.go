@@ -20,7 +20,7 @@ func TestQuantiles(t *testing.T) {
 
 func TestCostPerMessage(t *testing.T) {
 	for want, c := range map[string]cost{
-		"0.2500 (1 for 4 messages on spliced connections)": {messages: 4, calls: 1},
+		"0.2500 (1 for 4 messages that the kernel handed on)": {messages: 4, calls: 1},
 		"n/a (not root)":               {why: "not root", messages: 4, calls: 1},
 		"n/a (no message was counted)": {calls: 1},
 	} {

@@ -137,19 +137,19 @@ func (r *run) play(ctx context.Context) {
 func (r *run) awaitBytes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Second, errors.New("they do not"))
 	defer cancel()
-	s := &r.result
+	b := &r.result.bytes
 	var err error
 	late := poll(ctx, "the proxy's bytes to add up to the clients'", func() bool {
-		for name, to := range map[string]*uint64{"bytes_relay": &s.relayed, "bytes_pipe": &s.piped, "bytes_splice": &s.spliced} {
+		for name, to := range map[string]*uint64{"bytes_relay": &b.Relayed, "bytes_pipe": &b.Piped, "bytes_splice": &b.Spliced, "bytes_graft": &b.Grafted} {
 			if *to, err = r.proxy.stat(statScope + name); err != nil {
 				return true
 			}
 		}
 		// What a failed connection moved, its client does not know.
-		return len(r.tally.failed()) > 0 || s.relayed+s.piped+s.spliced == uint64(r.tally.bytes.Load())
+		return len(r.tally.failed()) > 0 || b.sum() == uint64(r.tally.bytes.Load())
 	})
 	if late != nil {
-		return fmt.Errorf("%w: %d and %d", late, s.relayed+s.piped+s.spliced, r.tally.bytes.Load())
+		return fmt.Errorf("%w: %d and %d", late, b.sum(), r.tally.bytes.Load())
 	}
 	return err
 }
