@@ -30,8 +30,11 @@ func newGrace() (*grace, error) {
 
 func haveMembarrier() error {
 	commands, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, 0, 0, 0)
-	if errno != 0 || commands&membarrierGlobal == 0 {
-		return fmt.Errorf("ask for membarrier: commands %#x, %w", commands, errno)
+	switch {
+	case errno != 0:
+		return fmt.Errorf("ask for membarrier: %w", errno)
+	case commands&membarrierGlobal == 0:
+		return fmt.Errorf("ask for membarrier: the kernel has no MEMBARRIER_CMD_GLOBAL among its commands, %#x", commands)
 	}
 	return nil
 }

@@ -157,13 +157,6 @@ func (g *Graft) attach(device uint32) error {
 	return nil
 }
 
-// Devices is the number of devices that the programs are attached to.
-func (g *Graft) Devices() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.links)
-}
-
 // Close takes the programs away and frees the maps. Packets of pairs that are
 // still grafted go to the proxy's sockets from then on; end them first.
 func (g *Graft) Close() error {

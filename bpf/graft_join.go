@@ -90,7 +90,7 @@ func (t *graftTuple) turned() graftTuple {
 }
 
 // Join grafts a pair: from here on packets of each side go to the other, and what
-// the two sockets hold goes on beside (Drained, Activate). The caller holds no byte
+// the two sockets hold goes on beside (Settled, Activate). The caller holds no byte
 // that it has read and not handed on, and nobody else touches the sockets
 // meanwhile. The error is a Refusal if the pair is as it was.
 func (g *Graft) Join(worker int, client, server Ends) (Grafted, error) {

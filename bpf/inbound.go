@@ -47,18 +47,8 @@ type InboundEntry struct {
 // ListeningSocket is one that listens, of this namespace.
 type ListeningSocket struct {
 	FD int
-	// Cookie tells it from one that has its descriptor later; see SocketCookie.
+	// Cookie tells it from one that has its descriptor later.
 	Cookie uint64
-}
-
-// SocketCookie is the number that a socket keeps for its life, and that no other
-// ever has.
-func SocketCookie(fd int) (uint64, error) {
-	c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-	if err != nil {
-		return 0, fmt.Errorf("read socket cookie: %w", err)
-	}
-	return c, nil
 }
 
 // InboundOptions say what stays of the process.

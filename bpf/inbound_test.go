@@ -108,7 +108,7 @@ func (w *inboundWorld) listen(word, network, at string, n int) (out []ListeningS
 			w.t.Fatal(err)
 		}
 		raw.Control(func(fd uintptr) {
-			cookie, err := SocketCookie(int(fd))
+			cookie, err := Cookie(int(fd))
 			if err != nil {
 				w.t.Fatal(err)
 			}

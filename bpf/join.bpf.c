@@ -197,9 +197,9 @@ static __always_inline void fill(struct way *w, const struct tuple *in, const st
 	w->fin = FIN_NONE;
 }
 
-static __always_inline int enter(const struct tuple *t, __u32 slot, enum role role, int turned)
+/* The addresses of a packet this way, or of its answer. */
+static __always_inline struct tuple facing(const struct tuple *t, int turned)
 {
-	struct place p = {.slot = slot, .role = role};
 	struct tuple key = *t;
 
 	if (turned) {
@@ -210,21 +210,21 @@ static __always_inline int enter(const struct tuple *t, __u32 slot, enum role ro
 		key.source_port = t->dest_port;
 		key.dest_port = t->source_port;
 	}
+	return key;
+}
+
+static __always_inline int enter(const struct tuple *t, __u32 slot, enum role role, int turned)
+{
+	struct place p = {.slot = slot, .role = role};
+	struct tuple key = facing(t, turned);
+
 	return bpf_map_update_elem(&places, &key, &p, BPF_NOEXIST) == 0;
 }
 
 static __always_inline void remove(const struct tuple *t, int turned)
 {
-	struct tuple key = *t;
+	struct tuple key = facing(t, turned);
 
-	if (turned) {
-		for (int i = 0; i < 4; i++) {
-			key.source[i] = t->dest[i];
-			key.dest[i] = t->source[i];
-		}
-		key.source_port = t->dest_port;
-		key.dest_port = t->source_port;
-	}
 	bpf_map_delete_elem(&places, &key);
 }
 
@@ -277,8 +277,7 @@ first:
 	return REFUSAL_TAKEN;
 }
 
-SEC("tc")
-int join(struct __sk_buff *skb)
+static __always_inline enum refusal join_of(struct __sk_buff *skb)
 {
 	struct request q;
 	struct bpf_sock *hc = 0, *hs = 0;
@@ -297,6 +296,14 @@ int join(struct __sk_buff *skb)
 		bpf_sk_release(hc);
 	if (hs)
 		bpf_sk_release(hs);
+	return why;
+}
+
+SEC("tc")
+int join(struct __sk_buff *skb)
+{
+	enum refusal why = join_of(skb);
+
 	count(&refusals, why);
 	return why;
 }

@@ -70,6 +70,3 @@ func (p GraftPlant) LoseEvents() {
 
 // Owe has the programs believe that bytes of the client are under way.
 func (p GraftPlant) Owe() { atomic.AddUint32(&p.Grafted.words().Way[0].High, 1) }
-
-// String is what the programs know of the graft.
-func (p GraftPlant) String() string { return fmt.Sprintf("%+v", *p.Grafted.words()) }

@@ -57,8 +57,8 @@ enum event {
 };
 
 /* One direction of a pair. The first cache line is written by user space only,
- * the other by the verdict only (which runs under the source's socket lock, so
- * there is one writer); user space resets it while nothing is intercepted. */
+ * the other by the verdict, under the source's socket lock, so that there is one
+ * writer, but of charged and called; user space resets it while nothing is intercepted. */
 struct direction {
 	__u64 target;	   /* cookie of the destination */
 	__u32 limit;	   /* bytes of memory in the destination's backlog; past it

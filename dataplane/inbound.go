@@ -23,7 +23,7 @@ func (p *Plane) swapInboundLocked(generation uint64, leaving []*listener) bool {
 			continue
 		}
 		fd := b.sockets.Descriptors()[0] // stands for the others of its group
-		cookie, err := bpf.SocketCookie(fd)
+		cookie, err := bpf.Cookie(fd)
 		if err != nil {
 			p.log.Error("capture inbound for a listener", "address", bound, "error", err)
 			continue
