@@ -24,8 +24,8 @@ const maxEvents = 256
 // worker's thread.
 type Handler interface{ Ready(events uint32) }
 
-// Worker is one event loop. Add, Mod, Del, Now, Buffer and the timers are for
-// the worker's own thread; Post, Do and Close are for everyone.
+// Worker is one event loop. Add, Mod, Del, Park, Inherit, Forget, Now, Buffer and
+// the timers are for the worker's own thread; Post, Do and Close are for everyone.
 type Worker struct {
 	// read-only after New
 	ID     int

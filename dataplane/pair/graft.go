@@ -40,9 +40,9 @@ type grafting struct {
 	quiet   int
 }
 
-// UseGraft has the set graft pairs, by its rule or only when they are asked
-// (Force). Call it before the first pair, on the worker
-// or before it runs; the worker's thread is in the namespace that g is for.
+// UseGraft has the set graft pairs, by its rule or only when they are asked (Force).
+// Call it on the worker, at any time, or before it runs; the worker's thread is in the
+// namespace that g is for.
 func (s *Set) UseGraft(g *bpf.Graft, rule bool) error {
 	s.graft, s.graftsByRule, s.askForGraft = g, rule, nil
 	s.grafted = map[uint32]*Pair{}

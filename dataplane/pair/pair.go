@@ -546,7 +546,7 @@ func (p *Pair) close(o Outcome, reset bool) {
 	if grafted {
 		p.buryGraft(kept)
 	}
-	p.set.forget(p, o)
+	p.set.forget(p)
 	if p.cfg.Ended != nil {
 		p.cfg.Ended(p, o)
 	}

@@ -88,7 +88,7 @@ func TestResetIsHandedOn(t *testing.T) {
 func TestResetComesAfterTheBytesBefore(t *testing.T) {
 	forEach(t, func(t *testing.T, r *rig) {
 		if r.graft != nil {
-			return // the proxy never has it: what the server has no room for stays with the client
+			t.Skip("the proxy never has it: what the server has no room for stays with the client")
 		}
 		p := r.pair(nil)
 		p.server.SetReadBuffer(32 << 10)

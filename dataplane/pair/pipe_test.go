@@ -11,13 +11,12 @@ import (
 func TestBulkGoesThroughThePipeAndComesBack(t *testing.T) {
 	forEach(t, func(t *testing.T, r *rig) {
 		if r.graft != nil {
-			return // bulk is grafted too
+			t.Skip("bulk is grafted too")
 		}
 		if r.set.mode == Always {
 			t.Skip("stays in the kernel")
 		}
-		var changes []Change // the worker's
-		p := r.pair(func(c *Config) { c.Changed = func(c Change) { changes = append(changes, c) } })
+		p := r.pair(nil)
 		const total = 64 << 20
 		go func() {
 			buf := make([]byte, 256<<10)

@@ -230,7 +230,7 @@ func (p *testPair) end(t testing.TB) Outcome {
 		return o
 	case <-time.After(10 * time.Second):
 		if g := p.cfg.graft; g != nil && g.Taken() {
-			t.Logf("graft: state %d, frozen %v, %s", g.State(), g.frozen, bpf.GraftPlant{Grafted: &g.Grafted})
+			t.Logf("graft: state %d, frozen %v, %s", g.State(), g.frozen, &g.Grafted)
 		}
 		t.Fatal("the pair did not end")
 		return 0

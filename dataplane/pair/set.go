@@ -245,7 +245,7 @@ func (s *Set) find(slot uint32) *direction {
 	return d
 }
 
-func (s *Set) forget(p *Pair, _ Outcome) {
+func (s *Set) forget(p *Pair) {
 	end := len(s.pairs) - 1
 	if moved := s.pairs[end]; moved != p {
 		s.pairs[p.index], moved.index = moved, p.index
@@ -368,9 +368,6 @@ func (s *Set) restPipes() {
 		s.worker.After(&s.pipes.timer, pipeRest)
 	}
 }
-
-// Len is the number of pairs. On the worker.
-func (s *Set) Len() int { return len(s.pairs) }
 
 // KillAll ends every pair by RST. On the worker.
 func (s *Set) KillAll() {

@@ -40,7 +40,6 @@ func (d *direction) status() api.DirectionStatus {
 	if d.slot.Taken() {
 		s.Spliced = d.slot.Redirected()
 	}
-	// The kernel's own count, not ours. A FIN counts one in it; the SYN does not.
 	s.Grafted = d.graftedBytes()
 	s.Bytes = s.Relayed + s.Piped + s.Spliced + s.Grafted
 	if d.path == api.PathGraft {
@@ -48,6 +47,7 @@ func (d *direction) status() api.DirectionStatus {
 		s.Ended = s.Ended || ended
 		return s // the socket counted but what it held
 	}
+	// The kernel's own count, not ours. A FIN counts one in it; the SYN does not.
 	if d.src().transport() == nil && tcpInfo(d.src().fd, &d.p.set.info) == 0 {
 		s.Bytes = d.p.set.info.Bytes_received - d.before()
 		if d.src().fin && !d.src().failed && s.Bytes > 0 {
