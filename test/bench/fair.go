@@ -7,7 +7,7 @@ import (
 )
 
 // What was measured on this kind of machine before there was a Sluice: the
-// lowest figure of each peer over the highest of direct (design.md). A peer that
+// lowest figure of each peer over the highest of direct (docs/performance.md). A peer that
 // shows less than nine tenths of that was not given a fair chance.
 type floor struct {
 	kind              load.Kind

@@ -9,7 +9,7 @@ import (
 // judged is the Sluice that the goals are for: what a user gets by default.
 const judged = "sluice-auto"
 
-// goal is one line of issue 6's table.
+// goal is what Sluice set out to reach in some cells.
 type goal struct {
 	what  string
 	want  string

@@ -68,10 +68,10 @@ var floors = map[string]struct{ ours, others []string }{
 	// A leaf: it speaks envoy.service.auth.v3.
 	"dataplane/filter/extauthz": {ours: []string{"api", "dataplane"},
 		others: []string{envoy + "/config/core/v3", envoy + "/service/auth/v3", grpc, protobuf}},
-	// The last two read private keys with a password, and in PKCS #12.
 	// A leaf: it speaks envoy.service.ratelimit.v3.
 	"dataplane/filter/ratelimit": {ours: []string{"api", "dataplane"},
 		others: []string{envoy + "/extensions/common/ratelimit/v3", envoy + "/service/ratelimit/v3", grpc, protobuf}},
+	// The last two read private keys with a password, and in PKCS #12.
 	"xds": {ours: []string{"api", "xds"},
 		others: []string{controlPlane, cncf, grpc, protobuf, genproto, "sigs.k8s.io/yaml", "go.yaml.in/yaml/v3", "golang.org/x/time", "github.com/cespare/xxhash/v2",
 			"github.com/youmark/pkcs8", "software.sslmate.com/src/go-pkcs12"}},

@@ -52,7 +52,7 @@ func run(only string, some int) error {
 		names := strings.Split(only, ",")
 		chosen = slices.DeleteFunc(slices.Clone(all), func(m mutant) bool { return !slices.Contains(names, m.number) })
 	} else if some > 0 {
-		chosen = rotate(all, some)
+		chosen = rotate(all, some, today())
 	}
 	scratch, err := os.MkdirTemp("", "mutants")
 	if err != nil {
@@ -128,18 +128,24 @@ func read(dir string) ([]mutant, error) {
 }
 
 // rotate picks by day and by commit, so that each comes up.
-func rotate(all []mutant, n int) []mutant {
-	start := time.Now().YearDay() * n
+func rotate(all []mutant, n, start int) []mutant {
+	n = min(n, len(all))
+	var out []mutant
+	for i := range n {
+		out = append(out, all[(start+i*len(all)/n)%len(all)])
+	}
+	return out
+}
+
+// today is another number each day, and for each commit.
+func today() int {
+	start := time.Now().YearDay()
 	if head, err := exec.Command("git", "rev-parse", "HEAD").Output(); err == nil {
 		for _, c := range head[:8] {
 			start += int(c)
 		}
 	}
-	var out []mutant
-	for i := range min(n, len(all)) {
-		out = append(out, all[(start+i*len(all)/n)%len(all)])
-	}
-	return out
+	return start
 }
 
 // copyTree copies what git knows or would, with changes that are not committed.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -45,8 +46,24 @@ func TestPatchesFitTheTreeAndTheDocs(t *testing.T) {
 }
 
 func TestRotationComesToEvery(t *testing.T) {
-	all := make([]mutant, 23)
-	if n := len(rotate(all, 5)); n != 5 {
-		t.Errorf("%d of 5", n)
+	for _, c := range []struct{ all, some int }{{23, 5}, {45, 3}, {48, 3}, {2, 5}} {
+		var all []mutant
+		for i := range c.all {
+			all = append(all, mutant{number: strconv.Itoa(i)})
+		}
+		seen := map[string]bool{}
+		days := (c.all + c.some - 1) / c.some
+		for day := range days + 1 { // the parts differ by one
+			some := rotate(all, c.some, 300+day)
+			if len(some) != min(c.all, c.some) {
+				t.Errorf("%d of %d, want %d", len(some), c.all, c.some)
+			}
+			for _, m := range some {
+				seen[m.number] = true
+			}
+		}
+		if len(seen) != c.all {
+			t.Errorf("%d days of %d show %d of %d", days+1, c.some, len(seen), c.all)
+		}
 	}
 }
