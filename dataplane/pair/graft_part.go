@@ -35,7 +35,7 @@ func (p *Pair) part() bool {
 	for i := range p.ends {
 		s.worker.Del(p.ends[i].fd)
 	}
-	s.partings = append(s.partings, parting{g.Grafted, [2]int{p.ends[0].fd, p.ends[1].fd}, s.worker.Now() + int64(partWithin)})
+	s.partings = append(s.partings, parting{g.Grafted, [2]int{p.ends[0].fd, p.ends[1].fd}, s.worker.Now() + int64(s.partWithin)})
 	if !s.parts.Armed() {
 		s.worker.After(&s.parts, partPeriod)
 	}

@@ -168,6 +168,7 @@ func TestHalfClosedGraftedPairEndsInOrder(t *testing.T) {
 func TestGraftedPairThatCannotPartIsReset(t *testing.T) {
 	r := newGraftRig(t, "tcp4")
 	p := r.grafted(nil)
+	r.w.Do(func() { r.set.partWithin = partWithin })
 	bpf.GraftPlant{Grafted: &p.cfg.graft.Grafted}.Owe()
 	if r.parted(p) {
 		t.Error("it parted with bytes under way")

@@ -53,6 +53,7 @@ func newGraftRig(t testing.TB, family string) *rig {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	r.set.partWithin = 8 * time.Second // of a busy machine
 	if err := r.set.UseGraft(r.graft, true); err != nil {
 		t.Fatal(err)
 	}

@@ -83,6 +83,7 @@ type Set struct {
 	memory     func() (Memory, error)
 	sweepFrom  time.Duration
 	stuckAfter time.Duration
+	partWithin time.Duration
 	reach      uint32
 
 	Counters
@@ -146,7 +147,7 @@ func NewSet(w *loop.Worker, splice *bpf.Splice, mode Mode, unavailable string, c
 		splice = nil
 	}
 	s := &Set{worker: w, splice: splice, mode: mode, unavailable: unavailable, log: log, crowd: crowd, bySlot: map[uint32]int32{},
-		memory: TCPMemory, looks: 2, sweepFrom: sweepFrom, stuckAfter: stuckAfter, reach: reach}
+		memory: TCPMemory, looks: 2, sweepFrom: sweepFrom, stuckAfter: stuckAfter, partWithin: partWithin, reach: reach}
 	crowd.join(s)
 	s.scan.F = s.scanSpliced
 	s.look.F = s.looked
