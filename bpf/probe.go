@@ -186,3 +186,12 @@ func TryCapture() error {
 	}
 	return errors.Join(err, c.Close())
 }
+
+// TryInbound loads what inbound capture needs, and attaches nothing.
+func TryInbound() error {
+	var o inboundObjects
+	if err := loadInboundObjects(&o, nil); err != nil {
+		return err
+	}
+	return o.Close()
+}

@@ -61,24 +61,25 @@ func doctorCommand() *cobra.Command {
 			if !slices.Contains([]string{"auto", "always", "off"}, splice) {
 				return fmt.Errorf("read --splice: %q is none of auto, always, off", splice)
 			}
-			if !slices.Contains([]string{"auto", "off"}, graft) {
+			if !slices.Contains([]string{"", "auto", "off"}, graft) {
 				return fmt.Errorf("read --graft: %q is none of auto, off", graft)
 			}
+			o := options{splice: splice, graft: graft}
 			d := &doctor{proc: "/proc", pin: pin, needs: map[bpf.Use]bool{
-				bpf.UseSplice: splice == "always", bpf.UseCapture: cgroup != "", bpf.UsePins: pin != "", bpf.UseInbound: inbound != "",
+				bpf.UseSplice: splice == "always", bpf.UseGraft: graft == "auto", bpf.UseCapture: cgroup != "", bpf.UsePins: pin != "", bpf.UseInbound: inbound != "",
 			}}
 			for _, c := range []string{cgroup, accept} {
 				if c != "" {
 					d.cgroups = append(d.cgroups, c)
 				}
 			}
-			return d.examine(splice != "off", graft != "off").print(cmd.OutOrStdout(), asJSON)
+			return d.examine(splice != "off", o.grafts() != "off").print(cmd.OutOrStdout(), asJSON)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	f.StringVar(&splice, "splice", "auto", "as the proxy's: with always a machine that cannot splice fails")
-	f.StringVar(&graft, "graft", "auto", "as the proxy's: with off its self-test is left out")
+	f.StringVar(&graft, "graft", "", "as the proxy's: with auto a machine that cannot graft fails")
 	f.StringVar(&cgroup, "capture-cgroup", "", "as the proxy's: a machine that cannot capture fails")
 	f.StringVar(&accept, "capture-accept-cgroup", "", "as the proxy's")
 	f.StringVar(&pin, "capture-pin", "", "as the proxy's: a machine that cannot pin there fails")

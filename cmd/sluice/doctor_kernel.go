@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -24,9 +23,9 @@ var capabilityNeeds = []struct {
 	uses []bpf.Use
 	what string
 }{
-	{"CAP_BPF", unix.CAP_BPF, []bpf.Use{bpf.UseSplice, bpf.UseCapture, bpf.UsePins, bpf.UseInbound}, "splice, graft and capture load programs"},
-	{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, []bpf.Use{bpf.UseSplice, bpf.UseCapture, bpf.UsePins, bpf.UseInbound}, "splice and capture attach them; transparent sockets"},
-	{"CAP_PERFMON", unix.CAP_PERFMON, []bpf.Use{bpf.UseSplice}, "splice and graft read the kernel's tcp_sock"},
+	{"CAP_BPF", unix.CAP_BPF, []bpf.Use{bpf.UseSplice, bpf.UseGraft, bpf.UseCapture, bpf.UsePins, bpf.UseInbound}, "splice, graft and capture load programs"},
+	{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, []bpf.Use{bpf.UseSplice, bpf.UseGraft, bpf.UseCapture, bpf.UsePins, bpf.UseInbound}, "splice, graft and capture attach them; transparent sockets"},
+	{"CAP_PERFMON", unix.CAP_PERFMON, []bpf.Use{bpf.UseSplice, bpf.UseGraft}, "splice and graft read the kernel's tcp_sock"},
 	{"CAP_NET_RAW", unix.CAP_NET_RAW, nil, "one step of the splice's self-test"},
 	{"CAP_NET_BIND_SERVICE", unix.CAP_NET_BIND_SERVICE, nil, "listeners on ports below net.ipv4.ip_unprivileged_port_start"},
 }
@@ -95,10 +94,16 @@ func (d *doctor) features() {
 // loads tries what no list of features can promise: that the verifier takes the
 // programs.
 func (d *doctor) loads() {
-	if err := bpf.TryCapture(); err != nil {
-		d.say("capture: its programs load", d.missing(bpf.UseCapture), err.Error(), "see the capabilities and features above")
-	} else {
-		d.say("capture: its programs load", ok, "", "")
+	for _, l := range []struct {
+		use bpf.Use
+		try func() error
+	}{{bpf.UseCapture, bpf.TryCapture}, {bpf.UseInbound, bpf.TryInbound}} {
+		name := useWords[l.use] + ": its programs load"
+		if err := l.try(); err != nil {
+			d.say(name, d.missing(l.use), err.Error(), "see the capabilities and features above")
+		} else {
+			d.say(name, ok, "", "")
+		}
 	}
 }
 
@@ -110,7 +115,7 @@ func (d *doctor) selfTest() {
 	}
 	defer splice.Close()
 	d.say("splice: its programs load", ok, "", "")
-	steps, _ := selftest.Run(splice, discard())
+	steps, _ := selftest.Run(splice, slog.New(slog.DiscardHandler))
 	d.steps("splice", bpf.UseSplice, steps, "another kernel; on this one every connection is relayed")
 }
 
@@ -122,11 +127,9 @@ func (d *doctor) graftSelfTest() {
 	}
 	defer graft.Close()
 	d.say("graft: its programs load", ok, "", "")
-	steps, _ := selftest.RunGraft(graft, discard())
+	steps, _ := selftest.RunGraft(graft, slog.New(slog.DiscardHandler))
 	d.steps("graft", bpf.UseGraft, steps, "another kernel; on this one no pair is grafted")
 }
-
-func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 func (d *doctor) steps(what string, use bpf.Use, steps []api.SelfTestStep, do string) {
 	for _, s := range steps {

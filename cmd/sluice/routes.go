@@ -88,7 +88,7 @@ func ask(cmd *cobra.Command, at, path string, into any) error {
 
 func printRoutes(w io.Writer, c *admin.CaptureJSON) error {
 	if c.Cgroup == "" && c.Inbound == nil {
-		_, err := fmt.Fprintln(w, "capture is off: neither --capture-cgroup nor --capture-inbound-ports is given")
+		_, err := fmt.Fprintln(w, errCaptureIsOff)
 		return err
 	}
 	if c.Cgroup != "" {

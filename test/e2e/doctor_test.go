@@ -54,12 +54,14 @@ func TestTheDoctorSaysWhatIsMissing(t *testing.T) {
 	}{
 		{"root", nil, append(capture, "--splice", "always", "--capture-inbound-ports", "all"), 0, map[string]string{
 			"CAP_BPF": "ok", "capture: its programs load": "ok", "splice: self-test: overlap": "ok", "splice: self-test: resplice": "ok",
-			"splice: kfunc": "ok", "inbound capture: ": "ok", "pins: links": "ok", "pins: " + c.pin: "ok", "capture: cgroup v2": "ok"}},
+			"splice: kfunc": "ok", "inbound capture: ": "ok", "inbound capture: its programs load": "ok", "graft: its programs load": "not looked at", "pins: links": "ok", "pins: " + c.pin: "ok", "capture: cgroup v2": "ok"}},
 		{"nobody, asking for nothing", unprivileged, nil, 0, map[string]string{
-			"CAP_BPF": "warn", "capture: its programs load": "warn", "splice: its programs load": "warn", "splice: self-test": "not looked at", "net.core.somaxconn": "ok"}},
+			"CAP_BPF": "warn", "capture: its programs load": "warn", "splice: its programs load": "warn", "splice: self-test": "not looked at", "graft: its programs load": "warn", "net.core.somaxconn": "ok"}},
 		{"nobody, asking for the splice", unprivileged, []string{"--splice", "always"}, 1, map[string]string{
 			"CAP_BPF": "fail", "CAP_PERFMON": "fail", "splice: its programs load": "fail", "capture: its programs load": "warn"}},
-		{"nobody, without the splice", unprivileged, []string{"--splice", "off"}, 0, map[string]string{"splice: its programs load": "not looked at"}},
+		{"nobody, without the splice", unprivileged, []string{"--splice", "off"}, 0, map[string]string{"splice: its programs load": "not looked at", "graft: its programs load": "not looked at"}},
+		{"nobody, asking for the graft", unprivileged, []string{"--graft", "auto"}, 1, map[string]string{
+			"CAP_BPF": "fail", "graft: its programs load": "fail", "splice: its programs load": "warn"}},
 		{"without CAP_BPF, asking for capture", []string{"setpriv", "--bounding-set", "-bpf,-sys_admin", "--inh-caps", "-bpf,-sys_admin"}, capture, 1, map[string]string{
 			"CAP_BPF": "fail", "CAP_NET_ADMIN": "ok", "capture: its programs load": "fail", "splice: its programs load": "warn"}},
 		{"no such cgroup", nil, []string{"--capture-cgroup", "/no/such"}, 1, map[string]string{"capture: cgroup /no/such": "fail", "capture: its programs load": "ok"}},
