@@ -38,7 +38,7 @@ TIME ?= 1m
 torture:
 	$(GO) test -count=1 -v -timeout 0 -run '^TestTorture$$' ./test/torture -seed $(SEED) -time $(TIME)
 
-# Each rule of the splice broken, and the test that has to see it. MUTANTS="-some 5"
+# Each rule of splice and graft broken, and the test that has to see it. MUTANTS="-some 5"
 # for five, others each day; "-only 03,14" by number.
 mutants:
 	$(GO) run ./test/torture/mutants $(MUTANTS)

@@ -7,7 +7,7 @@ type SpliceStatus struct {
 	// Available is false when every pair relays; Reason then says why.
 	Available bool
 	Reason    string
-	// SelfTest are the steps of the test at start, in order.
+	// SelfTest are the steps of its test at start, in order.
 	SelfTest []SelfTestStep
 	Graft    GraftStatus
 }
@@ -18,10 +18,12 @@ type GraftStatus struct {
 	Mode      string
 	Available bool
 	Reason    string
-	SelfTest  []SelfTestStep
+	// SelfTest are the steps of its test, which the first pair that could be grafted
+	// asks for.
+	SelfTest []SelfTestStep
 }
 
-// SelfTestStep is one step of the test at start.
+// SelfTestStep is one step of a self-test.
 type SelfTestStep struct {
 	Name string
 	// Result is ok, failed or skipped; Detail says why.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -278,6 +279,7 @@ func TestGraftedPairNeedsNoProxy(t *testing.T) {
 			k := newStock(t, at(t))
 			k.relay(k.client, k.down, k.up, k.server, "hello")
 			k.relay(k.server, k.up, k.down, k.client, "and back again")
+			before := k.counters()
 			k.must(k.join())
 			k.exchange("while it drains")
 			k.activate()
@@ -298,8 +300,19 @@ func TestGraftedPairNeedsNoProxy(t *testing.T) {
 			if got, want := k.pair.Bytes(0), uint64(len("while it drains")+400); got != want {
 				t.Errorf("%d request bytes, want %d", got, want)
 			}
+			site, _, _ := strings.Cut(name, " ")
+			for _, way := range waysOf[site] {
+				k.expect(before, map[string]uint64{way: 100})
+			}
 		})
 	}
+}
+
+// waysOf are the ends that translated packets come to, by the kind of site.
+var waysOf = map[string][]string{
+	"loopback": {"passage.local"},
+	"veth":     {"passage.neighbour", "passage.marked"},
+	"sidecar":  {"passage.loopback", "passage.neighbour", "passage.marked"},
 }
 
 // endSites are those whose packets come to their ends by different ways.

@@ -156,7 +156,8 @@ func (b *bench) counted(name string) uint64 {
 
 // Every end of the verdict that can be reached, its counter, and where the
 // bytes go. (no_slot and no_seq cannot: the map and the socket are there when
-// the verdict runs; the verifier asks for the branches.)
+// the verdict runs; the verifier asks for the branches. Nor can untrimmed: what is to be
+// cut off is never more than there is.)
 func TestEveryEndOfTheVerdict(t *testing.T) {
 	tests := []struct {
 		name, counter string

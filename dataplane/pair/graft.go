@@ -12,7 +12,7 @@ import (
 
 const (
 	// graftReads are the reads of both directions before a pair is grafted: eight
-	// requests and their answers, or a megabyte or so. It costs what two exchanges
+	// requests and their answers. It costs what two exchanges
 	// through user space do, which one that ends soon would not earn back.
 	graftReads = 16
 	// graftAgain is when a pair is asked again that was refused for a passing reason.

@@ -1,6 +1,7 @@
-// Package selftest proves at start, on a pair of its own over loopback, that
-// this kernel splices without losing or repeating a byte. What a kernel does
-// decides, not its version; if a step fails every pair relays.
+// Package selftest proves, on a pair of its own over loopback, that this kernel splices
+// without losing or repeating a byte, at start, and that it grafts, before the first
+// pair is grafted. What a kernel does decides, not its version; where a step fails
+// pairs go on without.
 package selftest
 
 import (

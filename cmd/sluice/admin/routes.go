@@ -76,7 +76,7 @@ func (s *Server) table() []*route {
 		{path: "/runtime", help: "print runtime values", handle: s.runtime},
 		{path: "/runtime_modify", help: "Adds or modifies runtime values as passed in query parameters. To delete a previously added key, use an empty string as the value. Note that deletion only applies to overrides added via this endpoint; values loaded from disk can be modified via override but not deleted. E.g. ?key1=value1&key2=value2...", mutates: true, form: true, handle: s.runtimeModify},
 		{path: "/server_info", help: "print server version/status information", handle: s.serverInfo},
-		{path: "/splice", help: "print whether the kernel path is in use, and what the self-test at start found (JSON)", handle: s.splice},
+		{path: "/splice", help: "print whether the kernel paths are in use, and what their self-tests found (JSON)", handle: s.splice},
 		{path: "/stats", help: "print server stats", handle: s.stats, params: append(slices.Clip(statsParams),
 			[2]string{"format", "Format to use; One of (html, active-html, text, json)"},
 			[2]string{"type", "Stat types to include.; One of (All, Counters, Histograms, Gauges, TextReadouts)"},

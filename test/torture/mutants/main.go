@@ -1,4 +1,4 @@
-// Command mutants breaks the rules of the splice one by one, in a copy of the
+// Command mutants breaks the rules of splice and graft one by one, in a copy of the
 // tree, and checks that the named test of each sees it. A patch beside this file
 // is one broken rule; the lines before its first "---" say
 //
