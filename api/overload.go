@@ -101,5 +101,10 @@ type LoadShedPoint struct {
 	Triggers []Trigger
 }
 
-// ShedAccept is the point at which connections are accepted.
-const ShedAccept = "envoy.load_shed_points.tcp_listener_accept"
+// The points that have an effect: connections are closed when they are accepted, or when
+// tcp_proxy gets bytes of theirs; no connection to a host is begun.
+const (
+	ShedAccept = "envoy.load_shed_points.tcp_listener_accept"
+	ShedData   = "envoy.load_shed_points.tcp_proxy_on_data"
+	ShedPool   = "envoy.load_shed_points.connection_pool_new_connection"
+)

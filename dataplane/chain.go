@@ -30,8 +30,12 @@ import (
 // newChain makes the filters of a chain of a listener. The order is the configuration's.
 // old, if it is not nil, is the equal chain of the listener's version before,
 // whose limits go on. The error is that of opening an access log, or of a TLS context.
-func (p *Plane) newChain(listener string, c *api.FilterChain, old *filter.Chain) (*filter.Chain, error) {
+func (p *Plane) newChain(l *api.Listener, c *api.FilterChain, old *filter.Chain) (*filter.Chain, error) {
+	listener := l.StatName()
 	ctx := filter.Context{Stats: p.stats, Runtime: p.near.Runtime, Cluster: p.cluster, Demand: p.demand, Log: p.log, Names: p.names, Files: p.files, Listener: listener, Failing: p.drains.HealthChecksFail}
+	if !l.BypassOverload {
+		ctx.ShedData = p.overload.DataShedder()
+	}
 	ch := &filter.Chain{Chain: stream.Chain{Name: c.Name, Metadata: stream.Metadata(c.Metadata)}, ConnectTimeout: c.TransportSocketConnectTimeout}
 	if c.TLS != nil {
 		var err error

@@ -81,7 +81,7 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 		if chain == nil {
 			continue
 		}
-		if l.chains[chain], err = p.newChain(c.StatName(), chain, have.same(chain)); err != nil {
+		if l.chains[chain], err = p.newChain(c, chain, have.same(chain)); err != nil {
 			delete(l.chains, chain)
 			l.releaseFilters()
 			return nil, err

@@ -102,6 +102,7 @@ type Plane struct {
 	names        *dnscache.Caches
 	drainOptions DrainOptions
 	drainStats   drainStats
+	threads      threadFigures
 	// watch is what looks after hosts' health.
 	watch upstream.Watch
 	// warmed is told of clusters whose hosts have been checked once.
@@ -159,6 +160,7 @@ func New(o Options) (*Plane, error) {
 	}
 	p := &Plane{drainOptions: o.Drain, drains: &drain.Manager{Time: o.Drain.Time, Strategy: o.Drain.Strategy},
 		drainStats: newDrainStats(o.Stats), timers: map[*time.Timer]struct{}{}, crowd: pair.NewCrowd(), stats: o.Stats, log: o.Log, wanted: &api.Snapshot{}, retry: true, listeners: map[string]*listener{}, sockets: map[string]*bound{}}
+	p.threads = newThreadFigures(o.Stats, o.Concurrency)
 	p.handshakes = newHandshakes(o.Concurrency)
 	if err := p.newOverload(o.Overload, o.Runtime); err != nil {
 		return nil, err
@@ -175,7 +177,7 @@ func New(o Options) (*Plane, error) {
 	}
 	p.destinations.Store(&destinations{})
 	p.near.Home, p.near.Threads = o.Home, uint64(o.Concurrency)+1 // the main one too
-	p.near.Runtime = o.Runtime
+	p.near.Runtime, p.near.Sheds, p.near.Updates = o.Runtime, p.overload.ShedsHosts, upstream.NewUpdates(o.Stats)
 	if o.LocalCluster != "" {
 		p.near.Name = o.LocalCluster
 		p.near.Local = func() *upstream.Cluster { return p.cluster(o.LocalCluster) }
@@ -265,6 +267,7 @@ func (p *Plane) Apply(_ context.Context, s *api.Snapshot) *api.Applied {
 		p.retry = len(a.Refused) > 0 || !swapped
 	}
 	p.clustersOutLocked(gone)
+	p.threads.clusters(s.Clusters.Len())
 	p.wanted = s
 	return a
 }

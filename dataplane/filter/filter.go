@@ -108,6 +108,9 @@ type Context struct {
 	Listener string
 	// Failing says whether health checks are made to fail (/healthcheck/fail).
 	Failing func() bool
+	// ShedData draws whether a connection is to be closed for bytes that its client
+	// sent; nil where nobody asks for that.
+	ShedData func() bool
 }
 
 // Core is what filters use of the worker that they run on.

@@ -40,7 +40,7 @@ type Manager struct {
 	// those with an effect; nil if they are not configured
 	stop, reject, reduce *action
 	minimum              *api.TimerMinimum
-	accept               *point
+	accept, data, pool   *point
 	shrinker             *shrinker
 	// refused counts connections beyond their limit; nil without its monitor.
 	refused *stats.Counter
@@ -54,6 +54,7 @@ type Manager struct {
 // machine has not what a monitor measures.
 func New(o Options) (*Manager, error) {
 	sc := o.Stats.Scope("overload")
+	o.Stats.Scope("").Counter("envoy.overload_actions.reset_high_memory_stream.count") // none is reset for its memory
 	m := &Manager{o: o, delay: sc.Histogram("refresh_interval_delay"), quit: make(chan struct{})}
 	if o.Config == nil {
 		return m, nil
@@ -84,8 +85,13 @@ func New(o Options) (*Manager, error) {
 		c := &o.Config.Points[i]
 		p := newPoint(c, sc)
 		m.points = append(m.points, p)
-		if c.Name == api.ShedAccept {
+		switch c.Name {
+		case api.ShedAccept:
 			m.accept = p
+		case api.ShedData:
+			m.data = p
+		case api.ShedPool:
+			m.pool = p
 		}
 	}
 	return m, nil
@@ -106,7 +112,7 @@ func (m *Manager) Start() {
 	}
 }
 
-// Close ends it. It waits for a call of Changed that is under way.
+// Close ends it, once. It waits for a call of Changed that is under way.
 func (m *Manager) Close() {
 	m.ending.Do(func() {
 		close(m.quit)
@@ -167,6 +173,18 @@ func (m *Manager) StopsAccepting() bool { return m.stop.saturated() }
 // Rejects draws whether a connection that was just accepted is to be closed.
 func (m *Manager) Rejects() bool {
 	return m.accept.sheds() || m.reject != nil && drawn(m.reject.load())
+}
+
+// ShedsHosts draws whether a connection to a host is not to be begun.
+func (m *Manager) ShedsHosts() bool { return m.pool.sheds() }
+
+// DataShedder draws whether a connection whose client sent bytes is to be closed; nil
+// where nothing of the kind is configured, so that nobody has to see the bytes.
+func (m *Manager) DataShedder() func() bool {
+	if m.data == nil {
+		return nil
+	}
+	return m.data.sheds
 }
 
 // Overflowed counts a connection beyond the limit of all.

@@ -156,6 +156,24 @@ func TestConnectionsAreRejectedAsOftenAsTheLevelSays(t *testing.T) {
 	}
 }
 
+func TestPointsShedWhatTheyAreFor(t *testing.T) {
+	for _, name := range []string{api.ShedAccept, api.ShedData, api.ShedPool, "another"} {
+		w := newWorld(t, api.Overload{Points: []api.LoadShedPoint{{Name: name, Triggers: []api.Trigger{threshold("r", .5)}}}}, "r")
+		w.inject("r", "0.5")
+		w.round()
+		data := w.DataShedder()
+		got := [3]bool{w.Rejects(), data != nil && data(), w.ShedsHosts()}
+		if want := [3]bool{name == api.ShedAccept, name == api.ShedData, name == api.ShedPool}; got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+		counted := uint64(1)
+		if name == "another" {
+			counted = 0
+		}
+		w.want(name, map[string]uint64{name + ".shed_load_count": counted, name + ".scale_percent": 100})
+	}
+}
+
 func TestAFileIsReadWhenOneWasMovedIntoItsPlace(t *testing.T) {
 	w := newWorld(t, api.Overload{}, "r")
 	for _, step := range []struct {
@@ -305,7 +323,8 @@ func TestNothingIsMeasuredWithoutMonitors(t *testing.T) {
 	}
 	m.Overflowed()
 	m.Close()
-	if got := store.All(); len(got) != 1 || got[0].Name != "overload.refresh_interval_delay" {
+	m.Close()
+	if got := store.All(); len(got) != 2 || got[1].Name != "overload.refresh_interval_delay" {
 		t.Errorf("figures: %v", got)
 	}
 }

@@ -98,6 +98,10 @@ type Near struct {
 	// Threads and Runtime are balance.Config's.
 	Threads uint64
 	Runtime *runtime.Runtime
+	// Sheds draws whether a connection is not to be begun; it may be nil.
+	Sheds func() bool
+	// Updates count changes of hosts; they may be nil.
+	Updates *Updates
 }
 
 // New puts a cluster in force. What looks after its hosts' health is w.
@@ -113,6 +117,7 @@ func NewNear(c *api.Cluster, store *stats.Store, w Watch, near Near, t *TLS) *Cl
 		store: store, statName: c.StatName(), tls: t,
 	}
 	u.holders = stats.NewHolders(u.release)
+	u.Stats.matched(defaultMatch)
 	u.Update(c)
 	return u
 }
@@ -161,6 +166,7 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 				changed = true
 			}
 			h.set(e, l)
+			u.Stats.matched(matchOf(c, &e, &l)).Inc()
 			secured.assign(h, &e, &l)
 			next[key] = h
 			hosts = append(hosts, h)
@@ -197,6 +203,9 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	u.classifyLocked(v)
 	if old != nil {
 		u.leaveLocked(old.hosts, hosts, v.resources != old.resources)
+		if v.resources == old.resources {
+			u.near.Updates.hosts(old.config.Assignment, c.Assignment)
+		}
 	}
 }
 
@@ -231,6 +240,7 @@ func (u *Cluster) Mark(h *Host, set, clear api.HealthFlags) bool {
 	moved := h.mark(set, clear)
 	if moved {
 		u.reclassifyLocked()
+		u.near.Updates.health()
 	}
 	return moved
 }

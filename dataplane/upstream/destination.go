@@ -44,6 +44,7 @@ func (u *Cluster) bring(to netip.AddrPort) (*view, *Host) {
 	h := &Host{cluster: u}
 	h.since.Store(u.now())
 	h.set(e, api.Locality{})
+	u.Stats.matched(matchOf(v.config, &e, &api.Locality{})).Inc()
 	v.byAddr.Store(to, h)
 	u.hosts[hostKey{addr: to}] = h
 	u.membersLocked(&v, append(slices.Clip(v.hosts), h))

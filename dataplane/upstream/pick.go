@@ -88,6 +88,14 @@ func (u *Cluster) enter(v *view, h *Host, worker int, taken bool) (Picked, error
 		s.PendingOverflow.Inc()
 		return Picked{}, ErrPendingOverflow
 	}
+	if u.near.Sheds != nil && u.near.Sheds() {
+		r.givePending()
+		if taken {
+			r.giveActive()
+		}
+		s.PendingTotal.Inc()
+		return Picked{}, ErrPendingOverflow
+	}
 	if v.config.SocketFor(h.Endpoint()).Proxy != nil {
 		worker = -1 // nobody else may have a connection that told of this client
 	}

@@ -149,6 +149,50 @@ var figures = []scenario{
 		r.rejects(static([]obj{proxyTo("l", "c")}, []obj{cluster("c")}).with(obj{"stats_flush_interval": "1s", "stats_flush_on_admin": true}),
 			"Only one of stats_flush_interval or stats_flush_on_admin should be set!")
 	}},
+	{"figures_of_a_plain_process", func(r *run) {
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}))
+		r.echoed("l")
+		// Of subscriptions that there are none of Sluice has figures, too.
+		r.figureNames(`cluster\.c\.([^l]|lb_[^z])|cluster_manager\.[^.]*:|dns\.|envoy\.|filesystem\.(flushed|reopen|write_(buffered|completed|failed|total))|http1\.|listener\.l\.|listener_manager\.[^.]*:|overload\.|runtime\.|tcp\.|thread_local_cluster_manager\.`)
+	}},
+	{"figures_of_the_admin", func(r *run) {
+		r.start(static(nil, nil))
+		for range 3 {
+			r.get("/ready", regexp.MustCompile("."))
+		}
+		r.get("/none", regexp.MustCompile("^invalid"))
+		r.proxy.http.CloseIdleConnections()
+		r.await("http.admin.downstream_cx_active", 1, 1) // the one that asks
+		r.await("http.admin.downstream_cx_destroy_remote", 1, 1000)
+		now := r.stats()
+		for _, same := range [][2]string{{"listener.admin.downstream_cx_total", "http.admin.downstream_cx_total"}, {"listener.admin.main_thread.downstream_cx_total", "http.admin.downstream_cx_http1_total"},
+			{"http.admin.downstream_cx_destroy", "listener.admin.downstream_cx_destroy"}, {"http.admin.downstream_cx_destroy", "http.admin.downstream_cx_destroy_remote"},
+			{"http.admin.downstream_rq_total", "http.admin.downstream_rq_http1_total"}} {
+			r.note("%s is %s: %v", same[0], same[1], now[same[0]] == now[same[1]] && now[same[0]] > 0)
+		}
+		r.note("%d of 404, %d active, requests of more than 100 bytes each way: %v", now["http.admin.downstream_rq_4xx"], now["http.admin.downstream_rq_active"],
+			now["http.admin.downstream_cx_rx_bytes_total"] > 50*now["http.admin.downstream_rq_total"] && now["http.admin.downstream_cx_tx_bytes_total"] > 100*now["http.admin.downstream_rq_total"])
+	}},
+	{"buckets_of_histograms", func(r *run) {
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}).with(obj{"stats_config": obj{"histogram_bucket_settings": []obj{
+			{"match": obj{"exact": "listener.l.downstream_cx_length_ms"}, "buckets": []float64{100000, 50000, 500}},
+			{"match": obj{"prefix": "cluster.c"}, "buckets": []float64{70000}}, {"match": obj{"suffix": "_ms"}, "buckets": []float64{9}}}}, "stats_flush_interval": "0.1s"}))
+		c := r.dial("l").send("hello").expect("hello")
+		time.Sleep(time.Second)
+		c.fin().ended()
+		r.await("listener.l.downstream_cx_destroy", 1, 1)
+		time.Sleep(time.Second) // histograms are merged at a flush, the next one ends the interval
+		shown := regexp.MustCompile(`^envoy_(listener_downstream_cx_length_ms|cluster_upstream_cx_length_ms)_(bucket|count)`)
+		r.get("/stats/prometheus", shown)
+		for _, mode := range []string{"cumulative", "disjoint"} {
+			r.get("/stats?filter=cx_length_ms&histogram_buckets="+mode, regexp.MustCompile(`^(listener\.l|cluster)\.`))
+		}
+	}},
+	{"a_tag_replaced", func(r *run) {
+		r.start(static([]obj{proxyTo("l", "c")}, []obj{cluster("c", endpoint(r.serve("server", peer.Echo)))}).with(obj{"stats_config": obj{"allow_default_tag_overrides": true,
+			"stats_tags": []obj{{"tag_name": "envoy.cluster_name", "regex": `^cluster\.((c)\.)`}, {"tag_name": "envoy.worker_id"}}}}))
+		r.get("/stats/prometheus", regexp.MustCompile(`^envoy_(cluster_upstream_cx_total|tcp_c?_?downstream_cx_total|listener_worker)`))
+	}},
 	{"reject_overload_managers", func(r *run) {
 		monitor := func(bytes int) obj {
 			return obj{"name": "envoy.resource_monitors.fixed_heap", "typed_config": obj{"@type": "type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes": bytes}}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ const (
 	actionShrink     = "envoy.overload_actions.shrink_heap"
 	actionTimeouts   = "envoy.overload_actions.reduce_timeouts"
 	pointAccept      = "envoy.load_shed_points.tcp_listener_accept"
+	pointData        = "envoy.load_shed_points.tcp_proxy_on_data"
 	pointPool        = "envoy.load_shed_points.connection_pool_new_connection"
 
 	ofOverload = `overload\..*|listener\.[^.]+\.downstream_(cx_(total|overload_reject|overflow)|global_cx_overflow)`
@@ -182,6 +184,37 @@ var overloads = []scenario{
 		r.dial("l").as("later").send("hello").expect("hello").fin().ended()
 		r.moved(ofOverload)
 	}},
+	{"overload_load_shed_of_data", func(r *run) {
+		at := r.logFile("log")
+		proxy := tcpProxy("c").set("access_log", []obj{logTo(at, "%RESPONSE_FLAGS% %DOWNSTREAM_LOCAL_CLOSE_REASON% %UPSTREAM_LOCAL_CLOSE_REASON% %BYTES_RECEIVED% %BYTES_SENT%\n")})
+		p := startPressed(r, "0.1", obj{"loadshed_points": []obj{actionOn(pointData, atLeast(injectedResource, 0.9))}},
+			listener("l", chain(proxy)), proxyTo("m", "c").with(obj{"bypass_overload_manager": true}))
+		open, ends, bypass := r.dial("l").as("open").send("hello").expect("hello"), r.dial("l").as("ends").send("hello").expect("hello"), r.dial("m").as("bypass").send("hello").expect("hello")
+		p.press("0.95", 95)
+		open.send("again").ended()
+		ends.fin().ended()
+		bypass.send("again").expect("again").fin().ended()
+		r.dial("l").as("later").send("hello").ended()
+		r.logged(at, 3)
+		r.sortLast(3)
+		r.moved(ofOverload, `tcp\..*\.downstream_cx_(total|overload_close|rx_bytes_total|tx_bytes_total)`, ofClusterNoBytes)
+		p.press("0.1", 10)
+		r.dial("l").as("restored").send("hello").expect("hello").fin().ended()
+	}},
+	{"overload_load_shed_of_hosts", func(r *run) {
+		proxy := tcpProxy("c").set("max_connect_attempts", 3)
+		p := startPressed(r, "0.1", obj{"loadshed_points": []obj{actionOn(pointPool, atLeast(injectedResource, 0.9))}},
+			proxyTo("l", "c"), listener("n", chain(proxy)), proxyTo("m", "c").with(obj{"bypass_overload_manager": true}))
+		open := r.dial("l").as("open").send("hello").expect("hello")
+		p.press("0.95", 95)
+		open.send("again").expect("again")
+		for _, name := range []string{"l", "m", "n"} {
+			r.dial(name).as(name).ended()
+		}
+		r.moved(ofOverload, ofClusterNoBytes)
+		p.press("0.1", 10)
+		r.dial("l").as("restored").send("hello").expect("hello").fin().ended()
+	}},
 	{"overload_two_triggers", func(r *run) {
 		p := startPressed(r, "0.1", obj{
 			"resource_monitors": []obj{monitorOf("mine", "fixed_heap.v3.FixedHeapConfig", obj{"max_heap_size_bytes": 1})},
@@ -268,23 +301,24 @@ var overloads = []scenario{
 				actionOn("envoy.overload_actions.stop_accepting_requests", atLeast(heapResource, 0.9)), actionOn("envoy.overload_actions.disable_http_keepalive", atLeast(heapResource, 0.9))},
 			"loadshed_points": []obj{actionOn(pointAccept, atLeast(injectedResource, 0.9)), actionOn("mine", atLeast(injectedResource, 0.9))}}, proxyTo("l", "c"))
 		r.await("overload."+injectedResource+".pressure", 10, 10)
-		r.figureNames("overload.")
+		r.figureNames(`overload\.`)
 	}},
 	{"overload_manager_without_anything", func(r *run) {
 		r.start(static([]obj{proxyTo("l", "c")}, []obj{r.echoCluster()}))
-		r.figureNames("overload.")
+		r.figureNames(`(envoy\.)?overload`)
 	}},
 }
 
 // figureNames notes the names of the figures that begin so.
-func (r *run) figureNames(prefix string) {
+func (r *run) figureNames(begin string) {
 	r.Helper()
 	body, _, err := r.proxy.get("/stats")
 	if err != nil {
 		r.Fatal(err)
 	}
+	names := regexp.MustCompile("^(" + begin + ")")
 	for line := range strings.Lines(body) {
-		if name, _, _ := strings.Cut(line, ": "); strings.HasPrefix(name, prefix) {
+		if name, _, _ := strings.Cut(line, ": "); names.MatchString(line) {
 			r.note("%s", name)
 		}
 	}

@@ -28,6 +28,22 @@ var changeStories = []story{
 		c.send("still").expect("still")
 		s.figures()
 	}},
+	{"figures_of_changed_hosts", func(s *stream) {
+		s.open()
+		one, two := s.banner("one"), s.banner("two")
+		c := edsCluster("c")
+		s.cds("1", c)
+		s.eds("1", assignment("c", one))
+		s.lds("1", proxyTo("l", "c"))
+		s.serves("l", "one")
+		const figures = `cluster_manager\.(cluster_updated.*|update_.*merge.*)|cluster\.c\..*total_match_count|thread_local.*`
+		s.moved(figures)
+		s.eds("2", assignment("c", one, two))
+		s.moved(figures)
+		s.eds("3", assignment("c", two))
+		s.serves("l", "two")
+		s.moved(figures)
+	}},
 	{"endpoint_removed_under_a_connection", func(s *stream) {
 		s.open()
 		one, two := s.banner("one"), s.banner("two")

@@ -85,7 +85,9 @@ func (c *Config) overload() error {
 		}
 		points[p.GetName()] = true
 		o.Points = append(o.Points, api.LoadShedPoint{Name: p.GetName(), Triggers: ts})
-		if p.GetName() != api.ShedAccept {
+		switch p.GetName() {
+		case api.ShedAccept, api.ShedData, api.ShedPool:
+		default:
 			c.Unbuilt = append(c.Unbuilt, fmt.Sprintf("overload_manager.loadshed_points[%d] (%s)", i, name))
 		}
 	}

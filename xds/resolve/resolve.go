@@ -29,7 +29,14 @@ type Resolver interface {
 func New(c api.Resolver) Resolver { return (*Figures)(nil).New(c) }
 
 // byFamily asks for one version of IP after the other.
-type byFamily func(ctx context.Context, name string, six bool) ([]Address, error)
+type byFamily struct {
+	ask     func(ctx context.Context, name string, six bool) ([]Address, error)
+	figures *Figures
+}
+
+func (f byFamily) one(ctx context.Context, name string, six bool) ([]Address, error) {
+	return f.figures.counted(func() ([]Address, error) { return f.ask(ctx, name, six) })
+}
 
 func (f byFamily) Lookup(ctx context.Context, name string, family api.DNSFamily) ([]Address, error) {
 	if ip, err := netip.ParseAddr(name); err == nil {
@@ -41,18 +48,18 @@ func (f byFamily) Lookup(ctx context.Context, name string, family api.DNSFamily)
 	}
 	switch family {
 	case api.DNSV4Only:
-		return unique(f(ctx, name, false))
+		return unique(f.one(ctx, name, false))
 	case api.DNSV6Only:
-		return unique(f(ctx, name, true))
+		return unique(f.one(ctx, name, true))
 	case api.DNSAll:
-		return f.both(ctx, name)
+		return f.figures.counted(func() ([]Address, error) { return f.both(ctx, name) }) // one question to c-ares
 	}
 	first := family == api.DNSAuto // IPv6 comes first
-	all, err := unique(f(ctx, name, first))
+	all, err := unique(f.one(ctx, name, first))
 	if err == nil && len(all) > 0 || ctx.Err() != nil {
 		return all, err
 	}
-	return unique(f(ctx, name, !first))
+	return unique(f.one(ctx, name, !first))
 }
 
 // both fails only if both questions do.
@@ -63,10 +70,10 @@ func (f byFamily) both(ctx context.Context, name string) ([]Address, error) {
 	}
 	six := make(chan answer, 1)
 	go func() {
-		all, err := f(ctx, name, true)
+		all, err := f.ask(ctx, name, true)
 		six <- answer{all, err}
 	}()
-	all, err := f(ctx, name, false)
+	all, err := f.ask(ctx, name, false)
 	other := <-six
 	if err != nil && other.err != nil {
 		return nil, err

@@ -71,7 +71,7 @@ func TestHostsComeBeforeServers(t *testing.T) {
 	r.hosts = filepath.Join(t.TempDir(), "hosts")
 	write(t, r.hosts, "# comment\n10.0.0.1 a Web.test # b\n10.0.0.2\tweb.test\nfd00::1 web.test\nrubbish web.test\n10.0.0.3 b # web.test\n")
 	for f, want := range map[api.DNSFamily]string{api.DNSV4Only: "10.0.0.1 10.0.0.2", api.DNSV6Only: "fd00::1"} {
-		if got := shown(byFamily(r.addresses).Lookup(t.Context(), "web.test.", f)); got != want {
+		if got := shown(byFamily{ask: r.addresses}.Lookup(t.Context(), "web.test.", f)); got != want {
 			t.Errorf("%s: %q, want %q", f, got, want)
 		}
 	}
@@ -79,7 +79,7 @@ func TestHostsComeBeforeServers(t *testing.T) {
 		t.Errorf("the server was asked %d times", n)
 	}
 	write(t, r.hosts, "")
-	if got := shown(byFamily(r.addresses).Lookup(t.Context(), "web.test", api.DNSV4Only)); got != "9.9.9.9" {
+	if got := shown(byFamily{ask: r.addresses}.Lookup(t.Context(), "web.test", api.DNSV4Only)); got != "9.9.9.9" {
 		t.Errorf("by the server: %q", got)
 	}
 }

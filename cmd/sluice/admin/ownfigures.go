@@ -24,6 +24,8 @@ type ownFigures struct {
 	rx, tx, rqTotal, rqHTTP1             *stats.Counter
 	completed, completedByListener       *stats.Counter
 	classes, classesByListener           [5]*stats.Counter
+	reset                                *stats.Counter // requests whose client is gone
+	accepts                              *stats.Histogram
 	took, connected                      *stats.Histogram
 }
 
@@ -37,13 +39,15 @@ type listenerFigures struct {
 var (
 	unmovedOfListener = []string{"downstream_cx_overflow", "downstream_cx_overload_reject", "downstream_cx_transport_socket_connect_timeout",
 		"downstream_global_cx_overflow", "downstream_listener_filter_error", "downstream_listener_filter_remote_close", "downstream_pre_cx_timeout", "no_filter_chain_match"}
-	unmovedOfHTTP = []string{"downstream_cx_delayed_close_timeout", "downstream_cx_drain_close", "downstream_cx_http2_total", "downstream_cx_http3_total",
+	unmovedOfHTTP = []string{"downstream_cx_delayed_close_timeout", "downstream_cx_drain_close", "downstream_cx_http1_soft_drain", "downstream_cx_http2_total", "downstream_cx_http3_total",
 		"downstream_cx_max_duration_reached", "downstream_cx_max_requests_reached", "downstream_cx_overload_disable_keepalive", "downstream_cx_ssl_total",
 		"downstream_cx_upgrades_total", "downstream_flow_control_paused_reading_total", "downstream_flow_control_resumed_reading_total",
 		"downstream_rq_failed_path_normalization", "downstream_rq_http2_total", "downstream_rq_http3_total", "downstream_rq_max_duration_reached",
 		"downstream_rq_non_relative_path", "downstream_rq_overload_close", "downstream_rq_redirected_with_normalized_path",
 		"downstream_rq_rejected_via_ip_detection", "downstream_rq_too_many_premature_resets", "downstream_rq_tx_reset", "downstream_rq_ws_on_non_ws_route", "rs_too_large"}
-	unmovedGauges = []string{"downstream_cx_http2_active", "downstream_cx_http3_active", "downstream_cx_ssl_active", "downstream_cx_upgrades_active"}
+	// of HTTP/1, which drops no headers, whatever their names are
+	unmovedOfHTTP1 = []string{"dropped_headers_with_underscores", "metadata_not_supported_error", "requests_rejected_with_underscores_in_headers", "response_flood"}
+	unmovedGauges  = []string{"downstream_cx_http2_active", "downstream_cx_http3_active", "downstream_cx_ssl_active", "downstream_cx_upgrades_active"}
 )
 
 func newOwnFigures(store *stats.Store) *ownFigures {
@@ -51,6 +55,7 @@ func newOwnFigures(store *stats.Store) *ownFigures {
 	ls, main, hls, h := store.Scope("listener", "admin"), store.Scope("listener", "admin", "main_thread"), store.Scope("listener", "admin", "http", tag), store.Scope("http", tag)
 	ls.Show(stats.NewBlank(unmovedOfListener, []string{"downstream_pre_cx_active"}, nil))
 	h.Show(stats.NewBlank(unmovedOfHTTP, unmovedGauges, nil))
+	store.Scope("http1").Show(stats.NewBlank(unmovedOfHTTP1, nil, nil))
 	f := &ownFigures{
 		destroyed: ls.Counter("downstream_cx_destroy"), length: ls.Histogram("downstream_cx_length_ms"),
 		total: h.Counter("downstream_cx_total"), http1: h.Counter("downstream_cx_http1_total"),
@@ -60,6 +65,7 @@ func newOwnFigures(store *stats.Store) *ownFigures {
 		rx: h.Counter("downstream_cx_rx_bytes_total"), tx: h.Counter("downstream_cx_tx_bytes_total"),
 		rqTotal: h.Counter("downstream_rq_total"), rqHTTP1: h.Counter("downstream_rq_http1_total"),
 		completed: h.Counter("downstream_rq_completed"), completedByListener: hls.Counter("downstream_rq_completed"),
+		reset: h.Counter("downstream_rq_rx_reset"), accepts: ls.Histogram("connections_accepted_per_socket_event"),
 		took: h.Histogram("downstream_rq_time"), connected: h.Histogram("downstream_cx_length_ms"),
 	}
 	for i, sc := range []*stats.Scope{ls, main} {
@@ -118,6 +124,7 @@ func (l ownListener) Accept() (net.Conn, error) {
 		of.total.Inc()
 		of.active.Inc()
 	}
+	f.accepts.Record(1)
 	f.total.Inc()
 	f.http1.Inc()
 	f.active.Inc()
@@ -174,6 +181,9 @@ func (c *ownConn) Close() error {
 		if busy {
 			f.busy.Inc()
 			busyBy.Inc()
+			if remote {
+				f.reset.Inc()
+			}
 		}
 		took := time.Since(c.began)
 		f.length.RecordTime(took)

@@ -53,7 +53,7 @@ func (s *Session) begun(end bool) {
 		return
 	}
 	s.factory.stats.early.Inc()
-	if s.conn.Watch() == filter.Nothing || s.conn.Data(end) == filter.Continue {
+	if (s.conn.Watch() == filter.Nothing || s.conn.Data(end) == filter.Continue) && !s.sheds() {
 		s.connect()
 	}
 }

@@ -271,6 +271,10 @@ func (s *Session) pairUp(up *standing) {
 		cfg.Gate = func(end bool) bool { return s.conn.Data(end) == filter.Continue }
 		cfg.EveryRead = w == filter.EveryByte
 	}
+	if s.factory.shed != nil {
+		filters := cfg.Gate
+		cfg.Gate, cfg.EveryRead = func(end bool) bool { return (filters == nil || filters(end)) && !s.sheds() }, true
+	}
 	s.up.EndWithHost(func() {
 		s.conn.Core.Worker.Post(func() {
 			if !s.conn.Over() {
@@ -398,6 +402,18 @@ func (s *Session) checkDrain() {
 		s.closedFor("drain_close")
 		s.Close()
 	}
+}
+
+// sheds ends a connection whose client sent bytes, or its end, where there is no room
+// for them.
+func (s *Session) sheds() bool {
+	if s.factory.shed == nil || !s.factory.shed() {
+		return false
+	}
+	s.factory.stats.overloadClose.Inc()
+	s.conn.Info.Flags.Set(stream.OverloadManager)
+	s.conn.Deny("overload_manager_close")
+	return true
 }
 
 func (s *Session) logPeriodic() {

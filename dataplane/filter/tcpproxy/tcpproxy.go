@@ -25,12 +25,14 @@ type Factory struct {
 	match   balance.Criteria
 	matches []balance.Criteria
 	tlvs    proxyheader.Values
+	// shed, if it is not nil, is asked about bytes of the client.
+	shed func() bool
 }
 
 type factoryStats struct {
 	scope                                         *stats.Scope
 	total, noRoute, rxBytes, txBytes, idleTimeout *stats.Counter
-	maxDuration, early, drainClose                *stats.Counter
+	maxDuration, early, drainClose, overloadClose *stats.Counter
 	http                                          *httpStats   // nil unless it stands for HTTP
 	demand                                        *demandStats // nil without on_demand
 }
@@ -65,13 +67,13 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 		return nil, err
 	}
 	sc := ctx.Stats.Scope("tcp", stats.Tag{Name: "envoy.tcp_prefix", Value: c.StatPrefix})
-	for _, always := range []string{"downstream_cx_overload_close", "downstream_flow_control_paused_reading_total", "downstream_flow_control_resumed_reading_total", "route_delayed_total", "upstream_flush_total"} {
+	for _, always := range []string{"downstream_flow_control_paused_reading_total", "downstream_flow_control_resumed_reading_total", "route_delayed_total", "upstream_flush_total"} {
 		sc.Counter(always) // named as Envoy names them, and never moved yet
 	}
 	for _, always := range []string{"downstream_cx_rx_bytes_buffered", "downstream_cx_tx_bytes_buffered", "upstream_flush_active"} {
 		sc.Gauge(always)
 	}
-	f := &Factory{config: c, tlvs: proxyheader.NewValues(c.ProxyProtocolTLVs), match: balance.NewCriteria(c.MetadataMatch, false), cluster: ctx.Cluster, logs: logs, tunnel: newTunneling(c.Tunnel), stats: &factoryStats{
+	f := &Factory{config: c, shed: ctx.ShedData, tlvs: proxyheader.NewValues(c.ProxyProtocolTLVs), match: balance.NewCriteria(c.MetadataMatch, false), cluster: ctx.Cluster, logs: logs, tunnel: newTunneling(c.Tunnel), stats: &factoryStats{
 		scope:       sc,
 		total:       sc.Counter("downstream_cx_total"),
 		noRoute:     sc.Counter("downstream_cx_no_route"),
@@ -81,6 +83,8 @@ func New(c *api.TCPProxy, ctx filter.Context) (*Factory, error) {
 		maxDuration: sc.Counter("max_downstream_connection_duration"),
 		early:       sc.Counter("early_data_received_count_total"),
 		drainClose:  sc.Counter("downstream_cx_drain_close"),
+
+		overloadClose: sc.Counter("downstream_cx_overload_close"),
 	}}
 	f.stats.http = newHTTPStats(c, ctx)
 	if c.OnDemand != nil {
