@@ -86,6 +86,8 @@ type FilterChain struct {
 	Metadata Metadata
 	// TLS is what the transport_socket terminates; nil is raw_buffer.
 	TLS *DownstreamTLS
+	// TCPStats may be nil.
+	TCPStats *TCPStats
 	// TransportSocketConnectTimeout bounds its handshake, 0 is no bound.
 	TransportSocketConnectTimeout time.Duration
 	// Filters run in order; the last one is terminal. An empty list closes the

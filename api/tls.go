@@ -281,8 +281,14 @@ type UpstreamTLS struct {
 	MaxSessionKeys uint32
 }
 
+// TCPStats has figures kept of the TCP under a transport socket: every Period, if that
+// is not 0, and at the connection's end.
+type TCPStats struct{ Period time.Duration }
+
 // UpstreamSocket is a cluster's transport_socket; the zero value is raw_buffer.
 type UpstreamSocket struct {
+	// TCPStats may be nil.
+	TCPStats *TCPStats
 	// Proxy is the PROXY header that goes before everything else, nil for none.
 	Proxy *ProxyHeader
 	// TLS may be nil.

@@ -6,6 +6,7 @@ import (
 	"reflect"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/filter"
 	"github.com/sluice-proxy/sluice/dataplane/filter/connectionlimit"
 	"github.com/sluice-proxy/sluice/dataplane/filter/directresponse"
@@ -24,6 +25,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/filter/tcpproxy"
 	"github.com/sluice-proxy/sluice/dataplane/filter/tlsinspector"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"github.com/sluice-proxy/sluice/dataplane/tcpstats"
 	"github.com/sluice-proxy/sluice/dataplane/tls"
 )
 
@@ -43,6 +45,9 @@ func (p *Plane) newChain(l *api.Listener, c *api.FilterChain, old *filter.Chain)
 			ch.Release()
 			return nil, err
 		}
+	}
+	if c.TCPStats != nil {
+		ch.TCP, ch.TCPPeriod = tcpstats.New(p.stats, "listener", stats.Tag{Name: "envoy.listener_address", Value: listener}), c.TCPStats.Period
 	}
 	for i := range c.Filters {
 		f, err := p.newFilter(&c.Filters[i], ctx)

@@ -6,6 +6,7 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"github.com/sluice-proxy/sluice/dataplane/tcpstats"
 	"github.com/sluice-proxy/sluice/dataplane/tls"
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,10 @@ type Chain struct {
 	TLS            *tls.Server
 	ConnectTimeout time.Duration
 	TimedOut       *stats.Counter
+	// TCP are the figures of the connections' TCP, nil for none, brought up to date
+	// every TCPPeriod.
+	TCP       *tcpstats.Stats
+	TCPPeriod time.Duration
 
 	Factories []Factory
 }
@@ -39,6 +44,9 @@ func (c *Chain) Release() {
 	}
 	if c.TLS != nil {
 		c.TLS.Stats.Release()
+	}
+	if c.TCP != nil {
+		c.TCP.Release()
 	}
 }
 
@@ -87,6 +95,7 @@ type walk struct {
 	held, data bool
 	end        bool // of the data that is held
 	secure     *secure
+	tcp        *tcpstats.Watch
 }
 
 // Over says that the connection has ended.
@@ -108,6 +117,7 @@ func (ch *Chain) Accept(c *Connection) {
 		}
 	}
 	c.terminal = ch.Factories[last].New(c).(Terminal)
+	c.watchTCP()
 	if ch.TLS == nil || c.shakeHands() {
 		c.introduce()
 	}
@@ -262,6 +272,7 @@ func (c *Connection) End() {
 	}
 	c.over = true
 	c.letGo()
+	c.unwatchTCP()
 	c.Info.Lasted = time.Since(c.Info.Start)
 	c.Core.Connections.remove(c)
 	c.Owner.Closed(c)

@@ -33,11 +33,8 @@ func (c *Connection) shakeHands() bool {
 		c.Close()
 		return false
 	}
-	if c.walk == nil {
-		c.walk = &walk{}
-	}
 	s := &secure{handshake: h}
-	c.walk.secure = s
+	c.needWalk().secure = s
 	c.Info.SetDownstreamTLS(first)
 	if ch.ConnectTimeout > 0 {
 		s.deadline.F = func() {
@@ -107,6 +104,7 @@ func (c *Connection) Transport() pair.Transport {
 // Lend makes a library's connection, which has the client's socket, one that speaks
 // the client's TLS, if that is used.
 func (c *Connection) Lend(under net.Conn) net.Conn {
+	c.unwatchTCP() // the descriptor is the library's
 	s := c.secure()
 	if s == nil || s.conn == nil {
 		return under
@@ -174,6 +172,7 @@ func errno(err error) syscall.Errno {
 // bytes wait unread.
 func (c *Connection) CloseSocket() {
 	c.letGo()
+	c.lookAtTCP()
 	if t := c.Transport(); t != nil {
 		t.CloseWrite()
 		// Who does not read it learns of the end from the socket.
@@ -185,6 +184,7 @@ func (c *Connection) CloseSocket() {
 // ResetSocket closes it by RST: SO_LINGER{1,0} is set.
 func (c *Connection) ResetSocket() {
 	c.letGo()
+	c.lookAtTCP()
 	unix.Close(c.FD)
 }
 

@@ -36,9 +36,10 @@ type Worker struct {
 	clock  clock
 
 	// of the worker's thread
-	handlers []registered // by place; an event brings the place
-	vacant   []int32      // places that are free
-	places   []int32      // by file descriptor; 0 for none
+	handlers []registered   // by place; an event brings the place
+	vacant   []int32        // places that are free
+	places   []int32        // by file descriptor; 0 for none
+	leaving  map[int]func() // by file descriptor; see OnLeave
 	timers   timerHeap
 	now      int64
 	buffer   []byte
@@ -208,6 +209,7 @@ func (w *Worker) Mod(fd int, events uint32) error {
 // Del forgets a descriptor that stays open.
 func (w *Worker) Del(fd int) {
 	if w.place(fd) != 0 {
+		w.leave(fd)
 		w.ctl(unix.EPOLL_CTL_DEL, fd, 0)
 		w.vacate(fd)
 	}
@@ -217,6 +219,7 @@ func (w *Worker) Del(fd int) {
 // EPOLLONESHOT and has had its event. It stays in the set, silent, so that the
 // next Add costs no more than a Mod; it may be closed as it is.
 func (w *Worker) Park(fd int) {
+	w.leave(fd)
 	r := &w.handlers[w.place(fd)]
 	r.h, r.parked = nil, true
 }
@@ -237,7 +240,31 @@ func (w *Worker) Inherit(fd int, h Handler) bool {
 // takes it out of the epoll set without a call of its own.
 func (w *Worker) Forget(fd int) {
 	if w.place(fd) != 0 {
+		w.leave(fd)
 		w.vacate(fd)
+	}
+}
+
+// OnLeave has f called whenever a handler lets go of a descriptor (Del, Park, Forget):
+// whoever closes it has done so before, so that this is the last time that it is sure
+// to be open. nil takes that back, which has to come before the number is another's.
+func (w *Worker) OnLeave(fd int, f func()) {
+	if f == nil {
+		delete(w.leaving, fd)
+		return
+	}
+	if w.leaving == nil {
+		w.leaving = map[int]func(){}
+	}
+	w.leaving[fd] = f
+}
+
+func (w *Worker) leave(fd int) {
+	if len(w.leaving) == 0 { // as good as always
+		return
+	}
+	if f := w.leaving[fd]; f != nil {
+		f()
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-proxy/sluice/dataplane/health"
 	"github.com/sluice-proxy/sluice/dataplane/outlier"
 	"github.com/sluice-proxy/sluice/dataplane/stream"
+	"github.com/sluice-proxy/sluice/dataplane/tcpstats"
 	"github.com/sluice-proxy/sluice/dataplane/tls"
 )
 
@@ -42,6 +43,8 @@ type Cluster struct {
 	// http2Stats are made with the first connection of HTTP/2.
 	http2Once  sync.Once
 	http2Stats atomic.Pointer[HTTP2Stats]
+	// tcpStats are nil until there was a transport socket that has them kept.
+	tcpStats atomic.Pointer[tcpstats.Stats]
 
 	watch    Watch
 	store    *stats.Store
@@ -147,6 +150,7 @@ func (u *Cluster) updateLocked(c *api.Cluster, warmed *health.Checker) {
 	c = u.withNamesLocked(c)
 	next := make(map[hostKey]*Host)
 	secured := u.newSockets(c, old)
+	u.needTCPStats(c)
 	var hosts []*Host
 	changed := false
 	maxWeight := uint32(0)

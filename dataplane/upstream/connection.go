@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sluice-proxy/sluice/dataplane/outlier"
+	"github.com/sluice-proxy/sluice/dataplane/tcpstats"
 	"github.com/sluice-proxy/sluice/dataplane/tls"
 )
 
@@ -20,6 +21,7 @@ type Connection struct {
 	watched     bool // see EndWithHost
 	local       bool // failed before it got to the host
 	shared      bool // is a request on a connection that is counted by itself
+	tcp         *tcpstats.Watch
 }
 
 // OnShared is what a request on a Shared connection is to its client: its figures are
@@ -162,6 +164,8 @@ func (c *Connection) Ended(lasted time.Duration, remote bool) {
 }
 
 func (c *Connection) drop() {
+	c.tcp.End()
+	c.tcp = nil
 	if c.watched {
 		c.Host.closing.Lock()
 		delete(c.Host.closers, c)

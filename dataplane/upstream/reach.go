@@ -22,10 +22,17 @@ func (c *Connection) Dial(w *loop.Worker, from Source, header []byte, done func(
 		case err == nil && len(header) > 0:
 			c.Bytes(0, uint64(len(header)))
 		}
+		if err == nil {
+			if s := c.watchTCP(w, fd); s != nil {
+				c.tcp.Every(s.Period)
+			}
+		}
 		done(fd, err)
 	}
 	if len(e.Additional) == 0 {
-		return newDial(w, e.Addr, way, timeout(cfg.ConnectTimeout), told)
+		d := newDial(w, e.Addr, way, timeout(cfg.ConnectTimeout), told)
+		c.watchTCP(w, d.fd) // one that is refused counts too
+		return d
 	}
 	return newRace(w, interleaved(cfg.Eyeballs, e.Addr, e.Additional), way, timeout(cfg.ConnectTimeout), u.Stats.Total.Inc, told)
 }

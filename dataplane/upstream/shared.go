@@ -118,7 +118,7 @@ func (c *Shared) Speaks() {
 func (c *Shared) Alone() Connection {
 	c.ended = true
 	c.HTTP2.http1Total.Inc()
-	return Connection{Host: c.Host, pool: c.pool, held: c.held}
+	return Connection{Host: c.Host, pool: c.pool, held: c.held, tcp: c.tcp}
 }
 
 // Stands counts it as open.

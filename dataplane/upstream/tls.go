@@ -179,6 +179,9 @@ func (u *Cluster) release() {
 	if h := u.http2Stats.Load(); h != nil {
 		h.release()
 	}
+	if t := u.tcpStats.Load(); t != nil {
+		t.Release()
+	}
 	if u.tlsStats != nil {
 		u.tlsStats.Release()
 	}

@@ -99,13 +99,15 @@ func (w *walker) withoutMatch(path string, c *listenerv3.FilterChain) *listenerv
 }
 
 func (w *walker) chain(path string, p *listenerv3.FilterChain) *api.FilterChain {
+	tls, tcp := w.downstreamSocket(path+".transport_socket", p.GetTransportSocket())
 	return &api.FilterChain{
 		Name:     p.GetName(),
 		Match:    w.chainMatch(path+".filter_chain_match", p.GetFilterChainMatch()),
 		Metadata: metadata(p.GetMetadata()),
 		Filters:  w.filters(path, p.GetFilters()),
 
-		TLS:                           w.downstreamSocket(path+".transport_socket", p.GetTransportSocket()),
+		TLS:                           tls,
+		TCPStats:                      tcp,
 		TransportSocketConnectTimeout: w.duration(path+".transport_socket_connect_timeout", p.GetTransportSocketConnectTimeout(), 0),
 	}
 }

@@ -3,6 +3,8 @@ package resource
 func tlsPolicies() policies {
 	const tls = "envoy.extensions.transport_sockets.tls.v3."
 	return policies{
+		// The socket within is decoded where transport sockets are.
+		"envoy.extensions.transport_sockets.tcp_stats.v3.Config": policy{}.fields(built, "transport_socket", "update_period"),
 		tls + "DownstreamTlsContext": policy{}.
 			fields(inside, "common_tls_context", "session_ticket_keys", "session_ticket_keys_sds_secret_config").
 			fields(built, "require_client_certificate", "disable_stateless_session_resumption", "disable_stateful_session_resumption",

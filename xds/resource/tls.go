@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
+	tcpstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tcp_stats/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -45,22 +47,45 @@ func unregisteredSocket(p *corev3.TransportSocket) error {
 	return fmt.Errorf("Didn't find a registered implementation for '%s' with type URL: '%s'", short(p.GetName()), short(innerURL(p.GetTypedConfig())))
 }
 
+// notBuilt is a transport socket of Envoy's that there is none of here, or no transport
+// socket at all.
+func notBuilt(p *corev3.TransportSocket, m proto.Message) error {
+	name := m.ProtoReflect().Descriptor().FullName()
+	if !strings.HasPrefix(string(name), "envoy.extensions.transport_sockets.") {
+		return unregisteredSocket(p)
+	}
+	return fmt.Errorf("not supported yet (%s)", name)
+}
+
 // downstreamSocket decodes the transport socket of a filter chain; nil is
 // raw_buffer.
-func (w *walker) downstreamSocket(path string, p *corev3.TransportSocket) *api.DownstreamTLS {
+func (w *walker) downstreamSocket(path string, p *corev3.TransportSocket) (*api.DownstreamTLS, *api.TCPStats) {
 	m, at := w.socket(path, p)
 	switch m := m.(type) {
 	case nil:
-		return nil
 	case *tlsv3.DownstreamTlsContext:
 		w.message(at, m.ProtoReflect())
-		return w.downstreamTLS(at, m)
-	case *tlsv3.UpstreamTlsContext:
+		return w.downstreamTLS(at, m), nil
+	case *tcpstatsv3.Config:
+		kept := w.tcpStats(at, m)
+		tls, _ := w.downstreamSocket(at+".transport_socket", m.GetTransportSocket())
+		return tls, kept
+	case *tlsv3.UpstreamTlsContext, *proxyv3.ProxyProtocolUpstreamTransport:
 		w.fail(path, unregisteredSocket(p))
 	default:
-		w.fail(path, fmt.Errorf("not supported yet (%s)", m.ProtoReflect().Descriptor().FullName()))
+		w.fail(path, notBuilt(p, m))
 	}
-	return nil
+	return nil, nil
+}
+
+// tcpStats reads what the transport socket of that name has kept.
+func (w *walker) tcpStats(path string, p *tcpstatsv3.Config) *api.TCPStats {
+	if err := constraint(path, p); err != nil {
+		w.fail("", err)
+		return nil
+	}
+	w.message(path, p.ProtoReflect())
+	return &api.TCPStats{Period: w.duration(path+".update_period", p.GetUpdatePeriod(), 0)}
 }
 
 // upstreamSocket decodes the transport socket of a cluster.
@@ -77,10 +102,13 @@ func (w *walker) upstreamSocket(path string, p *corev3.TransportSocket) (s api.U
 	case *tlsv3.UpstreamTlsContext:
 		w.message(at, m.ProtoReflect())
 		s.TLS = w.upstreamTLS(at, m)
+	case *tcpstatsv3.Config:
+		s = w.upstreamSocket(at+".transport_socket", m.GetTransportSocket())
+		s.TCPStats = w.tcpStats(at, m)
 	case *tlsv3.DownstreamTlsContext:
 		w.fail(path, unregisteredSocket(p))
 	default:
-		w.fail(path, fmt.Errorf("not supported yet (%s)", m.ProtoReflect().Descriptor().FullName()))
+		w.fail(path, notBuilt(p, m))
 	}
 	return s
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tcpstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tcp_stats/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/sluice-proxy/sluice/xds/resource"
@@ -216,6 +217,8 @@ func transportSocket(p *corev3.TransportSocket, known secrets) (*TLS, error) {
 			return nil, fmt.Errorf("transport_socket.%w", err)
 		}
 		return t, nil
+	case "envoy.extensions.transport_sockets.tcp_stats.v3.Config": // whose figures are traffic's
+		return transportSocket(m.(*tcpstatsv3.Config).GetTransportSocket(), known)
 	}
 	return nil, fmt.Errorf("transport_socket: not supported yet for a control plane (%s)", m.ProtoReflect().Descriptor().FullName())
 }
