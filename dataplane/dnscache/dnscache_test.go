@@ -368,6 +368,25 @@ func TestWhoWaitsIsToldOnItsWorker(t *testing.T) {
 	}
 }
 
+// The news may be on its way to the worker when the wait is given up there.
+func TestWhoHasGivenUpIsNotToldLate(t *testing.T) {
+	r := newRig(t, config())
+	w, err := loop.New(0, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go w.Run()
+	defer w.Close()
+	w.Do(func() {
+		_, cancel := r.cache.Load("a.test", 80, w, func() { t.Error("told after it gave up") })
+		for r.load("a.test") != Known {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	})
+	w.Do(func() {}) // what was posted before has run
+}
+
 func TestKeys(t *testing.T) {
 	for _, tt := range []struct {
 		name, key, host string
