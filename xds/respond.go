@@ -165,6 +165,11 @@ func (c *Client) updateEndpoints(ctx context.Context, r *ads.Response) error {
 	if v != nil {
 		has = func(_ string, raw *anypb.Any) bool { return c.model.HasEndpoints(key, raw) }
 		wants = func(name string) bool { return name == v.EDSName() }
+		if isFile(r.From) {
+			if err := theOnly(v.EDSName(), r); err != nil {
+				return err
+			}
+		}
 	}
 	u, notes, err := decode(r, resource.Assignment, has, wants)
 	c.figures.noted(notes, true)
@@ -181,6 +186,16 @@ func (c *Client) updateEndpoints(ctx context.Context, r *ads.Response) error {
 	}
 	c.timeToLive(r, u.Removed)
 	return c.applyEndpoints(ctx, u, r)
+}
+
+// theOnly is what Envoy says of a file that holds other endpoints than those asked for.
+func theOnly(name string, r *ads.Response) error {
+	for _, res := range r.Resources {
+		if got, ok := firstString(res.Body.GetValue()); ok && got != "" && got != name {
+			return fmt.Errorf("Unexpected EDS cluster (expecting %s): %s", resource.Short(name), resource.Short(got))
+		}
+	}
+	return nil
 }
 
 // applyEndpoints takes over u, which r brought; r is nil if it is the end of a

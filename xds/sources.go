@@ -189,7 +189,7 @@ func (c *Client) place(v *api.Cluster) (*api.Cluster, error) {
 	switch s := v.Source; s.Kind {
 	case api.FromADS:
 		if c.ads == nil {
-			return v, fmt.Errorf("%s.ads: dynamic_resources.ads_config is not set", path)
+			return v, fmt.Errorf("%s.ads: ADS must be configured to support an ADS config source", path)
 		}
 	case api.FromPath:
 		if _, err := os.Stat(s.Path); err != nil { // Envoy's words

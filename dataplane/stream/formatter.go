@@ -155,7 +155,7 @@ func (f *Formatter) appendNode(b []byte, n *node, m Moment) []byte {
 		}
 		return append(b, '}')
 	case n.isList:
-		start, first := len(b), true
+		first := true
 		b = append(b, '[')
 		for i := range n.list {
 			at := len(b)
@@ -169,10 +169,7 @@ func (f *Formatter) appendNode(b []byte, n *node, m Moment) []byte {
 			}
 			first = false
 		}
-		if first && f.omitEmpty {
-			return b[:start]
-		}
-		return append(b, ']')
+		return append(b, ']') // an empty one too, as in Envoy
 	case n.literal != "":
 		return append(b, n.literal...)
 	case len(n.pieces) == 1 && n.pieces[0].get != nil:

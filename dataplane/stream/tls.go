@@ -15,8 +15,8 @@ import (
 
 // TLS is what is known of the TLS session of one side. It is read-only.
 type TLS struct {
-	// Version and Cipher are as BoringSSL calls them.
-	Version, Cipher string
+	// Version, Cipher and Group are as BoringSSL calls them.
+	Version, Cipher, Group string
 	// ServerName is the SNI.
 	ServerName string
 	// Peer are the certificates that the peer presented, its own first; Local is the
@@ -244,6 +244,10 @@ func sessionField(what string) func(*TLS) string {
 		return func(t *TLS) string { return t.Version }
 	case "TLS_CIPHER":
 		return func(t *TLS) string { return t.Cipher }
+	case "TLS_GROUP":
+		return func(t *TLS) string { return t.Group }
+	case "SERVER_NAME":
+		return func(t *TLS) string { return t.ServerName }
 	case "PEER_URI_SAN":
 		return list(uris, true)
 	case "PEER_DNS_SAN":

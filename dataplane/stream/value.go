@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/substitution"
 )
 
@@ -222,15 +223,15 @@ func upstream(command string) getter {
 		}
 	case "UPSTREAM_HOST_NAME_WITHOUT_PORT":
 		return func(m Moment) any {
-			if n := m.Info.Upstream.hostname(); n != "" {
-				return n
+			if n := m.Info.Upstream.hostname(); n != "" || m.Info.Upstream.Host == nil {
+				return text(n)
 			}
-			return withoutPort(m.Info.Upstream.Addr(), -1)
+			return text(bare(m.Info.Upstream.Host))
 		}
 	case "UPSTREAM_HOSTS_ATTEMPTED":
 		return list(func(a Attempt) string { return a.Host.Address() })
 	case "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT":
-		return list(func(a Attempt) string { return a.Host.Addr.Addr().String() })
+		return list(func(a Attempt) string { return bare(a.Host) })
 	case "UPSTREAM_HOST_NAMES_ATTEMPTED", "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT":
 		return list(func(a Attempt) string {
 			if a.Host.Hostname != "" {
@@ -239,7 +240,7 @@ func upstream(command string) getter {
 			if command == "UPSTREAM_HOST_NAMES_ATTEMPTED" {
 				return a.Host.Address()
 			}
-			return a.Host.Addr.Addr().String()
+			return bare(a.Host)
 		})
 	case "UPSTREAM_CONNECTION_IDS_ATTEMPTED":
 		return list(func(a Attempt) string {
@@ -332,6 +333,14 @@ func clusterMetadata(i *Info) Metadata {
 		return nil
 	}
 	return i.Upstream.Cluster.Metadata
+}
+
+// bare is an endpoint's address without its port, or its path.
+func bare(e *api.Endpoint) string {
+	if e.Path != "" {
+		return e.Path
+	}
+	return e.Addr.Addr().String()
 }
 
 // withoutPort prints the address alone, or the network of so many bits of it.

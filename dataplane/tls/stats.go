@@ -129,5 +129,13 @@ func (s *Stats) failed(err error) {
 
 // describe says what of a session others want to know.
 func describe(c tls.ConnectionState, local *x509.Certificate) *stream.TLS {
-	return &stream.TLS{Version: tlsname.Version(c.Version), Cipher: tlsname.Cipher(c.CipherSuite), ServerName: c.ServerName, Peer: c.PeerCertificates, Local: local}
+	return &stream.TLS{Version: tlsname.Version(c.Version), Cipher: tlsname.Cipher(c.CipherSuite), Group: group(c), ServerName: c.ServerName, Peer: c.PeerCertificates, Local: local}
+}
+
+// group is BoringSSL's name of the group that the keys were agreed in, empty for none.
+func group(c tls.ConnectionState) string {
+	if c.CurveID == 0 {
+		return ""
+	}
+	return tlsname.Curve(uint16(c.CurveID))
 }

@@ -47,7 +47,7 @@ type story struct {
 // streams are the stories as scenarios.
 func streams() []scenario {
 	var out []scenario
-	for _, st := range slices.Concat(startStories, rejectionStories, changeStories, warmingStories, reconnectStories, heartbeatStories, orderStories, sourceStories, restStories, goldens, drainStories, ecdsStories, sdsStories, rtdsStories, bindingStories, checkedStories, breakerStories, onDemandStories, tunnelStories, forwardStories) {
+	for _, st := range slices.Concat(startStories, rejectionStories, changeStories, warmingStories, reconnectStories, heartbeatStories, orderStories, sourceStories, restStories, goldens, drainStories, ecdsStories, sdsStories, rtdsStories, corpusStories, bindingStories, checkedStories, breakerStories, onDemandStories, tunnelStories, forwardStories) {
 		for _, delta := range []bool{false, true} {
 			if !delta && strings.HasSuffix(st.name, "_delta_only") {
 				continue

@@ -113,6 +113,7 @@ func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners m
 		res.Modified++
 		if l.active != nil && l.active.value.EqualButChains(r.Value) {
 			res.InPlace++
+			r.Version = l.active.version // as in Envoy, the dump goes on with the older one
 		}
 		for a, o := range owners {
 			if o == l {

@@ -3,17 +3,20 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	celfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	grpcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	celformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
 	metadataformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/metadata/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -227,7 +230,13 @@ func (w *walker) logFilter(path string, f *accesslogv3.AccessLogFilter) api.LogF
 		return api.LogFilter{Types: t}
 	case *accesslogv3.AccessLogFilter_MetadataFilter:
 		return api.LogFilter{Metadata: w.metadataCondition(path+".metadata_filter", s.MetadataFilter)}
-	case *accesslogv3.AccessLogFilter_HeaderFilter, *accesslogv3.AccessLogFilter_GrpcStatusFilter, *accesslogv3.AccessLogFilter_TraceableFilter:
+	case *accesslogv3.AccessLogFilter_HeaderFilter:
+		return api.LogFilter{Nothing: !absentHeaderHolds(s.HeaderFilter.GetHeader())}
+	case *accesslogv3.AccessLogFilter_GrpcStatusFilter:
+		// A connection has no status, which is unknown.
+		unknown := slices.Contains(s.GrpcStatusFilter.GetStatuses(), accesslogv3.GrpcStatusFilter_UNKNOWN)
+		return api.LogFilter{Nothing: unknown == s.GrpcStatusFilter.GetExclude()}
+	case *accesslogv3.AccessLogFilter_TraceableFilter:
 		return api.LogFilter{Nothing: true}
 	case *accesslogv3.AccessLogFilter_ExtensionFilter:
 		m, _, _, err := open(s.ExtensionFilter.GetTypedConfig())
@@ -246,6 +255,25 @@ func (w *walker) logFilter(path string, f *accesslogv3.AccessLogFilter) api.LogF
 		w.unbuilt = append(w.unbuilt, path+".extension_filter")
 	}
 	return pass // not_health_check_filter: no TCP connection is one
+}
+
+// absentHeaderHolds says whether a matcher holds where no header is.
+func absentHeaderHolds(m *routev3.HeaderMatcher) bool {
+	holds := false
+	switch p := m.GetHeaderMatchSpecifier().(type) {
+	case nil:
+	case *routev3.HeaderMatcher_PresentMatch:
+		holds = !p.PresentMatch
+	case *routev3.HeaderMatcher_StringMatch:
+		if !m.GetTreatMissingHeaderAsEmpty() {
+			return false // inverted or not
+		}
+		e, exact := p.StringMatch.GetMatchPattern().(*matcherv3.StringMatcher_Exact)
+		holds = exact && e.Exact == ""
+	default:
+		return false
+	}
+	return holds != m.GetInvertMatch()
 }
 
 func (w *walker) logFilters(path string, in []*accesslogv3.AccessLogFilter) []api.LogFilter {

@@ -17,7 +17,13 @@ func addressPolicies() policies {
 			fields(built, "address", "port_value", "ipv4_compat").
 			// A resolver could make another address of it; the namespace is another
 			// network.
-			fields(refused, "resolver_name", "named_port", "network_namespace_filepath").
+			fields(refused, "network_namespace_filepath").
+			judge(func(v protoreflect.Value) (decision, string) {
+				return refused, "Unknown address resolver: " + short(v.String())
+			}, "resolver_name").
+			judge(func(protoreflect.Value) (decision, string) {
+				return refused, "IP resolver can't handle port specifier type 4"
+			}, "named_port").
 			judge(func(v protoreflect.Value) (decision, string) {
 				if v.Enum() == protoreflect.EnumNumber(corev3.SocketAddress_TCP) {
 					return built, ""

@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sluice-proxy/sluice/api"
@@ -99,9 +100,7 @@ func (w *walker) endpoint(path string, p *endpointv3.LbEndpoint, read func(strin
 		Metadata: metadata(p.GetMetadata()),
 	}
 	if h := p.GetHealthStatus(); h >= 0 && h <= corev3.HealthStatus_DEGRADED {
-		e.Health = api.Health(h) // the same numbers
-	} else {
-		w.fail(path+".health_status", fmt.Errorf("unknown enum value (%d)", h))
+		e.Health = api.Health(h) // the same numbers; one that Envoy does not know says nothing
 	}
 	e.TLVs = w.hostTLVs(path+".metadata.typed_filter_metadata", p.GetMetadata())
 	read(path, p, &e)
@@ -128,13 +127,22 @@ func (w *walker) dnsName(path string, p *endpointv3.LbEndpoint, e *api.Endpoint)
 func (w *walker) addressed(path string, p *endpointv3.LbEndpoint, e *api.Endpoint) {
 	const hint = "Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'"
 	switch a := p.GetEndpoint().GetAddress(); {
-	case p.GetEndpointName() != "": // refused
 	case a == nil:
 		w.fail(path+".endpoint.address", errors.New("Address must be set. "+hint))
 	case a.GetPipe() != nil:
 		e.Path = w.pipe(path+".endpoint.address.pipe", a.GetPipe())
+	case a.GetSocketAddress().GetResolverName() != "":
+		w.fail(path+".endpoint.address.socket_address.resolver_name", fmt.Errorf("Unknown address resolver: %s. %s", short(a.GetSocketAddress().GetResolverName()), hint))
+	case a.GetSocketAddress().GetNamedPort() != "":
+		w.fail(path+".endpoint.address.socket_address.named_port", errors.New("IP resolver can't handle port specifier type 4. "+hint))
+	case a.GetSocketAddress().GetNetworkNamespaceFilepath() != "":
+		w.fail(path+".endpoint.address.socket_address.network_namespace_filepath", errors.New("Invalid host configuration: hosts cannot specify network namespaces with their address"))
 	default:
 		before := len(w.errs)
+		if s := a.GetSocketAddress(); s != nil && s.GetProtocol() != corev3.SocketAddress_TCP { // Envoy does not look at it
+			a, _ = proto.Clone(a).(*corev3.Address)
+			a.GetSocketAddress().Protocol = corev3.SocketAddress_TCP
+		}
 		w.message(path+".endpoint.address", a.ProtoReflect())
 		e.Addr, _ = w.addr(path+".endpoint.address", a)
 		if len(w.errs) > before && !e.Addr.IsValid() {
@@ -144,7 +152,11 @@ func (w *walker) addressed(path string, p *endpointv3.LbEndpoint, e *api.Endpoin
 	}
 	for i, more := range p.GetEndpoint().GetAdditionalAddresses() {
 		at := fmt.Sprintf("%s.endpoint.additional_addresses[%d].address", path, i)
-		if more.GetAddress().GetSocketAddress() == nil {
+		switch {
+		case more.GetAddress() == nil:
+			w.fail(at, errors.New("Address must be set. "+hint))
+			continue
+		case more.GetAddress().GetSocketAddress() == nil:
 			w.fail(at, errAdditional)
 			continue
 		}

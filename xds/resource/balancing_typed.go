@@ -18,6 +18,7 @@ import (
 	wrrlocalityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sluice-proxy/sluice/api"
 )
@@ -53,7 +54,7 @@ func policyReaders() map[string]policyReader {
 		policyPackage + "ring_hash.v3.RingHash": func(w *walker, path string, b *api.Balancing, m proto.Message, _ *clusterv3.Cluster) {
 			p, _ := m.(*ringhashv3.RingHash)
 			b.LocalityWeighted = p.GetLocalityWeightedLbConfig() != nil
-			b.HashByName, b.BalanceFactor = p.GetUseHostnameForHashing(), p.GetHashBalanceFactor().GetValue()
+			b.HashByName, b.BalanceFactor = p.GetUseHostnameForHashing(), balanceFactor(p.GetHashBalanceFactor())
 			consistentHashing(b, p.GetConsistentHashingLbConfig())
 			w.ring(path, b, p.GetMinimumRingSize(), p.GetMaximumRingSize(), p.GetHashFunction() == ringhashv3.RingHash_MURMUR_HASH_2)
 		},
@@ -124,9 +125,18 @@ func localityConfig(b *api.Balancing, l *commonv3.LocalityLbConfig) {
 	}
 }
 
+// balanceFactor bounds what typed policies may say: below 100 all hosts would be too
+// busy.
+func balanceFactor(v *wrapperspb.UInt32Value) uint32 {
+	if v.GetValue() == 0 {
+		return 0
+	}
+	return max(100, v.GetValue())
+}
+
 func consistentHashing(b *api.Balancing, h *commonv3.ConsistentHashingLbConfig) {
 	if h != nil {
-		b.HashByName, b.BalanceFactor = h.GetUseHostnameForHashing(), h.GetHashBalanceFactor().GetValue()
+		b.HashByName, b.BalanceFactor = h.GetUseHostnameForHashing(), balanceFactor(h.GetHashBalanceFactor())
 		for _, p := range h.GetHashPolicy() {
 			// What requests have comes to nothing.
 			b.HashPolicy = append(b.HashPolicy, api.HashPolicy{SourceIP: p.GetConnectionProperties().GetSourceIp(), FilterState: p.GetFilterState().GetKey(), Terminal: p.GetTerminal()})

@@ -71,11 +71,11 @@ func (w *walker) chainAndKey(path string, p *tlsv3.TlsCertificate) *api.TLSCerti
 	case p.GetPrivateKeyProvider() != nil:
 		w.fail(path+".private_key_provider", fmt.Errorf("Failed to load private key provider: %s", short(p.GetPrivateKeyProvider().GetProviderName())))
 		return c
+	case key == "" && (chain != "" || p.GetPrivateKey() != nil || p.GetCertificateChain() != nil):
+		w.fail(path+".private_key", fmt.Errorf("Failed to load incomplete private key from path: %s", filename(p.GetPrivateKey())))
+		return c
 	case chain == "":
 		w.fail(path+".certificate_chain", fmt.Errorf("Failed to load incomplete certificate from %s: certificate chain not set", filename(p.GetCertificateChain())))
-		return c
-	case key == "":
-		w.fail(path+".private_key", fmt.Errorf("Failed to load incomplete private key from path: %s", filename(p.GetPrivateKey())))
 		return c
 	}
 	c.Chain = []byte(chain)

@@ -3,7 +3,10 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -49,6 +52,7 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 			p.GetPerConnectionBufferLimitBytes()),
 	}
 	w.perHost(p.GetCircuitBreakers())
+	w.protocolOptions(p)
 	w.sockets(c, p)
 	c.HTTP2 = w.http2(p, &c.Socket)
 	if t := p.GetCommonLbConfig().GetHealthyPanicThreshold(); t != nil {
@@ -70,6 +74,19 @@ func (w *walker) cluster(p *clusterv3.Cluster) *api.Cluster {
 	return c
 }
 
+// protocolOptions fails for options that nobody has; what they say is read elsewhere.
+func (w *walker) protocolOptions(p *clusterv3.Cluster) {
+	all := p.GetTypedExtensionProtocolOptions()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		path := "typed_extension_protocol_options[" + short(name) + "]"
+		if !strings.HasPrefix(name, "envoy.") {
+			w.fail(path, fmt.Errorf("Didn't find a registered network or http filter or protocol options implementation for name: '%s'", short(name)))
+		} else if strings.HasPrefix(name, "envoy.extensions.upstreams.") && innerURL(all[name]) != name {
+			w.fail(path, fmt.Errorf("Unable to unpack as %s", short(name)))
+		}
+	}
+}
+
 // sockets reads how endpoints are dialled.
 func (w *walker) sockets(c *api.Cluster, p *clusterv3.Cluster) {
 	c.Socket = w.upstreamSocket("transport_socket", p.GetTransportSocket())
@@ -86,6 +103,12 @@ func (w *walker) static(c *api.Cluster, p *clusterv3.Cluster) {
 	c.Discovery = api.Static
 	c.Assignment = &api.Assignment{OverprovisioningFactor: api.DefaultOverprovisioningFactor}
 	if la := p.GetLoadAssignment(); la != nil {
+		for _, l := range la.GetEndpoints() {
+			if l.GetLedsClusterLocalityConfig() != nil {
+				w.fail("load_assignment", fmt.Errorf("LEDS is only supported when EDS is used. Static cluster %s cannot use LEDS.", short(p.GetName())))
+				return
+			}
+		}
 		w.message("load_assignment", la.ProtoReflect())
 		c.Assignment = w.assignment("load_assignment", la)
 	}

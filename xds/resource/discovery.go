@@ -36,7 +36,10 @@ func clusterType(v protoreflect.Value) (decision, string) {
 	if _, ok := kinds[t.GetName()]; ok || t.GetName() == dnsCluster && kind == "" {
 		return built, ""
 	}
-	if kind != "" && Linked(kind) {
+	if kind != "" && unregistered("", t.GetTypedConfig()) != "" {
+		return refused, fmt.Sprintf("Didn't find a registered cluster factory implementation for type: '%s'", short(kind))
+	}
+	if kind != "" {
 		return refused, ""
 	}
 	return refused, fmt.Sprintf("Didn't find a registered cluster factory implementation for name: '%s'", short(t.GetName()))

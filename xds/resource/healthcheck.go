@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -14,6 +15,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/sluice-proxy/sluice/api"
+	"github.com/sluice-proxy/sluice/api/substitution"
 )
 
 // healthChecks decodes a cluster's active checks. One of a kind that is not
@@ -141,7 +143,7 @@ func (w *walker) httpCheck(at string, p *corev3.HealthCheck_HttpHealthCheck) *ap
 	v := &api.HTTPCheck{
 		Host: p.GetHost(), Path: p.GetPath(), Method: http.MethodGet, ResponseBufferSize: api.DefaultResponseBufferSize,
 		Receive: w.payloads(at+".receive", p.GetReceive()),
-		Add:     headersToAdd(p.GetRequestHeadersToAdd()), Remove: p.GetRequestHeadersToRemove(),
+		Add:     w.headersToAdd(at+".request_headers_to_add", p.GetRequestHeadersToAdd()), Remove: p.GetRequestHeadersToRemove(),
 		Expected:  w.statuses(at+".expected_statuses", "expected", p.GetExpectedStatuses()),
 		Retriable: w.statuses(at+".retriable_statuses", "retriable", p.GetRetriableStatuses()),
 	}
@@ -195,14 +197,21 @@ func (w *walker) statuses(at, kind string, in []*typev3.Int64Range) []api.Status
 }
 
 func (w *walker) grpcCheck(at string, p *corev3.HealthCheck_GrpcHealthCheck) *api.GRPCCheck {
-	return &api.GRPCCheck{Service: p.GetServiceName(), Authority: p.GetAuthority(), Metadata: headersToAdd(p.GetInitialMetadata())}
+	return &api.GRPCCheck{Service: p.GetServiceName(), Authority: p.GetAuthority(), Metadata: w.headersToAdd(at+".initial_metadata", p.GetInitialMetadata())}
 }
 
 // headersToAdd takes values as they stand: what access logs know of a connection
-// does not exist for a check.
-func headersToAdd(in []*corev3.HeaderValueOption) []api.HTTPHeader {
+// does not exist for a check. That they are formats is seen where they are none.
+func (w *walker) headersToAdd(path string, in []*corev3.HeaderValueOption) []api.HTTPHeader {
 	var out []api.HTTPHeader
-	for _, h := range in {
+	for i, h := range in {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if key := h.GetHeader().GetKey(); strings.HasPrefix(key, ":") || strings.EqualFold(key, "host") {
+			w.fail(at, errors.New(":-prefixed or host headers may not be modified"))
+		}
+		if _, err := substitution.Parse(h.GetHeader().GetValue()); err != nil {
+			w.fail(at, err)
+		}
 		value := h.GetHeader().GetValue()
 		if raw := h.GetHeader().GetRawValue(); len(raw) > 0 {
 			value = string(raw)

@@ -17,6 +17,9 @@ func (w *walker) originalDst(c *api.Cluster, p *clusterv3.Cluster) {
 		w.fail("load_assignment", errors.New("ORIGINAL_DST clusters must have no load assignment configured"))
 	}
 	o := p.GetOriginalDstLbConfig()
+	if o.GetHttpHeaderName() != "" && !o.GetUseHttpHeader() {
+		w.fail("original_dst_lb_config", fmt.Errorf("ORIGINAL_DST cluster: invalid config http_header_name=%s and use_http_header is false. Set use_http_header to true if http_header_name is desired.", short(o.GetHttpHeaderName())))
+	}
 	c.Discovery = api.ToOriginalDst
 	c.Assignment = &api.Assignment{OverprovisioningFactor: api.DefaultOverprovisioningFactor}
 	c.ByDestination = &api.ByDestination{
@@ -53,7 +56,7 @@ func (w *walker) provided(p *clusterv3.Cluster, kind string) {
 	switch {
 	case p.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED && p.GetLbSubsetConfig() != nil:
 		w.clusterProvided(p)
-	case p.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED, typedProvided(p):
+	case p.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED, typedProvided(p) && kind != "ORIGINAL_DST":
 	case kind == kindAggregate, kind == kindForwardProxy:
 		w.fail("lb_policy", fmt.Errorf("cluster manager: cluster provided LB not specified but cluster '%s' provided one. Check cluster documentation.", p.GetName()))
 	default:

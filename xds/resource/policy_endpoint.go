@@ -5,7 +5,7 @@ func endpointPolicies() policies {
 		"envoy.config.endpoint.v3.ClusterLoadAssignment": policy{}.
 			fields(built, "cluster_name").
 			fields(inside, "endpoints", "policy").
-			fields(refused, "named_endpoints"),
+			fields(noted, "named_endpoints"), // Envoy reads none of them either
 		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy": policy{}.
 			fields(built, "overprovisioning_factor", "drop_overloads", "weighted_priority_health", "endpoint_stale_after"),
 		"envoy.config.endpoint.v3.LocalityLbEndpoints": policy{}.
@@ -19,7 +19,7 @@ func endpointPolicies() policies {
 				// Subsets and transport_socket_matches, which read it too, are refused.
 				"metadata").
 			fields(inside, "endpoint").
-			fields(refused, "endpoint_name"),
+			fields(noted, "endpoint_name"), // which leaves it without an address
 		"envoy.config.endpoint.v3.Endpoint": policy{}.
 			// An address may be a pipe here, or a name (assignment.go).
 			fields(built, "hostname", "address", "additional_addresses").

@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"strings"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -118,10 +120,11 @@ func boolOf(v protoreflect.Value) bool {
 	return false
 }
 
-// unregistered is Envoy's word for a type that is not linked, else empty.
+// unregistered is Envoy's word for a type that is not linked, or no extension's, else
+// empty.
 func unregistered(name string, a *anypb.Any) string {
 	url := innerURL(a)
-	if mt, _ := find(url); mt != nil {
+	if mt, _ := find(url); mt != nil && !strings.HasPrefix(url, "google.protobuf.") {
 		return ""
 	}
 	return "Didn't find a registered implementation for '" + short(name) + "' with type URL: '" + short(url) + "'"

@@ -70,6 +70,8 @@ func (w *walker) tlvs(path string, in []*corev3.TlvEntry) (out []api.TLV) {
 				w.fail(at+".format_string", errors.New("not supported yet (json_format)"))
 			}
 			t.Format = &format.Text
+		case len(e.GetValue()) == 0:
+			w.fail(at, errors.New("Invalid TLV configuration: one of 'value' or 'format_string' must be set."))
 		}
 		out = append(out, t)
 	}

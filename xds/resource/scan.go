@@ -104,6 +104,9 @@ func (s *scan) any(path string, a *anypb.Any, depth int) {
 		s.unknown++
 	}
 	path = anyPath(path, name)
+	if strings.HasPrefix(name, policyPackage) {
+		return // Envoy checks no constraint of a load balancing policy
+	}
 	if err := constraint(path, m); err != nil {
 		s.err = err
 		return

@@ -1,10 +1,12 @@
 package resource
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	grpcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
@@ -28,6 +30,9 @@ func (w *walker) serviceLog(path string, p *grpcv3.CommonGrpcAccessLogConfig) *a
 		FlushInterval: w.duration(path+".buffer_flush_interval", p.GetBufferFlushInterval(), logFlushInterval),
 		BufferSize:    logBufferSize,
 		FilterState:   p.GetFilterStateObjectsToLog(),
+	}
+	if p.GetTransportApiVersion() == corev3.ApiVersion_V2 {
+		w.fail(path+".transport_api_version", errors.New("V2 xDS transport protocol version is deprecated. The v2 xDS major version has been removed and is no longer supported. See the advice in https://www.envoyproxy.io/docs/envoy/latest/faq/api/envoy_v3."))
 	}
 	if v := p.GetBufferSizeBytes(); v != nil {
 		out.BufferSize = v.GetValue()

@@ -116,7 +116,7 @@ func (w *walker) backoff(path string, b *corev3.BackoffStrategy) *api.Backoff {
 	out := &api.Backoff{Base: w.duration(path+".base_interval", b.GetBaseInterval(), time.Second)}
 	out.Max = w.duration(path+".max_interval", b.GetMaxInterval(), 10*out.Base)
 	if out.Max < out.Base {
-		w.fail(path, errors.New("max_interval must be greater than or equal to base_interval"))
+		w.fail(path, errors.New("max_backoff_interval must be greater or equal to base_backoff_interval"))
 	}
 	return out
 }

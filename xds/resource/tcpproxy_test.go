@@ -68,7 +68,7 @@ func TestTCPProxyIsRefused(t *testing.T) {
 	for _, tt := range []struct{ what, in, want string }{
 		{"no early data bound", "cluster: c, upstream_connect_mode: ON_DOWNSTREAM_DATA", "max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE"},
 		{"log options twice", "cluster: c, access_log_options: {}, access_log_flush_interval: 1s", "Only one of access_log_flush_interval or access_log_options can be specified."},
-		{"back-off upside down", "cluster: c, backoff_options: {base_interval: 2s, max_interval: 1s}", "backoff_options: max_interval must be greater than or equal to base_interval"},
+		{"back-off upside down", "cluster: c, backoff_options: {base_interval: 2s, max_interval: 1s}", "backoff_options: max_backoff_interval must be greater or equal to base_backoff_interval"},
 		{"weights beyond 32 bit", "weighted_clusters: {clusters: [{name: x, weight: 4294967295}, {name: yy, weight: 1}]}", "The sum of weights of all upstream clusters of route  exceeds 4294967295"},
 		{"an unknown command", `cluster: c, access_log: [{name: f, typed_config: {` + file + `, path: /tmp/x, format: "%NOPE%"}}]`, "access_log[0] file_access_log.format: Not supported field in StreamInfo: NOPE"},
 		{"no command", `cluster: c, access_log: [{name: f, typed_config: {` + file + `, path: /tmp/x, log_format: {json_format: {a: {b: "x%"}}}}}]`, "Incorrect configuration: x%. Couldn't find valid command at position 1"},
