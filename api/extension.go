@@ -20,6 +20,23 @@ type FilterDiscovery struct {
 	Timeout time.Duration
 	// Terminal says that the filter is the last of its chain.
 	Terminal bool
+	// Source is where it comes from.
+	Source ConfigSource
+	// Listener says that it is a listener filter's; DefaultListener is its Default.
+	Listener        bool
+	DefaultListener *ListenerFilter
+}
+
+// Key tells the subscriptions to a filter's configuration apart; what stands before a
+// zero is its name.
+func (d *FilterDiscovery) Key(name string) string {
+	if d.Listener {
+		name += "\x00listener"
+	}
+	if d.Source.Kind == FromADS || d.Source.Kind == FromSelf {
+		return name
+	}
+	return fmt.Sprintf("%s\x00%+v", name, d.Source)
 }
 
 // Extension is the configuration of a filter as ECDS brought it.
@@ -33,6 +50,8 @@ type Extension struct {
 	Filter Filter
 	// Empty says so.
 	Empty bool
+	// Listener is set in place of Filter if it is a listener filter's.
+	Listener *ListenerFilter
 }
 
 // Fits says why e cannot be the configuration of the filter called name, in Envoy's
@@ -42,6 +61,7 @@ func (d *FilterDiscovery) Fits(name string, e *Extension) error {
 		return fmt.Errorf("Error: filter config has type URL %s but expect %s.", e.Type, strings.Join(d.TypeURLs, ", "))
 	}
 	switch {
+	case d.Listener:
 	case e.Terminal && !d.Terminal:
 		return fmt.Errorf("Error: terminal filter named %s of type %s must be the last filter in a network filter chain.", name, e.Type)
 	case !e.Terminal && d.Terminal:

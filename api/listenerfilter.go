@@ -16,6 +16,10 @@ type ListenerFilter struct {
 	// empty. SetFilterState sets objects when a socket is accepted.
 	LocalRateLimit *LocalRateLimit
 	SetFilterState []FilterStateValue
+	// Discovery is set if its configuration comes by itself; no published snapshot
+	// has one. Missing says that none came: every socket is closed.
+	Discovery *FilterDiscovery
+	Missing   bool
 }
 
 // ListenerFilterPredicate is Envoy's ListenerFilterChainMatchPredicate. Exactly

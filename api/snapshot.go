@@ -14,6 +14,8 @@ type Snapshot struct {
 	// Listeners are sorted by name; names are unique. Where none differs from the
 	// snapshot before, it is the same slice.
 	Listeners []*Listener
+	// Order are their names in the order in which they came.
+	Order []string
 	// Clusters that are still warming are not in here; their last good versions
 	// are, if there were any.
 	Clusters ClusterSet

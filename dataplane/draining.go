@@ -79,7 +79,7 @@ func (p *Plane) stopLocked(what stop) {
 		if !p.stopped.covers(l.config) || l.stopped {
 			continue
 		}
-		l.stopped = true
+		l.stopped, l.bound = true, p.boundLocked(l)
 		p.dropSocketsLocked(l)
 		p.drainStats.stopped.Inc()
 	}

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -22,8 +23,10 @@ type listener struct {
 	common *stream.Listener
 	index  *match.Index
 	chains map[*api.FilterChain]*filter.Chain
-	// listenerFilters run before the chain is known.
+	// listenerFilters run before the chain is known. lacksFilter says that the
+	// configuration of one did not come.
 	listenerFilters []filter.ListenerFactory
+	lacksFilter     bool
 	logs            accesslog.Logs
 	stats           *listenerStats
 	// family is shared by all versions of the listener, which version counts.
@@ -34,6 +37,7 @@ type listener struct {
 	// stopped says that /drain_listeners closed its sockets. Under the plane's
 	// lock.
 	stopped bool
+	bound   []api.BoundAddress // where it was bound when it was stopped
 	// open counts the sockets of all versions of the listener, balance those of
 	// this one by worker.
 	open    *atomic.Int64
@@ -46,6 +50,7 @@ type listener struct {
 type listenerStats struct {
 	scope                            *stats.Scope
 	total, destroy, noMatch, missing *stats.Counter
+	missingFilter                    *stats.Counter
 	timeout, remoteClose, handshake  *stats.Counter
 	overflow, globalOverflow         *stats.Counter
 	overloadReject                   *stats.Counter
@@ -73,6 +78,7 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 	}
 	l.common = &stream.Listener{Name: c.Name, Metadata: stream.Metadata(c.Metadata), Generation: p.generation, Direction: int64(c.Direction)}
 	l.index = match.New(c)
+	l.lacksFilter = slices.ContainsFunc(c.ListenerFilters, func(f api.ListenerFilter) bool { return f.Missing })
 	if have != nil {
 		l.open, l.family, l.version = have.open, have.family, have.version+1
 	}
@@ -99,7 +105,7 @@ func (p *Plane) newListener(c *api.Listener, have *listener) (*listener, error) 
 func (p *Plane) newListenerStats(name string) *listenerStats {
 	tag := stats.Tag{Name: "envoy.listener_address", Value: name}
 	sc := p.stats.Scope("listener", tag)
-	for _, always := range []string{"extension_config_missing", "downstream_listener_filter_error"} {
+	for _, always := range []string{"downstream_listener_filter_error"} {
 		sc.Counter(always) // named as Envoy names them, and never moved yet
 	}
 	s := &listenerStats{
@@ -108,6 +114,8 @@ func (p *Plane) newListenerStats(name string) *listenerStats {
 		destroy: sc.Counter("downstream_cx_destroy"),
 		noMatch: sc.Counter("no_filter_chain_match"),
 		missing: sc.Counter("network_extension_config_missing"),
+
+		missingFilter: sc.Counter("extension_config_missing"),
 		// of the listener filters
 		timeout:     sc.Counter("downstream_pre_cx_timeout"),
 		handshake:   sc.Counter("downstream_cx_transport_socket_connect_timeout"),
@@ -185,6 +193,12 @@ func (l *listener) told(path string) *stream.Listener {
 // inspect runs the listener filters, on the thread of the worker that the
 // socket was given to.
 func (p *Plane) inspect(l *listener, t ticket, s *filter.Socket) {
+	if l.lacksFilter {
+		l.stats.missingFilter.Inc()
+		filter.CloseQuietly(s.FD)
+		t.back()
+		return
+	}
 	l.stats.inspected.Inc()
 	filter.Inspect(s, l.listenerFilters, l.config.ListenerFiltersTimeout, l.config.ContinueOnListenerFiltersTimeout, func(s *filter.Socket, v filter.Verdict) {
 		l.stats.inspected.Dec()
@@ -245,6 +259,8 @@ func (p *Plane) enter(l *listener, sock *filter.Socket, t ticket) bool {
 		// An empty list of filters closes the connection.
 		s.missing.Inc()
 		s.destroy.Inc()
+		sock.Info.Chain, sock.Info.Upstream.Absent = &filters.Chain, true
+		sock.Info.Explain().LocalClose = "no_filters"
 		filter.CloseQuietly(sock.FD)
 		l.logs.Write(sock.Info, "")
 		return false

@@ -63,8 +63,8 @@ type Options struct {
 	// --file-flush-min-size-kb, in bytes, of access logs; 0 is Envoy's default.
 	FlushInterval time.Duration
 	FlushSize     int
-	// Runtime is asked for the keys of health checks and outlier detection; it may
-	// be nil.
+	// Runtime is asked for the keys of filters, logs, health checks and outlier
+	// detection; it may be nil.
 	Runtime *apiruntime.Runtime
 	// OutlierLog is the path of outlier detection's event log, empty for none.
 	OutlierLog string
@@ -351,7 +351,7 @@ func (p *Plane) Close() error {
 				s.Kill()
 			}
 			for _, s := range slices.Backward(c.Connections) {
-				s.Kill()
+				s.Stop()
 			}
 			if c.Pairs != nil {
 				c.Pairs.Close()
@@ -421,23 +421,37 @@ func (p *Plane) Connections() []api.Connection {
 	return out
 }
 
-// Listeners are those in force, by name.
+// Listeners are those in force, in the order in which they came.
 func (p *Plane) Listeners() []api.ListenerStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := make([]api.ListenerStatus, 0, len(p.listeners))
+	place := make(map[string]int, len(p.wanted.Order))
+	for i, name := range p.wanted.Order {
+		place[name] = i
+	}
 	for _, l := range p.listeners {
-		s := api.ListenerStatus{Name: l.config.Name, Generation: l.common.Generation}
-		for i, addr := range l.config.Addresses {
-			at := api.BoundAddress{Addr: addr.Addr, Path: addr.Path}
-			if b := p.sockets[l.config.PlaceKey(i)]; b != nil {
-				at = b.sockets.Bound
-			}
-			s.Bound = append(s.Bound, at)
+		s := api.ListenerStatus{Name: l.config.Name, Generation: l.common.Generation, Bound: l.bound}
+		if !l.stopped {
+			s.Bound = p.boundLocked(l)
 		}
 		out = append(out, s)
 	}
-	slices.SortFunc(out, func(a, b api.ListenerStatus) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b api.ListenerStatus) int {
+		return cmp.Or(cmp.Compare(place[a.Name], place[b.Name]), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// boundLocked is where a listener listens.
+func (p *Plane) boundLocked(l *listener) (out []api.BoundAddress) {
+	for i, addr := range l.config.Addresses {
+		at := api.BoundAddress{Addr: addr.Addr, Path: addr.Path}
+		if b := p.sockets[l.config.PlaceKey(i)]; b != nil {
+			at = b.sockets.Bound
+		}
+		out = append(out, at)
+	}
 	return out
 }
 

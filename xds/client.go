@@ -74,10 +74,11 @@ type Client struct {
 	names   names
 	secrets secrets
 	layers  layers
-	// secretsAsked says that ADS was asked for secrets before.
-	secretsAsked bool
-	fetches      *fetches
-	ttls         *fetches // when resources end unless they are sent again
+	// secretsAsked says that ADS was asked for secrets before, extensionsAsked for
+	// configurations of filters.
+	secretsAsked, extensionsAsked bool
+	fetches                       *fetches
+	ttls                          *fetches // when resources end unless they are sent again
 	// withheld are the CDS responses whose answer waits for warm clusters.
 	withheld  []answer
 	cdsDone   bool // answered or timed out, or not asked for
@@ -295,10 +296,8 @@ func (c *Client) disconnected(from ads.Source) {
 			e.disconnected()
 		}
 	}
-	if c.ads != nil && from == ads.Source(c.ads) {
-		for _, e := range c.figures.extensions {
-			e.disconnected()
-		}
+	for _, key := range c.theirExtensions(from) {
+		c.figures.extensions[key].disconnected()
 	}
 	c.theirs(from, func(_ string, f *secretFigures) { f.disconnected() })
 	c.layersOf(from, func(*layer) { c.layers.figures.disconnected() })
@@ -329,6 +328,12 @@ func (c *Client) unread(ctx context.Context, e ads.Event) {
 			f.disconnected()
 			c.giveUpSecret(key)
 			c.secretsRipe(ctx)
+			return
+		}
+		if key, f := c.ownExtension(e.From); f != nil {
+			f.disconnected()
+			c.giveUpExtension(key)
+			c.listenersWarmed(ctx)
 			return
 		}
 		if c.layersUnread(e.From) {

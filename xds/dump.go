@@ -13,7 +13,8 @@ import (
 // Dump is the configuration as the client knows it, for /config_dump.
 type Dump struct {
 	// Resources by type URL (listener, cluster, endpoint), sorted by name but for
-	// those of the bootstrap that no traffic goes through, which come last.
+	// listeners, which stand as they came, and for those of the bootstrap that no
+	// traffic goes through, which come last.
 	Resources map[string][]ResourceDump
 	// VersionInfo is, by type URL, the version last accepted.
 	VersionInfo map[string]string

@@ -2,31 +2,104 @@ package xds
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"slices"
 	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sluice-proxy/sluice/api"
 	"github.com/sluice-proxy/sluice/api/stats"
 	"github.com/sluice-proxy/sluice/xds/ads"
+	"github.com/sluice-proxy/sluice/xds/assemble"
 	"github.com/sluice-proxy/sluice/xds/resource"
+	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
-// extensionFigures are those of one discovered filter.
+// extensionFigures are those of one discovered filter, with its source if that is its
+// own.
 type extensionFigures struct {
 	*subscription
 	reload, fail *stats.Counter
 	scope        *stats.Scope
+	name         string
+	from         ads.Source // nil if there is none
+	own          bool
+	stop         context.CancelFunc // of its own source, once it runs
 }
 
-func (f *figures) extension(name string) *extensionFigures {
-	e := f.extensions[name]
-	if e == nil {
-		sc := f.store.Scope("extension_config_discovery", "network_filter", name)
-		e = &extensionFigures{subscription: newSubscription(sc), reload: sc.Counter("config_reload"), fail: sc.Counter("config_fail"), scope: sc}
-		sc.Counter("config_conflict") // never moves in Envoy 1.40 either
-		f.extensions[name] = e
-		e.started()
+func (c *Client) addExtension(r assemble.ExtensionRef) *extensionFigures {
+	kind := "network_filter"
+	if r.Listener {
+		kind = "tcp_listener_filter"
+	}
+	sc := c.o.Stats.Scope("extension_config_discovery", kind, r.Name)
+	e := &extensionFigures{subscription: newSubscription(sc), reload: sc.Counter("config_reload"), fail: sc.Counter("config_fail"), scope: sc, name: r.Name}
+	sc.Counter("config_conflict") // never moves in Envoy 1.40 either
+	c.figures.extensions[r.Key] = e
+	e.file = r.Source.Kind == api.FromPath
+	e.started()
+	if r.Source.Kind == api.FromADS || r.Source.Kind == api.FromSelf {
+		if c.ads != nil {
+			e.from = c.ads
+		}
+		return e
+	}
+	e.own = true
+	s, err := c.source(r.Source, transport.Service{}, extensionURL, "extension_config_discovery", kind, r.Name, "control_plane")
+	if err != nil {
+		c.o.Log.Error("subscribe to extension", "name", r.Name, "err", err)
+		return e
+	}
+	e.from = s
+	s.Subscribe(extensionURL, []string{r.Name})
+	if c.run != nil {
+		e.stop = c.run(s)
 	}
 	return e
+}
+
+// runExtensions lets the sources run that were made before Run.
+func (c *Client) runExtensions() {
+	for _, e := range c.figures.extensions {
+		if e.own && e.from != nil && e.stop == nil {
+			e.stop = c.run(e.from)
+		}
+	}
+}
+
+// ownExtension is the key of the filter that from is for alone.
+func (c *Client) ownExtension(from ads.Source) (key string, e *extensionFigures) {
+	for key, e := range c.figures.extensions {
+		if e.own && e.from == from {
+			return key, e
+		}
+	}
+	return "", nil
+}
+
+// placeExtensions says why configurations of filters can be had from nowhere, in
+// Envoy's words.
+func (c *Client) placeExtensions(l *api.Listener) error {
+	var cause error
+	assemble.Discoveries(l, func(_ string, d *api.FilterDiscovery) {
+		switch s := d.Source; s.Kind {
+		case api.FromADS, api.FromSelf:
+			if c.ads == nil {
+				cause = fmt.Errorf("config_source.ads: dynamic_resources.ads_config is not set")
+			}
+		case api.FromPath:
+			if _, err := os.Stat(s.Path); err != nil {
+				cause = fmt.Errorf("config_source.path_config_source.path: paths must refer to an existing path in the system: '%s' does not exist", s.Path)
+			}
+		case api.FromGRPC, api.FromREST:
+			if c.o.Bootstrap.ControlPlanes[s.Cluster] == nil {
+				cause = fmt.Errorf("config_source.api_config_source: envoy.config.core.v3.ApiConfigSource must have a statically defined non-EDS cluster: '%s' does not exist, was added via api, or is an EDS cluster", s.Cluster)
+			}
+		}
+	})
+	return cause
 }
 
 // wantExtensions tells ECDS which names are wanted now. Envoy asks for each filter
@@ -37,51 +110,92 @@ func (c *Client) wantExtensions() {
 		return
 	}
 	c.ecdsEpoch = c.model.ExtensionEpoch()
-	names := c.model.ExtensionNames()
-	for name, e := range c.figures.extensions {
-		if !c.model.WantsExtension(name) {
-			delete(c.figures.extensions, name)
-			c.fetches.cancel(fetch{extensionURL, name})
+	for key, e := range c.figures.extensions {
+		if !c.model.WantsExtension(key) {
+			delete(c.figures.extensions, key)
+			c.fetches.cancel(fetch{extensionURL, key})
+			if e.stop != nil {
+				e.stop()
+			}
+			if e.own {
+				delete(c.figures.planes, e.from)
+			}
 			e.scope.Release()
 		}
 	}
-	if c.ads == nil {
-		return
-	}
-	for i, name := range names {
-		if c.figures.extensions[name] != nil {
+	var shared []string
+	for _, r := range c.model.ExtensionRefs() {
+		e := c.figures.extensions[r.Key]
+		known := e != nil
+		if !known {
+			e = c.addExtension(r)
+			if d := c.model.ExtensionTimeout(r.Key); d > 0 {
+				c.fetches.start(fetch{extensionURL, r.Key}, d)
+			}
+		}
+		if e.own || slices.Contains(shared, r.Name) {
 			continue
 		}
-		c.figures.extension(name)
-		c.ads.Subscribe(extensionURL, names[:i+1])
-		if d := c.model.ExtensionTimeout(name); d > 0 {
-			c.fetches.start(fetch{extensionURL, name}, d)
+		shared = append(shared, r.Name)
+		if !known && c.ads != nil {
+			c.ads.Subscribe(extensionURL, slices.Clone(shared))
 		}
 	}
-	c.ads.Subscribe(extensionURL, names)
+	if c.ads != nil && (len(shared) > 0 || c.extensionsAsked) {
+		c.extensionsAsked = true
+		c.ads.Subscribe(extensionURL, append([]string{}, shared...))
+	}
+}
+
+// theirExtensions are the keys of filters that are fed by from.
+func (c *Client) theirExtensions(from ads.Source) []string {
+	var keys []string
+	for key, e := range c.figures.extensions {
+		if e.from == from && from != nil {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 func (c *Client) extensions(ctx context.Context, r *ads.Response) {
 	err := r.Err
 	if err == nil {
-		err = c.updateExtensions(ctx, r)
+		err = c.updateExtensions(r)
 	}
 	if err != nil {
-		for _, e := range c.figures.extensions {
+		c.o.Log.Warn("extensions rejected", "version", r.Version, "nonce", r.Nonce, "err", err)
+		for _, key := range c.theirExtensions(r.From) {
+			e := c.figures.extensions[key]
 			e.rejection()
 			e.fail.Inc()
+			c.giveUpExtension(key)
 		}
-		c.o.Log.Warn("extensions rejected", "version", r.Version, "nonce", r.Nonce, "err", err)
-		c.mu.Lock()
-		c.model.GiveUpExtension("", time.Now())
-		c.mu.Unlock()
 	}
 	c.listenersWarmed(ctx)
 	c.answer(r, err)
 }
 
-func (c *Client) updateExtensions(ctx context.Context, r *ads.Response) error {
-	u, notes, err := decode(r, resource.Extension, c.model.HasExtension, c.model.WantsExtension)
+func (c *Client) giveUpExtension(key string) {
+	c.mu.Lock()
+	c.model.GiveUpExtension(key, time.Now())
+	c.mu.Unlock()
+}
+
+func (c *Client) updateExtensions(r *ads.Response) error {
+	keys := map[string][]string{} // by name
+	for _, key := range c.theirExtensions(r.From) {
+		name := c.figures.extensions[key].name
+		keys[name] = append(keys[name], key)
+	}
+	if _, own := c.ownExtension(r.From); own != nil && own.file {
+		if err := oneExtension(own.name, r); err != nil {
+			return err
+		}
+	}
+	u, notes, err := decode(r, resource.Extension, func(name string, raw *anypb.Any) bool {
+		return !slices.ContainsFunc(keys[name], func(key string) bool { return !c.model.HasExtension(key, raw) })
+	}, func(name string) bool { return len(keys[name]) > 0 })
 	c.figures.noted(notes, true)
 	if err != nil {
 		return err
@@ -93,6 +207,17 @@ func (c *Client) updateExtensions(ctx context.Context, r *ads.Response) error {
 			}
 		}
 	}
+	byName := u
+	u.Resources, u.Removed = nil, nil
+	for _, one := range byName.Resources {
+		for _, key := range keys[one.Name] {
+			one.Name = key
+			u.Resources = append(u.Resources, one)
+		}
+	}
+	for _, name := range byName.Removed {
+		u.Removed = append(u.Removed, keys[name]...)
+	}
 	c.mu.Lock()
 	res := c.model.UpdateExtensions(u)
 	c.mu.Unlock()
@@ -100,14 +225,14 @@ func (c *Client) updateExtensions(ctx context.Context, r *ads.Response) error {
 	for _, p := range res.Problems {
 		bad[p.Name] = true
 		if r.Delta {
-			c.figures.extension(p.Name).attempt.Inc() // see count
+			c.figures.extensions[p.Name].attempt.Inc() // see count
 		}
 	}
 	took := time.Since(u.Now)
-	accepted := func(name string) {
-		if c.model.WantsExtension(name) && !bad[name] {
-			c.fetches.cancel(fetch{extensionURL, name})
-			c.figures.extension(name).accepted(r.Version, took)
+	accepted := func(key string) {
+		if !bad[key] {
+			c.fetches.cancel(fetch{extensionURL, key})
+			c.figures.extensions[key].accepted(r.Version, took)
 		}
 	}
 	for _, e := range u.Resources {
@@ -115,13 +240,24 @@ func (c *Client) updateExtensions(ctx context.Context, r *ads.Response) error {
 			accepted(e.Name)
 		}
 	}
-	for _, name := range u.Removed {
-		accepted(name)
+	for _, key := range u.Removed {
+		accepted(key)
 	}
-	for _, name := range res.Changed {
-		c.figures.extension(name).reload.Inc()
+	for _, key := range res.Changed {
+		c.figures.extensions[key].reload.Inc()
 	}
 	return rejection(extensionURL, res.Problems)
+}
+
+// oneExtension is what Envoy says of a file that holds anything but the one.
+func oneExtension(name string, r *ads.Response) error {
+	if n := len(r.Resources); n != 1 {
+		return fmt.Errorf("Unexpected number of resources in ExtensionConfigDS response: %d", n)
+	}
+	if got, _ := firstString(r.Resources[0].Body.GetValue()); got != name {
+		return fmt.Errorf("Unexpected resource name in ExtensionConfigDS response: %s", resource.Short(got))
+	}
+	return nil
 }
 
 // listenersWarmed publishes what no longer waits for extensions.

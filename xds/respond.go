@@ -267,6 +267,8 @@ func (c *Client) updateListeners(ctx context.Context, r *ads.Response) error {
 				res.Value, res.Err = nil, err
 			} else if err := c.admit(res.Value.DNSCaches()); err != nil {
 				res.Value, res.Err = nil, err
+			} else if err := c.placeExtensions(res.Value); err != nil {
+				res.Value, res.Err = nil, err
 			}
 		}
 	}
@@ -423,13 +425,11 @@ func (c *Client) overdue(ctx context.Context) {
 			c.ldsDone = true
 			c.maybeLive()
 		case extensionURL:
-			e := c.figures.extension(f.name)
+			e := c.figures.extensions[f.name]
 			e.timedOut()
 			e.fail.Inc()
-			c.o.Log.Warn("no extension within initial_fetch_timeout", "name", f.name)
-			c.mu.Lock()
-			c.model.GiveUpExtension(f.name, time.Now())
-			c.mu.Unlock()
+			c.o.Log.Warn("no extension within initial_fetch_timeout", "name", e.name)
+			c.giveUpExtension(f.name)
 			c.listenersWarmed(ctx)
 		case secretURL:
 			c.secrets.all[f.name].timedOut()

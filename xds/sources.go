@@ -132,6 +132,7 @@ func (c *Client) start(ctx context.Context) {
 		c.own[key] = o
 	}
 	c.runSecrets()
+	c.runExtensions()
 }
 
 // wantOwnEndpoints starts and ends the subscriptions that do not go over ads.
@@ -221,6 +222,9 @@ func (c *Client) knows(from ads.Source) bool {
 		return true
 	}
 	if _, f := c.ownSecret(from); f != nil {
+		return true
+	}
+	if _, e := c.ownExtension(from); e != nil {
 		return true
 	}
 	if c.demandedFrom(from) || slices.Contains(c.layers.sources(), from) {

@@ -10,7 +10,7 @@ import (
 )
 
 // applyStatic publishes the bootstrap's resources as the first snapshot, its
-// listeners only if no cluster has to warm.
+// listeners only if no cluster has to warm, and no layer of the runtime is to come.
 func (c *Client) applyStatic(ctx context.Context) error {
 	now := time.Now()
 	for _, s := range c.o.Bootstrap.Secrets {
@@ -50,6 +50,9 @@ func (c *Client) staticListeners(ctx context.Context) error {
 			return fmt.Errorf("add static listener %s: transport_socket: %w", s.Value.Name, err)
 		}
 		if err := c.placeDemands(s.Value); err != nil {
+			return fmt.Errorf("add static listener %s: %w", s.Value.Name, err)
+		}
+		if err := c.placeExtensions(s.Value); err != nil {
 			return fmt.Errorf("add static listener %s: %w", s.Value.Name, err)
 		}
 		v := *s.Value

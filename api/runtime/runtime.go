@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -160,12 +161,18 @@ type Flag struct {
 	Off bool
 }
 
-// On says whether f is on now. As in Envoy nothing but true and false counts.
+// On says whether f is on now. What counts are YAML's bools, and numbers (Envoy 1.40).
 func (r *Runtime) On(f Flag) bool {
-	switch v, _ := r.value(f.Key); v {
-	case "true":
+	v, _ := r.value(f.Key)
+	v = strings.TrimSpace(v)
+	if n, err := strconv.ParseFloat(v, 64); err == nil {
+		return n != 0
+	}
+	switch lower := strings.ToLower(v); {
+	case v != lower && v != strings.ToUpper(v) && v != strings.ToUpper(v[:1])+lower[1:]:
+	case slices.Contains([]string{"true", "yes", "on"}, lower):
 		return true
-	case "false":
+	case slices.Contains([]string{"false", "no", "off"}, lower):
 		return false
 	}
 	return !f.Off

@@ -50,3 +50,23 @@ func TestLayersThatEnvoyRefuses(t *testing.T) {
 		t.Error("a nil runtime")
 	}
 }
+
+// As measured of Envoy 1.40, whose /runtime_modify reads YAML.
+func TestWhatABoolIs(t *testing.T) {
+	r, err := New([]Layer{{Name: "a", Admin: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for value, want := range map[string][2]bool{ // where it is off by default, and on
+		"true": {true, true}, "TRUE": {true, true}, "True": {true, true}, "yes": {true, true}, "on": {true, true}, "1": {true, true}, "2.0": {true, true},
+		"false": {false, false}, "FALSE": {false, false}, "no": {false, false}, "off": {false, false}, "0": {false, false},
+		"tRuE": {false, true}, "hello": {false, true}, "": {false, true},
+	} {
+		if err := r.Modify(map[string]string{"k": value}); err != nil {
+			t.Fatal(err)
+		}
+		if got := [2]bool{r.On(Flag{Key: "k", Off: true}), r.On(Flag{Key: "k"})}; got != want {
+			t.Errorf("%q: %v, want %v", value, got, want)
+		}
+	}
+}

@@ -64,12 +64,13 @@ func (s *Store) Scope(path ...any) *Scope {
 	for _, p := range path {
 		switch p := p.(type) {
 		case string:
-			if p == "" {
+			if p = clean(p); p == "" {
 				continue // the root
 			}
 			full.WriteString(p + ".")
 			cut.WriteString(p + ".")
 		case Tag:
+			p.Value = clean(p.Value)
 			cuts = append(cuts, [2]int{full.Len(), full.Len() + len(p.Value) + 1})
 			full.WriteString(p.Value + ".")
 			tags = append(tags, p)
@@ -94,6 +95,16 @@ func (s *Store) Scope(path ...any) *Scope {
 	sc.refs++
 	return sc
 }
+
+// clean is a part of a name as Envoy has it (Utility::sanitizeStatsName).
+func clean(part string) string {
+	if strings.IndexByte(part, ':') >= 0 {
+		part = colons.Replace(part)
+	}
+	return strings.TrimRight(part, ".")
+}
+
+var colons = strings.NewReplacer("://", "_", ":/", "_", ":", "_")
 
 // Release gives the scope back; its stats are forgotten with the last holder.
 func (sc *Scope) Release() {

@@ -65,7 +65,7 @@ func newLogger(level, path string, e env) (*logger, error) {
 	l := new(logger)
 	v, ok := parseLevel(level)
 	if !ok {
-		return nil, fmt.Errorf("read --log-level: %q is none of trace, debug, info, warning, error, critical, off", level)
+		return nil, fmt.Errorf("error: invalid log level specified '%s'", level)
 	}
 	l.level.Set(v)
 	l.of = slices.Repeat([]slog.Level{v}, len(loggerNames))
@@ -159,7 +159,7 @@ func (l *logger) SetLevel(name, level string) error {
 		return admin.ErrUnknownLogger
 	}
 	v, ok := parseLevel(level)
-	if !ok {
+	if !ok || level == "warn" { // which Envoy takes on its command line only
 		return admin.ErrUnknownLevel
 	}
 	if name == "" {

@@ -20,6 +20,7 @@ type env struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	signal.Ignore(syscall.SIGHUP) // as Envoy does
 	reopen := make(chan os.Signal, 1)
 	signal.Notify(reopen, syscall.SIGUSR1)
 	err := run(ctx, os.Args[1:], env{stdout: os.Stdout, stderr: os.Stderr, reopen: reopen})

@@ -41,10 +41,14 @@ func (o *options) run(ctx context.Context, e env) error {
 		return nil
 	}
 	if o.mode != "serve" && o.mode != "validate" && o.mode != "init_only" {
-		return fmt.Errorf("read --mode: %q is none of serve, validate, init_only", o.mode)
+		return fmt.Errorf("error: unknown mode '%s'", o.mode) // Envoy's words, as all of these
 	}
 	if !slices.Contains([]string{"", "v4", "v6"}, o.localAddressVersion) {
 		return fmt.Errorf("error: unknown IP address version '%s'", o.localAddressVersion)
+	}
+	draining, err := o.drain()
+	if err != nil {
+		return err
 	}
 	tags, err := readStatsTags(o.statsTags)
 	if err != nil {
@@ -80,7 +84,7 @@ func (o *options) run(ctx context.Context, e env) error {
 		return nil
 	}
 	warnIdle(log, "static clusters ask for what traffic cannot have yet: Sluice alone connects to them, what is sent there ends", config.Reserved)
-	return o.serve(ctx, config, tags, log)
+	return o.serve(ctx, config, draining, tags, log)
 }
 
 // warnIdle is one line for all of them.
@@ -95,7 +99,7 @@ func warnIdle(log *logger, what string, idle []bootstrap.Idle) {
 	log.Warn(what, "names", names, "first_reason", idle[0].Why)
 }
 
-func (o *options) serve(ctx context.Context, config *bootstrap.Config, tags []stats.Tag, log *logger) (err error) {
+func (o *options) serve(ctx context.Context, config *bootstrap.Config, draining dataplane.DrainOptions, tags []stats.Tag, log *logger) (err error) {
 	started := time.Now()
 	workers := int(o.concurrency)
 	if workers == 0 {
@@ -119,10 +123,6 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, tags []st
 				return fmt.Errorf("write --admin-address-path: %w", err)
 			}
 		}
-	}
-	draining, err := o.drain()
-	if err != nil {
-		return err
 	}
 	capture, err := o.capture()
 	if err != nil {
@@ -160,6 +160,15 @@ func (o *options) serve(ctx context.Context, config *bootstrap.Config, tags []st
 		return err
 	}
 	state := watchState(ctx, client, store)
+	if o.mode == "init_only" { // all is initialised, and that is all
+		go func() {
+			select {
+			case <-client.Initialized():
+				quit()
+			case <-ctx.Done():
+			}
+		}()
+	}
 
 	// Without an address it tells the sinks, and answers nobody.
 	server, err := admin.New(admin.Options{

@@ -265,6 +265,15 @@ func (c *Connection) Kill() {
 	}
 }
 
+// Stop ends the connection when the process stops: by FIN, as with Envoy, unless
+// bytes wait; what would be cut short by that by RST.
+func (c *Connection) Stop() {
+	if _, cut := c.terminal.(Fragile); !cut {
+		c.Close()
+	}
+	c.Kill()
+}
+
 // End is called by the terminal filter when it has closed the socket.
 func (c *Connection) End() {
 	if c.over {

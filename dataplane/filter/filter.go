@@ -77,6 +77,9 @@ type Terminal interface {
 // Secured nothing can be read or written of a connection that has one.
 type Patient interface{ Secured() }
 
+// Fragile is a terminal filter that may be in the middle of what it has to say.
+type Fragile interface{ Fragile() }
+
 // Factory makes the filter of each connection. It is shared by all workers.
 type Factory interface {
 	New(*Connection) Filter

@@ -16,6 +16,9 @@ type Upstream struct {
 	Attempt
 	local  packed
 	Closed CloseType
+	// Absent says that nobody ever meant to go anywhere: there is no tcp_proxy, which
+	// counts the bytes on the wire too.
+	Absent bool
 	// Dialed is when the last connect began, from the connection's start on;
 	// Connected is how long it took, if it succeeded.
 	Dialed, Connected Micros
@@ -93,3 +96,11 @@ func (u *Upstream) Local() netip.AddrPort { return u.local.unpack() }
 
 // SetLocal notes it.
 func (u *Upstream) SetLocal(a netip.AddrPort) { u.local = pack(a) }
+
+// onTheWire is n, where somebody counts that.
+func (i *Info) onTheWire(n uint64) uint64 {
+	if i.Upstream.Absent {
+		return 0
+	}
+	return n
+}

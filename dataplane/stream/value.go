@@ -147,10 +147,14 @@ func plain(command string) getter {
 			}
 			return m.Type
 		}
-	case "BYTES_RECEIVED", "DOWNSTREAM_WIRE_BYTES_RECEIVED":
+	case "BYTES_RECEIVED":
 		return func(m Moment) any { return m.Info.Received }
-	case "BYTES_SENT", "DOWNSTREAM_WIRE_BYTES_SENT":
+	case "BYTES_SENT":
 		return func(m Moment) any { return m.Info.Sent }
+	case "DOWNSTREAM_WIRE_BYTES_RECEIVED":
+		return func(m Moment) any { return m.Info.onTheWire(m.Info.Received) }
+	case "DOWNSTREAM_WIRE_BYTES_SENT":
+		return func(m Moment) any { return m.Info.onTheWire(m.Info.Sent) }
 	case "UPSTREAM_WIRE_BYTES_SENT":
 		return func(m Moment) any { return m.Info.Upstream.Sent }
 	case "UPSTREAM_WIRE_BYTES_RECEIVED":
@@ -266,7 +270,7 @@ func upstream(command string) getter {
 		return func(m Moment) any { return text(m.Info.Reasons().UpstreamLocalClose) }
 	case "UPSTREAM_DETECTED_CLOSE_TYPE":
 		return func(m Moment) any {
-			if m.Info.Chain == nil {
+			if m.Info.Chain == nil || m.Info.Upstream.Absent {
 				return nil
 			}
 			return m.Info.Upstream.Closed.String()

@@ -64,7 +64,7 @@ func notTLS(head []byte) string {
 		}
 	}
 	if strings.HasPrefix(string(head), "CONNE") {
-		return inSSL(157, "HTTPS_PROXY_REQUEST")
+		return inSSL(155, "HTTPS_PROXY_REQUEST")
 	}
 	return inSSL(247, "WRONG_VERSION_NUMBER")
 }
@@ -77,6 +77,8 @@ func known() []struct{ text, reason string } {
 		{"protocol version not supported", inSSL(240, "UNSUPPORTED_PROTOCOL")},
 		{"unsupported protocol version", inSSL(240, "UNSUPPORTED_PROTOCOL")},
 		{"no cipher suite supported by both", inSSL(184, "NO_SHARED_CIPHER")},
+		{"no key exchanges supported by both", inSSL(266, "NO_SHARED_GROUP")},
+		{"exceeds maximum of", inSSL(150, "EXCESSIVE_MESSAGE_SIZE")},
 		{"no renegotiation", inSSL(182, "NO_RENEGOTIATION")},
 		{"waiting for *tls.helloRequestMsg", inSSL(182, "NO_RENEGOTIATION")},
 		{"unexpected message", inSSL(223, "UNEXPECTED_MESSAGE")},

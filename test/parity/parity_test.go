@@ -46,7 +46,7 @@ func all() []scenario {
 	return slices.Concat(transfers, ends, failures, limits, choices, chains,
 		criteria, trees, chainRejections, logs, proxying, inspecting, unwrapping,
 		refusals, roles, expressions, states, authorizing, rateLimiting, tunnelling, tunnellingHTTP2, tunnellingHTTP2Securely, drains, binding, bindingRejections, resolving, forwarding, forwardingSecurely, forwardRejections, reaching, reachingDestinations, gathering, checking, ejecting,
-		hashes, subsets, places, balancingRejections, https, secured, formats, figures, breakers, hostFigures, gatheredLimits, hashPolicies, sinks, overloads, loadReports, gatheredTCP)
+		hashes, subsets, places, balancingRejections, https, secured, formats, figures, breakers, hostFigures, gatheredLimits, hashPolicies, sinks, overloads, loadReports, gatheredTCP, discoveries, operations)
 }
 
 // needEnvoy skips without Envoy, but not where CI promised it.

@@ -9,8 +9,12 @@ import (
 	"github.com/sluice-proxy/sluice/api"
 )
 
-// extension is the configuration of a discovered filter, by its name.
+// extension is the configuration of a discovered filter, by its key.
 type extension struct {
+	name   string
+	source api.ConfigSource
+	// listener says that it is a listener filter's.
+	listener bool
 	// current is nil until one came, and after it was removed.
 	current *held[api.Extension]
 	// given says that nobody waits any longer: it came, or the wait was given up.
@@ -18,8 +22,13 @@ type extension struct {
 	failed *Failure
 }
 
-// discoveries calls f for every discovered filter of l.
-func discoveries(l *api.Listener, f func(name string, d *api.FilterDiscovery)) {
+// Discoveries calls f for every discovered filter of l.
+func Discoveries(l *api.Listener, f func(name string, d *api.FilterDiscovery)) {
+	for i := range l.ListenerFilters {
+		if d := l.ListenerFilters[i].Discovery; d != nil {
+			f(l.ListenerFilters[i].Name, d)
+		}
+	}
 	chains := l.FilterChains
 	if l.DefaultFilterChain != nil {
 		chains = append(slices.Clip(chains), l.DefaultFilterChain)
@@ -39,8 +48,8 @@ func (m *Model) waits(l *api.Listener) (wait bool) {
 	if m.lacks(l.SecretRefs()) {
 		return true
 	}
-	discoveries(l, func(name string, d *api.FilterDiscovery) {
-		if e := m.extensions[name]; !d.WithoutWarming && (e == nil || !e.given) {
+	Discoveries(l, func(name string, d *api.FilterDiscovery) {
+		if e := m.extensions[d.Key(name)]; !d.WithoutWarming && (e == nil || !e.given) {
 			wait = true
 		}
 	})
@@ -58,22 +67,23 @@ func (m *Model) wantExtensions() {
 			if h == nil {
 				continue
 			}
-			discoveries(h.value, func(name string, _ *api.FilterDiscovery) {
-				wanted[name] = true
-				if m.extensions[name] == nil {
-					m.extensions[name] = &extension{}
-					m.extensionNames = append(m.extensionNames, name)
+			Discoveries(h.value, func(name string, d *api.FilterDiscovery) {
+				key := d.Key(name)
+				wanted[key] = true
+				if m.extensions[key] == nil {
+					m.extensions[key] = &extension{name: name, source: d.Source, listener: d.Listener}
+					m.extensionKeys = append(m.extensionKeys, key)
 					m.extensionEpoch++
 				}
 			})
 		}
 	}
-	m.extensionNames = slices.DeleteFunc(m.extensionNames, func(name string) bool {
-		if !wanted[name] {
-			delete(m.extensions, name)
+	m.extensionKeys = slices.DeleteFunc(m.extensionKeys, func(key string) bool {
+		if !wanted[key] {
+			delete(m.extensions, key)
 			m.extensionEpoch++
 		}
-		return !wanted[name]
+		return !wanted[key]
 	})
 }
 
@@ -86,11 +96,25 @@ func (m *Model) listenersInOrder() []string {
 	return out
 }
 
-// ExtensionNames are the names to ask ECDS for, in the order in which they were
-// first wanted.
-func (m *Model) ExtensionNames() []string { return slices.Clone(m.extensionNames) }
+// ExtensionRef is a subscription to the configuration of a filter.
+type ExtensionRef struct {
+	Key, Name string
+	Source    api.ConfigSource
+	Listener  bool
+}
 
-// ExtensionEpoch changes whenever ExtensionNames does.
+// ExtensionRefs are what to ask ECDS for, in the order in which they were first
+// wanted.
+func (m *Model) ExtensionRefs() []ExtensionRef {
+	out := make([]ExtensionRef, 0, len(m.extensionKeys))
+	for _, key := range m.extensionKeys {
+		e := m.extensions[key]
+		out = append(out, ExtensionRef{Key: key, Name: e.name, Source: e.source, Listener: e.listener})
+	}
+	return out
+}
+
+// ExtensionEpoch changes whenever ExtensionRefs does.
 func (m *Model) ExtensionEpoch() uint64 { return m.extensionEpoch }
 
 // WarmingListeners is how many listeners wait for an extension or a secret.
@@ -99,10 +123,10 @@ func (m *Model) WarmingListeners() int {
 	return m.warmingListeners
 }
 
-// ExtensionTimeout is the longest that a listener wants to wait for name.
-func (m *Model) ExtensionTimeout(name string) (longest time.Duration) {
+// ExtensionTimeout is the longest that a listener wants to wait for key.
+func (m *Model) ExtensionTimeout(key string) (longest time.Duration) {
 	ever := false
-	m.users(name, func(d *api.FilterDiscovery) {
+	m.users(key, func(d *api.FilterDiscovery) {
 		ever = ever || d.Timeout == 0
 		longest = max(longest, d.Timeout)
 	})
@@ -112,13 +136,13 @@ func (m *Model) ExtensionTimeout(name string) (longest time.Duration) {
 	return longest
 }
 
-// users calls f for every filter that wants the extension called name.
-func (m *Model) users(name string, f func(*api.FilterDiscovery)) {
+// users calls f for every filter that wants the extension of key.
+func (m *Model) users(key string, f func(*api.FilterDiscovery)) {
 	for _, l := range m.listeners {
 		for _, h := range []*held[api.Listener]{l.active, l.warming} {
 			if h != nil {
-				discoveries(h.value, func(n string, d *api.FilterDiscovery) {
-					if n == name {
+				Discoveries(h.value, func(n string, d *api.FilterDiscovery) {
+					if d.Key(n) == key {
 						f(d)
 					}
 				})
@@ -128,15 +152,15 @@ func (m *Model) users(name string, f func(*api.FilterDiscovery)) {
 }
 
 // HasExtension tells whether raw is what the model has.
-func (m *Model) HasExtension(name string, raw *anypb.Any) bool {
-	e := m.extensions[name]
+func (m *Model) HasExtension(key string, raw *anypb.Any) bool {
+	e := m.extensions[key]
 	return e != nil && e.current.same(raw)
 }
 
-// WantsExtension tells whether a listener wants the extension called name.
-func (m *Model) WantsExtension(name string) bool { return m.extensions[name] != nil }
+// WantsExtension tells whether a listener wants the extension of key.
+func (m *Model) WantsExtension(key string) bool { return m.extensions[key] != nil }
 
-// UpdateExtensions takes over an ECDS response. Names that nobody wants are
+// UpdateExtensions takes over an ECDS response, by keys. Those that nobody wants are
 // ignored. Where one was removed its filter falls back to its default.
 func (m *Model) UpdateExtensions(u Update[api.Extension]) Result {
 	var res Result
@@ -148,7 +172,7 @@ func (m *Model) UpdateExtensions(u Update[api.Extension]) Result {
 		err := r.Err
 		if err == nil && r.Value != nil {
 			m.users(r.Name, func(d *api.FilterDiscovery) {
-				if why := d.Fits(r.Name, r.Value); why != nil {
+				if why := d.Fits(e.name, r.Value); why != nil {
 					err = why
 				}
 			})
@@ -177,12 +201,10 @@ func (m *Model) UpdateExtensions(u Update[api.Extension]) Result {
 	return res
 }
 
-// GiveUpExtension stops the wait for name, or for all if it is empty.
-func (m *Model) GiveUpExtension(name string, now time.Time) {
-	for n, e := range m.extensions {
-		if name == "" || n == name {
-			e.given = true
-		}
+// GiveUpExtension stops the wait for key.
+func (m *Model) GiveUpExtension(key string, now time.Time) {
+	if e := m.extensions[key]; e != nil {
+		e.given = true
 	}
 	m.warmed(now)
 }
@@ -204,12 +226,16 @@ func (m *Model) warmed(now time.Time) {
 // which closes its connections (Envoy counts network_extension_config_missing).
 func (m *Model) resolved(l *listener) *api.Listener {
 	found := false
-	discoveries(l.active.value, func(string, *api.FilterDiscovery) { found = true })
+	Discoveries(l.active.value, func(string, *api.FilterDiscovery) { found = true })
 	if !found {
 		l.resolved = nil
 		return l.active.value
 	}
 	cp := *l.active.value
+	cp.ListenerFilters = slices.Clone(cp.ListenerFilters)
+	for i := range cp.ListenerFilters {
+		m.resolveListenerFilter(&cp.ListenerFilters[i])
+	}
 	cp.FilterChains = slices.Clone(cp.FilterChains)
 	for i, c := range cp.FilterChains {
 		cp.FilterChains[i] = m.resolvedChain(c)
@@ -223,6 +249,23 @@ func (m *Model) resolved(l *listener) *api.Listener {
 	return l.resolved
 }
 
+func (m *Model) resolveListenerFilter(f *api.ListenerFilter) {
+	d := f.Discovery
+	if d == nil {
+		return
+	}
+	was := *f
+	switch e := m.extensions[d.Key(f.Name)]; {
+	case e != nil && e.current != nil:
+		*f = *e.current.value.Listener
+	case d.DefaultListener != nil:
+		*f = *d.DefaultListener
+	default:
+		*f = api.ListenerFilter{Missing: true}
+	}
+	f.Name, f.Disabled = was.Name, was.Disabled
+}
+
 func (m *Model) resolvedChain(c *api.FilterChain) *api.FilterChain {
 	cp := *c
 	cp.Filters = nil
@@ -231,7 +274,7 @@ func (m *Model) resolvedChain(c *api.FilterChain) *api.FilterChain {
 			cp.Filters = append(cp.Filters, f)
 			continue
 		}
-		e := m.extensions[f.Name]
+		e := m.extensions[f.Discovery.Key(f.Name)]
 		switch {
 		case e != nil && e.current != nil && e.current.value.Empty:
 		case e != nil && e.current != nil:
@@ -253,9 +296,9 @@ func (m *Model) resolvedChain(c *api.FilterChain) *api.FilterChain {
 // Extensions lists all extensions that came, by name.
 func (m *Model) Extensions() []View {
 	out := make([]View, 0, len(m.extensions))
-	for name, e := range m.extensions {
+	for _, e := range m.extensions {
 		if e.current != nil || e.failed != nil {
-			out = append(out, view[api.Extension](name, false, e.current, nil, e.failed))
+			out = append(out, view[api.Extension](e.name, false, e.current, nil, e.failed))
 		}
 	}
 	return sortViews(out)
@@ -273,8 +316,8 @@ func (m *Model) Unready() map[string][]string {
 				out[name] = append(out[name], "SdsApi "+r.Name)
 			}
 		}
-		discoveries(l.warming.value, func(n string, d *api.FilterDiscovery) {
-			if e := m.extensions[n]; !d.WithoutWarming && (e == nil || !e.given) {
+		Discoveries(l.warming.value, func(n string, d *api.FilterDiscovery) {
+			if e := m.extensions[d.Key(n)]; !d.WithoutWarming && (e == nil || !e.given) {
 				out[name] = append(out[name], "FilterConfigSubscription init "+n)
 			}
 		})

@@ -1,7 +1,10 @@
 package assemble
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/anypb"
@@ -12,6 +15,7 @@ import (
 // listener is one name in all its versions.
 type listener struct {
 	name   string
+	number uint64 // the order in which listeners came
 	static bool
 	active *held[api.Listener]
 	// warming replaces active once the extensions and secrets that it waits for are
@@ -82,7 +86,7 @@ func (m *Model) updateListener(r Resource[api.Listener], now time.Time, owners m
 		return
 	}
 	if l == nil {
-		l = &listener{name: r.Name}
+		l = &listener{name: r.Name, number: m.number()}
 		m.listeners[r.Name] = l
 	}
 	if r.Err == nil && (r.Same || l.latest().same(r.Raw)) {
@@ -244,7 +248,7 @@ func (m *Model) AddStaticListener(r Resource[api.Listener], now time.Time) error
 	if m.listeners[r.Name] != nil {
 		return fmt.Errorf("listener %s: duplicate name", r.Name)
 	}
-	l := &listener{name: r.Name, static: true}
+	l := &listener{name: r.Name, static: true, number: m.number()}
 	if err := clash(l, r.Value, m.owners()); err != nil {
 		return fmt.Errorf("listener %s: %w", r.Name, err)
 	}
@@ -254,11 +258,18 @@ func (m *Model) AddStaticListener(r Resource[api.Listener], now time.Time) error
 	return nil
 }
 
-// Listeners lists all listeners by name.
+// Listeners lists all listeners in the order in which they came.
 func (m *Model) Listeners() []View {
 	out := make([]View, 0, len(m.listeners))
-	for name, l := range m.listeners {
-		out = append(out, view(name, l.static, l.active, l.warming, l.failed))
+	for _, l := range slices.SortedFunc(maps.Values(m.listeners), inOrder) {
+		out = append(out, view(l.name, l.static, l.active, l.warming, l.failed))
 	}
-	return sortViews(out)
+	return out
 }
+
+func (m *Model) number() uint64 {
+	m.listenersMade++
+	return m.listenersMade
+}
+
+func inOrder(a, b *listener) int { return cmp.Compare(a.number, b.number) }

@@ -7,6 +7,7 @@ package assemble
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -120,9 +121,10 @@ type Model struct {
 	// named are the versions of clusters whose names are resolved.
 	named      map[*api.Cluster]*cluster
 	namesEpoch uint64
-	// extensions by name; all that are wanted, no others, in order of their names.
+	// extensions by key; all that are wanted, no others, in the order in which they
+	// were first wanted.
 	extensions     map[string]*extension
-	extensionNames []string
+	extensionKeys  []string
 	extensionEpoch uint64
 	secretState
 	warming int // clusters with a warming version
@@ -139,6 +141,8 @@ type Model struct {
 	published, publishedWarming       api.ClusterSet
 	unpublished, unpublishedWarming   []string
 	listed                            []*api.Listener
+	listenersMade                     uint64
+	order                             []string // of listed, as they came
 	unlisted                          bool
 	activeListeners, warmingListeners int
 	// epoch grows whenever endpoints gains or loses a name.
@@ -175,13 +179,17 @@ func (m *Model) list() {
 	m.unlisted = false
 	m.warmingListeners = 0
 	m.listed = make([]*api.Listener, 0, len(m.listeners))
-	for _, l := range m.listeners {
+	for _, l := range slices.SortedFunc(maps.Values(m.listeners), inOrder) {
 		if l.active != nil {
 			m.listed = append(m.listed, m.resolved(l))
 		}
 		if l.warming != nil {
 			m.warmingListeners++
 		}
+	}
+	m.order = make([]string, len(m.listed))
+	for i, l := range m.listed {
+		m.order[i] = l.Name
 	}
 	m.activeListeners = len(m.listed)
 	slices.SortFunc(m.listed, func(a, b *api.Listener) int { return cmp.Compare(a.Name, b.Name) })
@@ -209,7 +217,7 @@ func (m *Model) Snapshot() *api.Snapshot {
 		return nil
 	})
 	m.unpublished, m.unpublishedWarming = nil, nil
-	m.last = &api.Snapshot{Generation: m.generation, Listeners: m.listed, Clusters: m.published, Warming: m.publishedWarming, Secrets: m.secretSet()}
+	m.last = &api.Snapshot{Generation: m.generation, Listeners: m.listed, Order: m.order, Clusters: m.published, Warming: m.publishedWarming, Secrets: m.secretSet()}
 	return m.last
 }
 

@@ -260,7 +260,7 @@ func TestUnreadableFilesAreOneLine(t *testing.T) {
 			t.Errorf("%s: %q", tt.name, err)
 		}
 	}
-	if _, err := Load(Options{Path: dir + "/none.yaml"}); err == nil || err.Error() != dir+"/none.yaml: unable to read file: no such file or directory" {
+	if _, err := Load(Options{Path: dir + "/none.yaml"}); err == nil || err.Error() != dir+"/none.yaml: unable to read file: Invalid path: "+dir+"/none.yaml: no such file or directory" {
 		t.Error(err)
 	}
 	if _, err := Load(Options{}); err == nil {

@@ -18,14 +18,14 @@ const flagYAML = "--config-yaml"
 // merged over the file's. unknown counts the fields that were dropped.
 func read(o Options, open func(string) ([]byte, error)) (p *bootstrapv3.Bootstrap, unknown int, err error) {
 	if o.Path == "" && o.YAML == "" {
-		return nil, 0, errors.New("At least one of --config-path or --config-yaml should be non-empty")
+		return nil, 0, errors.New("At least one of --config-path or --config-yaml or Options::configProto() should be non-empty")
 	}
 	p = &bootstrapv3.Bootstrap{}
 	fo := file.Options{DropUnknown: o.AllowUnknownStatic}
 	if o.Path != "" {
 		b, err := open(o.Path)
 		if err != nil {
-			return nil, 0, fmt.Errorf("%s: unable to read file: %w", o.Path, file.Cause(err))
+			return nil, 0, fmt.Errorf("%s: unable to read file: Invalid path: %[1]s: %[2]w", o.Path, file.Cause(err))
 		}
 		n, err := file.Parse(b, filepath.Ext(o.Path), fo, p)
 		if err != nil {

@@ -120,7 +120,30 @@ func (t *tree) value(path string, fd protoreflect.FieldDescriptor, v any) (any, 
 	if fd.Kind() == protoreflect.MessageKind && !wellKnown(fd.Message()) {
 		return t.message(path, fd.Message(), v)
 	}
+	if s, ok := v.(string); ok {
+		v = loose(fd, s)
+	}
 	return v, leaf(path, fd, v)
+}
+
+// loose is what Envoy's parser makes of a string where none is due: names of values of
+// an enum count in any case, and a bool may have quotes.
+func loose(fd protoreflect.FieldDescriptor, s string) any {
+	isBool := fd.Kind() == protoreflect.BoolKind || fd.Kind() == protoreflect.MessageKind && fd.Message().FullName() == "google.protobuf.BoolValue"
+	switch {
+	case isBool && s == "true":
+		return true
+	case isBool && s == "false":
+		return false
+	case fd.Kind() != protoreflect.EnumKind || fd.Enum().Values().ByName(protoreflect.Name(s)) != nil:
+		return s
+	}
+	for i := range fd.Enum().Values().Len() {
+		if name := string(fd.Enum().Values().Get(i).Name()); strings.EqualFold(name, s) {
+			return name
+		}
+	}
+	return s
 }
 
 func isString(fd protoreflect.FieldDescriptor) bool {

@@ -21,7 +21,7 @@ func extensionPolicies() policies {
 }
 
 // Extension decodes an envoy.config.core.v3.TypedExtensionConfig that holds the
-// configuration of a network filter. Who wants it says which types may come.
+// configuration of a network filter or a listener filter. Who wants it says which types may come.
 func Extension(a *anypb.Any) (name string, e *api.Extension, n Notes, err error) {
 	var p corev3.TypedExtensionConfig
 	n, err = decode(a, &p)
@@ -42,9 +42,13 @@ func (w *walker) extension(path string, a *anypb.Any) *api.Extension {
 	m, kind, _, err := open(a)
 	e := &api.Extension{Type: kind}
 	built, known := networkFilters()[kind]
+	listener := listenerFilterDecoders()[kind]
 	switch {
 	case err != nil:
 		w.fail(path, err)
+	case listener != nil:
+		one := listener(w, anyPath(path, kind), m)
+		e.Listener = &one
 	case known:
 		e.Terminal, e.Filter = built.terminal, built.decode(w, anyPath(path, kind), m)
 	case noEffect(kind):
@@ -66,22 +70,8 @@ func (w *walker) discovered(path string, f *listenerv3.Filter, last bool) api.Fi
 	path += ".config_discovery"
 	p := f.GetConfigDiscovery()
 	d := &api.FilterDiscovery{WithoutWarming: p.GetApplyDefaultConfigWithoutWarming(), Terminal: last}
-	src, err := Source(path+".config_source", p.GetConfigSource())
-	switch {
-	case err != nil:
-		w.fail("", err)
-	case src.Kind != api.FromADS && src.Kind != api.FromSelf:
-		w.fail(path+".config_source", errors.New("not supported yet (only ads and self)"))
-	}
-	d.Timeout = src.InitialFetchTimeout
 	known := networkFilters()
-	for i, url := range p.GetTypeUrls() {
-		kind := url[strings.LastIndexByte(url, '/')+1:]
-		if _, ok := known[kind]; !ok && !noEffect(kind) {
-			w.fail(fmt.Sprintf("%s.type_urls[%d]", path, i), fmt.Errorf("Error: no factory found for a required type URL %s.", short(kind)))
-		}
-		d.TypeURLs = append(d.TypeURLs, kind)
-	}
+	w.discoverySource(path, p, d, func(kind string) bool { _, ok := known[kind]; return ok || noEffect(kind) })
 	switch {
 	case p.GetDefaultConfig() != nil:
 		e := w.extension(path+".default_config", p.GetDefaultConfig())
@@ -96,4 +86,41 @@ func (w *walker) discovered(path string, f *listenerv3.Filter, last bool) api.Fi
 		w.fail(path, fmt.Errorf("Error: filter config %s applied without warming but has no default config.", short(f.GetName())))
 	}
 	return api.Filter{Name: f.GetName(), Discovery: d}
+}
+
+// discoverySource reads where a filter's configuration comes from, and of which types
+// it may be.
+func (w *walker) discoverySource(path string, p *corev3.ExtensionConfigSource, d *api.FilterDiscovery, known func(string) bool) {
+	src, err := Source(path+".config_source", p.GetConfigSource())
+	if err != nil {
+		w.fail("", err)
+	}
+	d.Source, d.Timeout = src, src.InitialFetchTimeout
+	for i, url := range p.GetTypeUrls() {
+		kind := url[strings.LastIndexByte(url, '/')+1:]
+		if !known(kind) {
+			w.fail(fmt.Sprintf("%s.type_urls[%d]", path, i), fmt.Errorf("Error: no factory found for a required type URL %s.", short(kind)))
+		}
+		d.TypeURLs = append(d.TypeURLs, kind)
+	}
+}
+
+// discoveredListener is discovered for a listener filter.
+func (w *walker) discoveredListener(path string, f *listenerv3.ListenerFilter) api.ListenerFilter {
+	path += ".config_discovery"
+	p := f.GetConfigDiscovery()
+	d := &api.FilterDiscovery{WithoutWarming: p.GetApplyDefaultConfigWithoutWarming(), Listener: true}
+	known := listenerFilterDecoders()
+	w.discoverySource(path, p, d, func(kind string) bool { return known[kind] != nil })
+	switch {
+	case p.GetDefaultConfig() != nil:
+		e := w.extension(path+".default_config", p.GetDefaultConfig())
+		if cause := d.Fits(f.GetName(), e); cause != nil && len(w.errs) == 0 {
+			w.fail(path+".default_config", cause)
+		}
+		d.DefaultListener = e.Listener
+	case d.WithoutWarming:
+		w.fail(path, fmt.Errorf("Error: filter config %s applied without warming but has no default config.", short(f.GetName())))
+	}
+	return api.ListenerFilter{Name: f.GetName(), Discovery: d}
 }

@@ -53,7 +53,11 @@ func listenerFilterDecoders() map[string]listenerFilterDecoder {
 		},
 		listenerFilterPrefix + "proxy_protocol.v3.ProxyProtocol": func(w *walker, path string, m proto.Message) api.ListenerFilter {
 			w.message(path, m.ProtoReflect())
-			return api.ListenerFilter{ProxyProtocol: proxyProtocol(m.(*proxyprotocolv3.ProxyProtocol))}
+			p := proxyProtocol(m.(*proxyprotocolv3.ProxyProtocol))
+			if p.NoV1 && p.NoV2 {
+				w.fail(path, errors.New("Proxy Protocol filter is misconfigured: all proxy protocol versions are disallowed."))
+			}
+			return api.ListenerFilter{ProxyProtocol: p}
 		},
 	}
 }
@@ -65,7 +69,8 @@ func (w *walker) listenerFilters(in []*listenerv3.ListenerFilter) []api.Listener
 		place := fmt.Sprintf("listener_filters[%d]", i)
 		w.message(place, f.ProtoReflect())
 		if f.GetConfigDiscovery() != nil {
-			continue // refused
+			out = append(out, w.withPredicate(place, f, w.discoveredListener(place, f)))
+			continue
 		}
 		m, name, _, err := open(f.GetTypedConfig())
 		decode := known[name]
@@ -83,13 +88,17 @@ func (w *walker) listenerFilters(in []*listenerv3.ListenerFilter) []api.Listener
 		}
 		one := decode(w, anyPath(place, name), m)
 		one.Name = f.GetName()
-		if p := f.GetFilterDisabled(); p != nil {
-			d := w.predicate(place+".filter_disabled", p)
-			one.Disabled = &d
-		}
-		out = append(out, one)
+		out = append(out, w.withPredicate(place, f, one))
 	}
 	return out
+}
+
+func (w *walker) withPredicate(path string, f *listenerv3.ListenerFilter, one api.ListenerFilter) api.ListenerFilter {
+	if p := f.GetFilterDisabled(); p != nil {
+		d := w.predicate(path+".filter_disabled", p)
+		one.Disabled = &d
+	}
+	return one
 }
 
 func (w *walker) predicate(path string, p *listenerv3.ListenerFilterChainMatchPredicate) api.ListenerFilterPredicate {

@@ -17,7 +17,7 @@ func bootstrapPolicies() policies {
 	return policies{
 		"envoy.config.bootstrap.v3.Bootstrap": policy{}.
 			// stats_config is the admin server's.
-			fields(built, "node", "stats_config", "layered_runtime", "stats_sinks", "stats_flush_interval", "stats_flush_on_admin").
+			fields(built, "node", "stats_config", "layered_runtime", "stats_server_version_override", "stats_sinks", "stats_flush_interval", "stats_flush_on_admin").
 			// Read action by action (xds/bootstrap).
 			fields(built, "overload_manager").
 			fields(built, "use_tcp_for_dns_lookups", "dns_resolution_config", "typed_dns_resolver_config").
@@ -29,7 +29,7 @@ func bootstrapPolicies() policies {
 				"deferred_stat_options",
 				"stats_eviction_interval", "watchdog", "watchdogs", "tracing",
 				"enable_dispatcher_stats", "header_prefix",
-				"stats_server_version_override", "bootstrap_extensions", "fatal_actions", "config_sources",
+				"bootstrap_extensions", "fatal_actions", "config_sources",
 				"default_config_source", "certificate_provider_instances", "inline_headers",
 				"perf_tracing_file_path", "default_regex_engine", "xds_delegate_extension",
 				"xds_config_tracker_extension", "listener_manager", "application_log_config",

@@ -63,7 +63,7 @@ func listenerPolicies() policies {
 			fields(inside, "config_discovery"),
 		"envoy.config.listener.v3.ListenerFilter": policy{}.
 			fields(built, "name", "typed_config", "filter_disabled").
-			fields(refused, "config_discovery"),
+			fields(inside, "config_discovery"),
 		"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":     policy{},
 		"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector": policy{},
 		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": policy{}.

@@ -102,7 +102,10 @@ func clustersDump(d xds.Dump, match func(string) bool) *adminv3.ClustersConfigDu
 
 func listenersDump(d xds.Dump, match func(string) bool) *adminv3.ListenersConfigDump {
 	out := &adminv3.ListenersConfigDump{VersionInfo: d.VersionInfo[listenerType]}
-	for _, r := range byName(d.Resources[listenerType], match) {
+	for _, r := range d.Resources[listenerType] { // in the order in which they came
+		if !match(r.Name) {
+			continue
+		}
 		if r.Static {
 			out.StaticListeners = append(out.StaticListeners, &adminv3.ListenersConfigDump_StaticListener{
 				Listener: r.Active, LastUpdated: timestamp(r.Updated)})

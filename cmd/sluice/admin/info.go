@@ -66,6 +66,16 @@ func commandLine(flags map[string]string, concurrency int) *adminv3.CommandLineO
 		}
 	}
 	m.Concurrency = uint32(concurrency)
+	// Envoy's defaults of what has no effect here.
+	if m.ParentShutdownTime == nil {
+		m.ParentShutdownTime = durationpb.New(15 * time.Minute)
+	}
+	if _, given := flags["log-format"]; !given {
+		m.LogFormat = "[%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v"
+	}
+	if _, given := flags["socket-path"]; !given {
+		m.SocketPath = "@envoy_domain_socket"
+	}
 	return m
 }
 

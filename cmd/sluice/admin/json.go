@@ -15,7 +15,7 @@ import (
 
 // marshaller writes protos as Envoy's admin does: snake case, enums by name.
 func marshaller(unpopulated bool) protojson.MarshalOptions {
-	return protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: unpopulated, AllowPartial: true, Resolver: rawResolver{}}
+	return protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: unpopulated, AllowPartial: true, Resolver: rawResolver{}}
 }
 
 // writeProto answers with m, indented by one space.

@@ -77,7 +77,7 @@ func (s *Server) setLevels(q query) error {
 	}
 	for _, p := range strings.Split(value, ",") {
 		n, l, ok := strings.Cut(p, ":")
-		if !ok || n == "" {
+		if !ok || n == "" || l == "" {
 			return errors.New("empty logger name or empty logger level")
 		}
 		if err := s.o.Loggers.SetLevel(n, l); err != nil {

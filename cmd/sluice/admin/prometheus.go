@@ -17,8 +17,11 @@ func (s *Server) statsPrometheus(a *answer, q query) {
 	mode := q.value("histogram_buckets")
 	switch mode {
 	case "", "none", "cumulative", "summary":
+	case "detailed", "disjoint":
+		a.fail(http.StatusBadRequest, "unsupported prometheus histogram bucket mode")
+		return
 	default:
-		a.fail(http.StatusBadRequest, "usage: /stats/prometheus?histogram_buckets=(cumulative|summary)\n")
+		a.fail(http.StatusBadRequest, "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n")
 		return
 	}
 	all, ok := s.selected(a, q)

@@ -39,6 +39,9 @@ func newServerStats(o Options) *serverStats {
 	sc.Gauge("hot_restart_epoch").Set(0)
 	sc.Gauge("hot_restart_generation").Set(1)
 	sc.Gauge("version").Set(versionNumber(o.Version))
+	if v := o.Bootstrap.GetStatsServerVersionOverride(); v != nil {
+		sc.Gauge("version").Set(v.GetValue())
+	}
 	sc.Counter("static_unknown_fields")
 	sc.Counter("dynamic_unknown_fields")
 	// Nothing here asserts, drops a flush or is notified; the rest is Envoy's own

@@ -24,9 +24,17 @@ func (s *Server) stats(a *answer, q query) {
 		a.fail(http.StatusBadRequest, "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n")
 		return
 	}
+	switch q.value("hidden") {
+	case "", "include", "exclude":
+	case "only": // none of ours is hidden
+		q = append(q, [2]string{"filter", "^$"})
+	default:
+		a.fail(http.StatusBadRequest, "usage: /stats?hidden=(include|only|exclude)\n\n")
+		return
+	}
 	mode := q.value("histogram_buckets")
 	if !slices.Contains(histogramModes, mode) {
-		a.fail(http.StatusBadRequest, "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary)\n")
+		a.fail(http.StatusBadRequest, "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n")
 		return
 	}
 	s.flushOnAdmin()
@@ -77,7 +85,7 @@ func kindFilter(q query) (func(stats.Kind) bool, bool) {
 		"Histograms": stats.KindHistogram, "TextReadouts": stats.KindText,
 	}
 	want, ok := kinds[name]
-	if !given || name == "All" {
+	if !given || name == "All" || name == "" {
 		return func(stats.Kind) bool { return true }, true
 	}
 	return func(k stats.Kind) bool { return k == want }, ok

@@ -16,6 +16,7 @@ func New(c *api.DirectResponse) *Factory { return &Factory{config: c} }
 
 // New makes the answer to one connection.
 func (f *Factory) New(c *filter.Connection) filter.Filter {
+	c.Info.Upstream.Absent = true
 	return &session{conn: c, rest: f.config.Body}
 }
 
@@ -97,9 +98,11 @@ func (s *session) forget() {
 // Resume has nothing to do: no filter has held anything.
 func (s *session) Resume() {}
 
-// Close ends the connection in order.
+// Close ends the connection in order: the FIN comes before the RST that the kernel
+// sends where bytes of the client wait unread, as with Envoy.
 func (s *session) Close() {
 	s.forget()
+	_ = unix.Shutdown(s.conn.FD, unix.SHUT_WR) // the client may be gone
 	s.conn.CloseSocket()
 	s.conn.End()
 }

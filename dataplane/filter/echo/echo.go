@@ -11,7 +11,10 @@ import (
 type Factory struct{}
 
 // New makes the echo of a connection.
-func (Factory) New(c *filter.Connection) filter.Filter { return &session{conn: c} }
+func (Factory) New(c *filter.Connection) filter.Filter {
+	c.Info.Upstream.Absent = true
+	return &session{conn: c}
+}
 
 // Watch says that the filter itself reads.
 func (Factory) Watch() filter.Watch { return filter.Nothing }

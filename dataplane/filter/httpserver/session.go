@@ -104,6 +104,9 @@ func (s *session) ended() {
 	s.conn.End()
 }
 
+// Fragile says that a FIN would cut an answer short.
+func (s *session) Fragile() {}
+
 // Close ends the connection in order, Kill by RST.
 func (s *session) Close() {
 	if s.net != nil {

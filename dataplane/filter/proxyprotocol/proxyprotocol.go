@@ -156,7 +156,7 @@ func (f *reader) header(s *filter.Socket, b []byte, v version) filter.Status {
 	}
 	if h.Command == proxyproto.PROXY && (h.TransportProtocol == proxyproto.TCPv4 || h.TransportProtocol == proxyproto.TCPv6) {
 		remote, local := addrPort(h.SourceAddr), addrPort(h.DestinationAddr)
-		if !remote.IsValid() || !local.IsValid() {
+		if !unicast(remote) || !unicast(local) {
 			return f.fail(v)
 		}
 		s.Info.RestoreRemote(remote)
@@ -173,6 +173,12 @@ func (f *reader) header(s *filter.Socket, b []byte, v version) filter.Status {
 	}
 	v.found.Inc()
 	return filter.Continue
+}
+
+// unicast is as Envoy has it: a port of 0 is one, too.
+func unicast(a netip.AddrPort) bool {
+	ip := a.Addr()
+	return ip.IsValid() && !ip.IsUnspecified() && !ip.IsMulticast() && ip != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -62,6 +62,7 @@ func (f *inspector) Data(s *filter.Socket, b []byte) filter.Status {
 	f.processed.Record(float64(len(b)))
 	if state == none {
 		f.notFound.Inc()
+		s.Info.Explain().DownstreamFailure = notTLS(b)
 		if f.config.CloseOnError {
 			return filter.Closed
 		}
@@ -89,4 +90,18 @@ func (f *inspector) Data(s *filter.Socket, b []byte) filter.Status {
 		i.JA4 = hello.ja4()
 	}
 	return filter.Continue
+}
+
+// notTLS is what BoringSSL has to say of a client's first bytes.
+func notTLS(b []byte) string {
+	reason := "100000f7:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER"
+	for _, method := range []string{"GET ", "POST ", "HEAD ", "PUT "} {
+		if strings.HasPrefix(string(b), method) {
+			reason = "1000009c:SSL routines:OPENSSL_internal:HTTP_REQUEST"
+		}
+	}
+	if strings.HasPrefix(string(b), "CONNE") {
+		reason = "1000009b:SSL routines:OPENSSL_internal:HTTPS_PROXY_REQUEST"
+	}
+	return "TLS_error|error:" + reason + ":TLS_error_end"
 }
