@@ -56,7 +56,7 @@ func (s *Session) multiplex(c upstream.Choice) {
 		r.Headers = append(r.Headers, http2.Header(h))
 	}
 	m := &multiplexed{session: s, since: w.Now()}
-	s.shared = m
+	s.needSeldom().shared = m
 	s.idleWhileAsked(&m.idle)
 	m.stream = s.conn.Core.HTTP2.Open(t, r, m)
 }
@@ -71,7 +71,7 @@ func (m *multiplexed) Answered(_ *http2.Stream, err error) {
 		s.stands(&standing{fd: -1, counted: true, transport: m.stream})
 		return
 	}
-	s.shared = nil
+	s.seldom.shared = nil
 	m.stream.Close(false)
 	info := s.conn.Info
 	var status http2.StatusError
@@ -93,7 +93,7 @@ func (m *multiplexed) Answered(_ *http2.Stream, err error) {
 func (m *multiplexed) Alone(fd int, t *tls.Conn, c upstream.Connection) {
 	s := m.session
 	s.conn.Core.Worker.Stop(&m.idle)
-	s.shared, s.up = nil, c
+	s.seldom.shared, s.up = nil, c
 	s.conn.Info.SetUpstreamTLS(t.Info())
 	s.reached(&standing{fd: fd, transport: t})
 }
@@ -114,8 +114,8 @@ func (m *multiplexed) Finished() {
 
 // leaveShared gives the stream up, or hands it back.
 func (s *Session) leaveShared(complete bool) {
-	if m := s.shared; m != nil {
-		s.shared = nil
+	if m := s.shared(); m != nil {
+		s.seldom.shared = nil
 		s.conn.Core.Worker.Stop(&m.idle)
 		m.stream.Close(complete)
 	}

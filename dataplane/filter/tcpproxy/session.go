@@ -43,9 +43,8 @@ type Session struct {
 	up        upstream.Connection // the last that was picked
 	connected int64               // when it stood, by the worker's clock
 	pair      *pair.Pair
-	opening   *opening     // nil once the upstream connection stands
-	shared    *multiplexed // nil but for a tunnel that is a stream
-	timers    *timers      // nil unless the configuration asks for one
+	opening   *opening // nil once the upstream connection stands
+	seldom    *seldom  // nil but where there is something of it
 }
 
 // opening is the way to an upstream connection.
@@ -67,7 +66,26 @@ type opening struct {
 	digging  *digging // of a tunnel
 }
 
-type timers struct{ duration, periodic loop.Timer }
+// seldom is what few sessions have.
+type seldom struct {
+	shared             *multiplexed // a tunnel that is a stream
+	duration, periodic loop.Timer   // where the configuration asks for one
+}
+
+func (s *Session) needSeldom() *seldom {
+	if s.seldom == nil {
+		s.seldom = &seldom{duration: loop.Timer{F: s.tooOld}, periodic: loop.Timer{F: s.logPeriodic}}
+	}
+	return s.seldom
+}
+
+// shared is the stream that the session's tunnel is; nil if it is none.
+func (s *Session) shared() *multiplexed {
+	if s.seldom == nil {
+		return nil
+	}
+	return s.seldom.shared
+}
 
 // NewConnection connects upstream. The downstream connection is not read before
 // the upstream one stands, as in Envoy: what the client does meanwhile, a reset
@@ -79,14 +97,11 @@ func (s *Session) NewConnection() filter.Status {
 	if c.LogOptions.OnStart {
 		s.factory.logs.Write(s.conn.Info, accesslog.Start)
 	}
-	if c.LogOptions.Interval > 0 || c.MaxDuration > 0 {
-		s.timers = &timers{duration: loop.Timer{F: s.tooOld}, periodic: loop.Timer{F: s.logPeriodic}}
-	}
 	if c.LogOptions.Interval > 0 {
-		w.After(&s.timers.periodic, c.LogOptions.Interval)
+		w.After(&s.needSeldom().periodic, c.LogOptions.Interval)
 	}
 	if c.MaxDuration > 0 {
-		w.After(&s.timers.duration, c.MaxDuration+time.Duration(rand.Float64()*c.MaxDurationJitter/100*float64(c.MaxDuration)))
+		w.After(&s.needSeldom().duration, c.MaxDuration+time.Duration(rand.Float64()*c.MaxDurationJitter/100*float64(c.MaxDuration)))
 	}
 	switch {
 	case c.ConnectMode == api.ConnectOnData:
@@ -228,8 +243,8 @@ func (s *Session) stands(up *standing) {
 	u.ConnectionID = s.conn.Core.NextID()
 	if s.conn.Owner.Logged() || len(s.factory.logs) > 0 {
 		fd := up.fd
-		if s.shared != nil {
-			fd = s.shared.stream.Descriptor()
+		if m := s.shared(); m != nil {
+			fd = m.stream.Descriptor()
 		}
 		u.SetLocal(address.Local(fd))
 	}
@@ -419,7 +434,7 @@ func (s *Session) sheds() bool {
 func (s *Session) logPeriodic() {
 	s.Flush()
 	s.factory.logs.Write(s.conn.Info, accesslog.Periodic)
-	s.conn.Core.Worker.After(&s.timers.periodic, s.factory.config.LogOptions.Interval)
+	s.conn.Core.Worker.After(&s.needSeldom().periodic, s.factory.config.LogOptions.Interval)
 }
 
 // Data is never asked of the last filter.
@@ -433,7 +448,7 @@ func (s *Session) Ended() {
 		h.destroy.Inc()
 	}
 	w := s.conn.Core.Worker
-	if t := s.timers; t != nil {
+	if t := s.seldom; t != nil {
 		w.Stop(&t.duration)
 		w.Stop(&t.periodic)
 	}
