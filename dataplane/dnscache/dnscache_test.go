@@ -38,6 +38,25 @@ func (s *script) says(err error, addrs ...string) {
 	s.err, s.addrs = err, addrs
 }
 
+// lasts and slow set the answers' TTL and how long they take.
+func (s *script) lasts(ttl time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ttl = ttl
+}
+
+func (s *script) slow(takes time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.takes = takes
+}
+
+func (s *script) questions() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.asked)
+}
+
 func (s *script) Lookup(ctx context.Context, name string, _ api.DNSFamily) ([]api.ResolvedAddress, error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, fmt.Sprintf("%s %v", name, time.Since(s.began)))
@@ -70,7 +89,7 @@ type rig struct {
 	caches *Caches
 	cache  *Cache
 	store  *stats.Store
-	told   []string // to a watcher
+	told   []string // to a watcher; under mu
 }
 
 func newRig(t *testing.T, c *api.DNSCache) *rig {
@@ -78,6 +97,8 @@ func newRig(t *testing.T, c *api.DNSCache) *rig {
 	r.caches = New(func(*api.Resolver) Resolver { return r.script }, r.store)
 	r.cache = r.caches.Use(c)
 	end := r.cache.Watch(func(names map[string]*Name) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		for key, n := range names {
 			if n == nil {
 				r.told = append(r.told, key+" gone")
@@ -111,6 +132,8 @@ func (r *rig) counts(want string) {
 
 func (r *rig) heard(want ...string) {
 	r.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if !slices.Equal(r.told, want) {
 		r.Errorf("the watcher was told %q, want %q", r.told, want)
 	}
@@ -128,7 +151,7 @@ func in(t *testing.T, c *api.DNSCache, story func(r *rig)) {
 func TestANameIsResolvedWhenItIsAskedForAndAgainAfterItsTTL(t *testing.T) {
 	in(t, config(), func(r *rig) {
 		r.says(nil, "10.0.0.1", "10.0.0.2")
-		r.ttl = 9 * time.Second
+		r.lasts(9 * time.Second)
 		if is := r.load("a.test"); is != Loading {
 			t.Errorf("a new name is %d", is)
 		}
@@ -141,13 +164,13 @@ func TestANameIsResolvedWhenItIsAskedForAndAgainAfterItsTTL(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		r.heard("a.test:80 [10.0.0.3:80]")
-		r.ttl = time.Second // less than the least
+		r.lasts(time.Second) // less than the least
 		time.Sleep(9 * time.Second)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		r.heard()
-		if want := []string{"a.test 0s", "a.test 9s", "a.test 18s", "a.test 23s"}; !slices.Equal(r.asked, want) {
-			t.Errorf("asked %q, want %q", r.asked, want)
+		if want := []string{"a.test 0s", "a.test 9s", "a.test 18s", "a.test 23s"}; !slices.Equal(r.questions(), want) {
+			t.Errorf("asked %q, want %q", r.questions(), want)
 		}
 		r.counts("asked 4 ok 4 failed 0 late 0; added 1 gone 0 changed 2 full 0 denied 0; now 1")
 	})
@@ -194,12 +217,12 @@ func TestFailuresAreBackedOff(t *testing.T) {
 		r.load("a.test")
 		time.Sleep(900 * time.Millisecond)
 		synctest.Wait()
-		if n := len(r.asked); n != 1 {
+		if n := len(r.questions()); n != 1 {
 			t.Errorf("asked %d times before the least wait was over", n)
 		}
 		time.Sleep(14 * time.Second) // 1 to 2 s, 1 to 4 s, 1 to 8 s: at least three more
 		synctest.Wait()
-		if n := len(r.asked); n < 4 {
+		if n := len(r.questions()); n < 4 {
 			t.Errorf("asked %d times", n)
 		}
 		r.says(nil, "10.0.0.1")
@@ -230,7 +253,7 @@ func TestAFailureMayBeLeftToTheNextConnection(t *testing.T) {
 
 func TestALookupHasItsTime(t *testing.T) {
 	in(t, config(), func(r *rig) {
-		r.takes = time.Minute
+		r.slow(time.Minute)
 		r.load("a.test")
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
@@ -239,7 +262,7 @@ func TestALookupHasItsTime(t *testing.T) {
 	c := config()
 	c.QueryTimeout = 0
 	in(t, c, func(r *rig) {
-		r.takes = time.Minute
+		r.slow(time.Minute)
 		r.says(nil, "10.0.0.1")
 		r.load("a.test")
 		time.Sleep(time.Minute)
@@ -354,7 +377,7 @@ func TestWhoWaitsIsToldOnItsWorker(t *testing.T) {
 	go w.Run()
 	defer w.Close()
 	r.says(nil, "10.0.0.1")
-	r.takes = 50 * time.Millisecond
+	r.slow(50 * time.Millisecond)
 	told := make(chan int, 3)
 	var cancel func()
 	w.Do(func() {
