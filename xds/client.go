@@ -324,13 +324,13 @@ func (c *Client) unread(ctx context.Context, e ads.Event) {
 		c.ldsDone = true
 		c.maybeLive()
 	default:
-		if key, f := c.ownSecret(e.From); f != nil {
+		if key, f := alone(c.secrets.all, e.From); f != nil {
 			f.disconnected()
 			c.giveUpSecret(key)
 			c.secretsRipe(ctx)
 			return
 		}
-		if key, f := c.ownExtension(e.From); f != nil {
+		if key, f := alone(c.figures.extensions, e.From); f != nil {
 			f.disconnected()
 			c.giveUpExtension(key)
 			c.listenersWarmed(ctx)

@@ -14,19 +14,12 @@ import (
 	"github.com/sluice-proxy/sluice/xds/ads"
 	"github.com/sluice-proxy/sluice/xds/assemble"
 	"github.com/sluice-proxy/sluice/xds/resource"
-	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
-// extensionFigures are those of one discovered filter, with its source if that is its
-// own.
+// extensionFigures are those of one discovered filter, with what feeds it.
 type extensionFigures struct {
-	*subscription
+	feed
 	reload, fail *stats.Counter
-	scope        *stats.Scope
-	name         string
-	from         ads.Source // nil if there is none
-	own          bool
-	stop         context.CancelFunc // of its own source, once it runs
 }
 
 func (c *Client) addExtension(r assemble.ExtensionRef) *extensionFigures {
@@ -35,48 +28,15 @@ func (c *Client) addExtension(r assemble.ExtensionRef) *extensionFigures {
 		kind = "tcp_listener_filter"
 	}
 	sc := c.o.Stats.Scope("extension_config_discovery", kind, r.Name)
-	e := &extensionFigures{subscription: newSubscription(sc), reload: sc.Counter("config_reload"), fail: sc.Counter("config_fail"), scope: sc, name: r.Name}
+	e := &extensionFigures{feed: feed{subscription: newSubscription(sc), scope: sc, name: r.Name}, reload: sc.Counter("config_reload"), fail: sc.Counter("config_fail")}
 	sc.Counter("config_conflict") // never moves in Envoy 1.40 either
 	c.figures.extensions[r.Key] = e
 	e.file = r.Source.Kind == api.FromPath
 	e.started()
-	if r.Source.Kind == api.FromADS || r.Source.Kind == api.FromSelf {
-		if c.ads != nil {
-			e.from = c.ads
-		}
-		return e
-	}
-	e.own = true
-	s, err := c.source(r.Source, transport.Service{}, extensionURL, "extension_config_discovery", kind, r.Name, "control_plane")
-	if err != nil {
+	if err := e.place(c, r.Source, extensionURL, "extension_config_discovery", kind, r.Name, "control_plane"); err != nil {
 		c.o.Log.Error("subscribe to extension", "name", r.Name, "err", err)
-		return e
-	}
-	e.from = s
-	s.Subscribe(extensionURL, []string{r.Name})
-	if c.run != nil {
-		e.stop = c.run(s)
 	}
 	return e
-}
-
-// runExtensions lets the sources run that were made before Run.
-func (c *Client) runExtensions() {
-	for _, e := range c.figures.extensions {
-		if e.own && e.from != nil && e.stop == nil {
-			e.stop = c.run(e.from)
-		}
-	}
-}
-
-// ownExtension is the key of the filter that from is for alone.
-func (c *Client) ownExtension(from ads.Source) (key string, e *extensionFigures) {
-	for key, e := range c.figures.extensions {
-		if e.own && e.from == from {
-			return key, e
-		}
-	}
-	return "", nil
 }
 
 // placeExtensions says why configurations of filters can be had from nowhere, in
@@ -114,13 +74,7 @@ func (c *Client) wantExtensions() {
 		if !c.model.WantsExtension(key) {
 			delete(c.figures.extensions, key)
 			c.fetches.cancel(fetch{extensionURL, key})
-			if e.stop != nil {
-				e.stop()
-			}
-			if e.own {
-				delete(c.figures.planes, e.from)
-			}
-			e.scope.Release()
+			e.drop(c)
 		}
 	}
 	var shared []string
@@ -188,7 +142,7 @@ func (c *Client) updateExtensions(r *ads.Response) error {
 		name := c.figures.extensions[key].name
 		keys[name] = append(keys[name], key)
 	}
-	if _, own := c.ownExtension(r.From); own != nil && own.file {
+	if _, own := alone(c.figures.extensions, r.From); own != nil && own.file {
 		if err := oneExtension(own.name, r); err != nil {
 			return err
 		}

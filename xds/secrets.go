@@ -15,7 +15,6 @@ import (
 	"github.com/sluice-proxy/sluice/xds/assemble"
 	"github.com/sluice-proxy/sluice/xds/file"
 	"github.com/sluice-proxy/sluice/xds/resource"
-	"github.com/sluice-proxy/sluice/xds/transport"
 )
 
 // secrets are the subscriptions to secrets, by key (api.SecretRef).
@@ -28,15 +27,10 @@ type secrets struct {
 	dirs  map[string][]string
 }
 
-// secretFigures are those of one subscription, with its source if that is its own.
+// secretFigures are those of one subscription, with what feeds it.
 type secretFigures struct {
-	*subscription
+	feed
 	rotationFailed *stats.Counter
-	scope          *stats.Scope
-	name           string
-	from           ads.Source // nil if there is none
-	own            bool
-	stop           context.CancelFunc // of its own source, once it runs
 }
 
 func newSecrets() secrets {
@@ -144,26 +138,13 @@ func (c *Client) wantSecrets() {
 
 func (c *Client) addSecret(key string, r api.SecretRef) *secretFigures {
 	sc := c.o.Stats.Scope("sds", r.Name)
-	f := &secretFigures{subscription: newSubscription(sc), rotationFailed: sc.Counter("key_rotation_failed"), scope: sc, name: r.Name}
+	f := &secretFigures{feed: feed{subscription: newSubscription(sc), scope: sc, name: r.Name}, rotationFailed: sc.Counter("key_rotation_failed")}
 	c.secrets.all[key] = f
 	src := c.sourceOf(r)
 	f.file = src.Kind == api.FromPath
-	if src.Kind == api.FromADS || src.Kind == api.FromSelf {
-		if c.ads != nil {
-			f.from = c.ads
-		}
-	} else {
-		f.own = true
-		s, err := c.source(src, transport.Service{}, secretURL, "sds", r.Name, "control_plane")
-		if err != nil {
-			c.o.Log.Error("subscribe to secret", "secret", r.Name, "err", err)
-			return f
-		}
-		f.from = s
-		s.Subscribe(secretURL, []string{r.Name})
-		if c.run != nil {
-			f.stop = c.run(s)
-		}
+	if err := f.place(c, src, secretURL, "sds", r.Name, "control_plane"); err != nil {
+		c.o.Log.Error("subscribe to secret", "secret", r.Name, "err", err)
+		return f
 	}
 	f.started()
 	c.fetches.start(fetch{secretURL, key}, c.model.SecretTimeout(key))
@@ -174,32 +155,7 @@ func (c *Client) dropSecret(key string, f *secretFigures) {
 	delete(c.secrets.all, key)
 	delete(c.secrets.dirs, key)
 	c.fetches.cancel(fetch{secretURL, key})
-	if f.stop != nil {
-		f.stop()
-	}
-	if f.own {
-		delete(c.figures.planes, f.from)
-	}
-	f.scope.Release()
-}
-
-// runSecrets lets the sources run that were made before Run.
-func (c *Client) runSecrets() {
-	for _, f := range c.secrets.all {
-		if f.own && f.from != nil && f.stop == nil {
-			f.stop = c.run(f.from)
-		}
-	}
-}
-
-// ownSecret is the key of the secret that from is for alone.
-func (c *Client) ownSecret(from ads.Source) (key string, f *secretFigures) {
-	for key, f := range c.secrets.all {
-		if f.own && f.from == from {
-			return key, f
-		}
-	}
-	return "", nil
+	f.drop(c)
 }
 
 // theirs calls f for the subscriptions that are fed by from.
@@ -231,7 +187,7 @@ func (c *Client) takeSecrets(ctx context.Context, r *ads.Response) {
 
 // updateSecrets takes over what is good of a response.
 func (c *Client) updateSecrets(r *ads.Response) error {
-	key, own := c.ownSecret(r.From)
+	key, own := alone(c.secrets.all, r.From)
 	has, wants := c.model.HasSecret, func(name string) bool { return c.model.WantsSecret(name) }
 	if own != nil {
 		has = func(_ string, raw *anypb.Any) bool { return c.model.HasSecret(key, raw) }

@@ -131,8 +131,12 @@ func (c *Client) start(ctx context.Context) {
 		o.stop = c.run(o.Source)
 		c.own[key] = o
 	}
-	c.runSecrets()
-	c.runExtensions()
+	for _, f := range c.secrets.all {
+		f.start(c)
+	}
+	for _, e := range c.figures.extensions {
+		e.start(c)
+	}
 }
 
 // wantOwnEndpoints starts and ends the subscriptions that do not go over ads.
@@ -221,10 +225,10 @@ func (c *Client) knows(from ads.Source) bool {
 	if from == c.cds || from == c.lds || c.ads != nil && from == ads.Source(c.ads) {
 		return true
 	}
-	if _, f := c.ownSecret(from); f != nil {
+	if _, f := alone(c.secrets.all, from); f != nil {
 		return true
 	}
-	if _, e := c.ownExtension(from); e != nil {
+	if _, e := alone(c.figures.extensions, from); e != nil {
 		return true
 	}
 	if c.demandedFrom(from) || slices.Contains(c.layers.sources(), from) {
